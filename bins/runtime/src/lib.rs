@@ -1,0 +1,1 @@
+//! Configuration, telemetry, signals and health of every server process.

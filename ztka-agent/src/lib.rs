@@ -1,0 +1,1 @@
+//! The agent as a library: checks again, acts as a just-in-time account, forwards.

@@ -1,0 +1,1 @@
+//! REST wire types and typed client.

@@ -1,0 +1,1 @@
+//! Audit of ZTKA: event, layer, spool, receipts, sinks.

@@ -1,0 +1,1 @@
+//! Policy of ZTKA: model, compiler, engine, rendering of Kubernetes RBAC.

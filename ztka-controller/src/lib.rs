@@ -1,0 +1,1 @@
+//! The controller as a library: documents, change feed, enrolment, REST.

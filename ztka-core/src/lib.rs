@@ -1,0 +1,70 @@
+//! Vocabulary shared by every ZTKA crate: who asks, what is asked, what was decided. No I/O, no runtime, no policy.
+//!
+//! A request moves through three stages, and each is made by consuming the one before it:
+//!
+//! ```text
+//! http::Request ─► Access<Authenticated> ─► Access<Recorded> ─► Access<Permitted> ─► http::Request
+//! as received      who, what                audit record        grant                canonical
+//! ```
+//!
+//! ```
+//! use jiff::Timestamp;
+//! use ztka_core::{
+//!     AuditId, Authenticated, Decision, DecisionSlot, Evidence, Grant, Identity, Permitted, Principal, Recorded,
+//!     Revision, Session, Verified,
+//! };
+//!
+//! let session = Session {
+//!     user: "u1".parse()?,
+//!     credential: "k1".parse()?,
+//!     name: "alice".parse()?,
+//!     groups: vec!["dev".parse()?],
+//!     active_until: Timestamp::MAX,
+//! };
+//! let alice = Verified::assertion(Principal::new("acme".parse()?, session));
+//!
+//! let asked = http::Request::get("/api/v1/namespaces/default/pods/web?").body("")?;
+//! let (head, body) = asked.into_parts();
+//! let identity = Identity::new(alice, "c1".parse()?, Evidence::new("…"));
+//!
+//! let access = Authenticated::assertion(identity, &head, body);
+//! let access = Recorded::assertion(access, AuditId::generate(), DecisionSlot::default());
+//! let grant = Grant { binding: "team".into(), role: "view".into(), policy: Revision::default() };
+//! let access = Permitted::assertion(access, |_, _, _| Decision::Allow(grant))?;
+//! assert_eq!(access.into_request().uri(), "/api/v1/namespaces/default/pods/web");
+//! # Ok::<(), ztka_core::BoxError>(())
+//! ```
+mod access;
+mod clock;
+mod decision;
+mod document;
+mod evidence;
+mod headers;
+mod id;
+mod kube;
+mod principal;
+mod reply;
+mod spiffe;
+mod status;
+mod upgrade;
+
+pub use self::{
+    access::{Access, AuditId, Authenticated, Identity, Permitted, Recorded},
+    clock::{Clock, ManualClock, SystemClock},
+    decision::{Decision, DecisionSlot, Grant, Reason, Refusal, RefusalSink},
+    document::{
+        DocumentHeader, DocumentKind, DocumentSet, KeyId, Rejected, Revision, SeriesKey, SignatureCheck, SignedDocument,
+    },
+    evidence::{Evidence, EvidenceId},
+    headers::{EVIDENCE, METHOD, POLICY, SOURCE, is_internal},
+    id::{ClusterId, ControllerId, CredentialId, GroupName, InstanceId, InvalidName, OrgId, ProxyId, UserId, UserName},
+    kube::{Malformed, RequestAttributes, RequestTarget, Verb},
+    principal::{Principal, Session, Verified},
+    reply::{Body, Duplex, Io, Reply, body, empty},
+    spiffe::{SpiffeId, Subject},
+    status::Status,
+    upgrade::Upgrade,
+};
+
+/// Type-erased error used at service boundaries.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,0 +1,90 @@
+//! Who asks, and the proof that somebody checked it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{CredentialId, GroupName, OrgId, UserId, UserName};
+
+/// Proof that `T` was verified. Every origin is a call to [`Self::assertion`], so that one grep finds them all.
+#[derive(Clone, Debug)]
+pub struct Verified<T>(T);
+
+impl<T> Verified<T> {
+    /// States that the caller has verified `checked`.
+    pub fn assertion(checked: T) -> Self {
+        Self(checked)
+    }
+
+    /// The value without the proof.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T> std::ops::Deref for Verified<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// Body of a `session` document: what the controller states about the user of one credential.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    /// The user.
+    pub user: UserId,
+    /// The credential that the session is for; also the document's subject.
+    pub credential: CredentialId,
+    /// What the user is called.
+    pub name: UserName,
+    /// The user's groups.
+    pub groups: Vec<GroupName>,
+    /// From then on the user has to log in again.
+    pub active_until: Timestamp,
+}
+
+/// A user of an organisation, as a certificate and the session document of its credential describe them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Principal {
+    org: OrgId,
+    session: Session,
+}
+
+impl Principal {
+    /// The user of `session` in `org`.
+    pub fn new(org: OrgId, session: Session) -> Self {
+        Self { org, session }
+    }
+
+    /// The organisation that the user belongs to.
+    pub fn org(&self) -> &OrgId {
+        &self.org
+    }
+
+    /// The user's immutable id.
+    pub fn user(&self) -> &UserId {
+        &self.session.user
+    }
+
+    /// The credential in use.
+    pub fn credential(&self) -> &CredentialId {
+        &self.session.credential
+    }
+
+    /// The user's name in policy, audit and Kubernetes.
+    pub fn name(&self) -> &UserName {
+        &self.session.name
+    }
+
+    /// The user's groups.
+    pub fn groups(&self) -> &[GroupName] {
+        &self.session.groups
+    }
+
+    /// End of the login session.
+    pub fn active_until(&self) -> Timestamp {
+        self.session.active_until
+    }
+}

@@ -1,0 +1,51 @@
+//! What comes back up the stack: a response, or a connection that has changed protocol.
+
+use std::{fmt, pin::Pin};
+
+use bytes::Bytes;
+use futures_io::{AsyncRead, AsyncWrite};
+use http::Response;
+use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
+
+use crate::{BoxError, Status};
+
+/// Body between ZTKA layers.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// A body with this content.
+pub fn body(content: impl Into<Bytes>) -> Body {
+    Full::new(content.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body without content.
+pub fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Both directions of an upgraded connection. `poll_close` ends our direction alone (half-close).
+pub type Io = Pin<Box<dyn Duplex>>;
+
+/// Bytes both ways, of no particular runtime.
+pub trait Duplex: AsyncRead + AsyncWrite + fmt::Debug + Send {}
+
+impl<T: AsyncRead + AsyncWrite + fmt::Debug + Send> Duplex for T {}
+
+/// An answer.
+#[derive(Debug)]
+pub enum Reply<B = Body> {
+    /// A response.
+    Response(Response<B>),
+    /// The far side has switched protocols. Layers may wrap `io`; only the outermost service splices it.
+    Upgraded {
+        /// What tells the client so: status 101 and the headers of the apiserver's answer.
+        head: Response<()>,
+        /// The far side's connection.
+        io: Io,
+    },
+}
+
+impl From<Status> for Reply {
+    fn from(status: Status) -> Self {
+        Self::Response(status.into_response())
+    }
+}

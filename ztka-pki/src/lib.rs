@@ -1,0 +1,1 @@
+//! Private PKI of ZTKA: CAs, enrolment, rotation, TLS configurations, verified peers.

@@ -1,0 +1,1 @@
+//! The store traits of the other crates over SQLite.
