@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    ClusterId, Decision, DecisionSlot, Evidence, Grant, Malformed, Principal, Reason, RequestAttributes, Status,
+    ClusterId, Decision, DecisionSlot, Evidence, Grant, Malformed, Principal, Reason, Revision, RequestAttributes, Status,
     Upgrade, Verified, headers,
 };
 
@@ -43,13 +43,14 @@ pub struct Identity {
     prefix: String,
     source: Option<IpAddr>,
     recorded_as: Option<AuditId>,
+    policy: Option<Revision>,
 }
 
 impl Identity {
     /// `principal` asks for `cluster`, and `evidence` proves to others who it is.
     pub fn new(principal: Verified<Principal>, cluster: ClusterId, evidence: Evidence) -> Self {
-        let (prefix, source, recorded_as) = (String::new(), None, None);
-        Self { principal, cluster, evidence, prefix, source, recorded_as }
+        let (prefix, source, recorded_as, policy) = (String::new(), None, None, None);
+        Self { principal, cluster, evidence, prefix, source, recorded_as, policy }
     }
 
     /// The path begins with `prefix`, which named the cluster and is not part of what is asked.
@@ -70,6 +71,13 @@ impl Identity {
     #[must_use]
     pub fn recorded_as(mut self, id: AuditId) -> Self {
         self.recorded_as = Some(id);
+        self
+    }
+
+    /// A proxy has allowed the request by this policy; an agent asks one that is not older.
+    #[must_use]
+    pub fn allowed_by(mut self, policy: Revision) -> Self {
+        self.policy = Some(policy);
         self
     }
 }
@@ -105,6 +113,11 @@ impl<S, B> Access<S, B> {
     /// The user's network address, where it is known.
     pub fn source(&self) -> Option<IpAddr> {
         self.identity.source
+    }
+
+    /// The policy by which a proxy has allowed the request already; set on the agent's side.
+    pub fn allowed_by(&self) -> Option<Revision> {
+        self.identity.policy
     }
 
     /// What the stage has established.
