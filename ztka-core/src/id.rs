@@ -139,6 +139,22 @@ checked!(
     /// What a group of users is called.
     GroupName, "group name", is_name, NAME_RULE
 );
+checked!(
+    /// What an organisation is called; unique in the installation.
+    OrgName, "organisation name", is_label, LABEL_RULE
+);
+checked!(
+    /// What a cluster is called; unique in its organisation.
+    ClusterName, "cluster name", is_label, LABEL_RULE
+);
+
+impl OrgId {
+    /// The organisation that the installation's own administrators belong to. It owns no clusters, and no other
+    /// organisation can have its id, as generated ids are longer.
+    pub fn installation() -> Self {
+        Self("installation".into())
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -57,7 +57,10 @@ pub use self::{
     },
     evidence::{Evidence, EvidenceId},
     headers::{EVIDENCE, METHOD, POLICY, SOURCE, is_internal},
-    id::{ClusterId, ControllerId, CredentialId, GroupName, InstanceId, InvalidName, OrgId, ProxyId, UserId, UserName},
+    id::{
+        ClusterId, ClusterName, ControllerId, CredentialId, GroupName, InstanceId, InvalidName, OrgId, OrgName,
+        ProxyId, UserId, UserName,
+    },
     kube::{Malformed, RequestAttributes, RequestTarget, Verb},
     principal::{Principal, Session, Verified},
     reply::{Body, Duplex, Io, Reply, body, empty},

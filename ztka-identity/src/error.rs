@@ -1,0 +1,47 @@
+//! What a store answers when it cannot do as asked.
+
+use ztka_core::BoxError;
+
+/// A change or a question that a store could not carry out. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no such thing, or not in this organisation.
+    #[error("there is no {what} {name:?}")]
+    NotFound {
+        /// What was looked for: `"user"`, `"cluster"`.
+        what: &'static str,
+        /// Its name or id.
+        name: String,
+    },
+    /// The name is taken.
+    #[error("there is a {what} {name:?} already; choose another name")]
+    Exists {
+        /// What was to be made.
+        what: &'static str,
+        /// Its name or id.
+        name: String,
+    },
+    /// What is stored does not allow it; the text says why and what to do.
+    #[error("{0}")]
+    Refused(String),
+    /// The store itself failed.
+    #[error("the store cannot be used now; look at the controller's log and its disk")]
+    Unavailable(#[source] BoxError),
+}
+
+impl StoreError {
+    /// There is no `what` of this name.
+    pub fn not_found(what: &'static str, name: impl ToString) -> Self {
+        Self::NotFound { what, name: name.to_string() }
+    }
+
+    /// There is a `what` of this name already.
+    pub fn exists(what: &'static str, name: impl ToString) -> Self {
+        Self::Exists { what, name: name.to_string() }
+    }
+
+    /// The store failed because of `source`.
+    pub fn unavailable(source: impl Into<BoxError>) -> Self {
+        Self::Unavailable(source.into())
+    }
+}
