@@ -1,1 +1,62 @@
-//! REST wire types and typed client.
+//! The controller's REST API: its wire types, and a typed client.
+//!
+//! Everything is JSON below `/api/v1`, over TLS with a client certificate of the `users` purpose. Paths name things by
+//! their immutable ids, roles, bindings and groups by their names, which are unique in an organisation. Requests refuse
+//! unknown fields; answers may grow new ones. Times are RFC 3339, durations whole seconds. Every error is a
+//! [`Problem`] (RFC 9457) with a stable [`Code`] and what to do about it.
+//!
+//! | path | what | who may |
+//! |---|---|---|
+//! | `GET /whoami` | the caller | everybody |
+//! | `GET, POST /orgs` | organisations | one's own; all and new ones: system-admin |
+//! | `GET, POST /proxies` | proxies, join tokens | system-admin |
+//! | `GET, POST /orgs/{org}/clusters` | clusters | members see those policy lets them reach; org-admin |
+//! | `GET, DELETE /orgs/{org}/clusters/{cluster}` | one cluster | org-admin |
+//! | `POST …/clusters/{cluster}/tokens`, `…/manifest` | enrolment | org-admin |
+//! | `GET, POST /orgs/{org}/users`, `GET …/users/{user}`, `POST …/{user}/disable`, `…/enable` | users | org-admin |
+//! | `GET, POST …/users/{user}/credentials`, `DELETE …/{credential}` | kubeconfigs' certificates | the user, org-admin |
+//! | `GET …/users/{user}/access` | clusters the user may see, and how to reach them | the user, org-admin |
+//! | `GET, POST /orgs/{org}/groups`, `PUT, DELETE …/groups/{group}/members/{user}` | groups | org-admin |
+//! | `GET, POST /orgs/{org}/roles`, `DELETE …/roles/{role}` | roles | org-admin |
+//! | `GET, POST /orgs/{org}/bindings`, `DELETE …/bindings/{binding}` | bindings | org-admin |
+//! | `GET /orgs/{org}/events` | audit events, newest first; `follow=true` goes on with new ones | org-admin |
+//! | `GET /orgs/{org}/findings` | where receipts and events disagree | org-admin |
+//!
+//! ```
+//! use ztka_api::CreateBinding;
+//!
+//! let binding: CreateBinding = serde_json::from_str(
+//!     r#"{"name": "team", "role": "edit", "subjects": [{"group": "dev"}],
+//!         "clusters": {"matchLabels": {"stage": "test"}}, "scope": {"namespaces": ["shop"]}}"#,
+//! )?;
+//! assert!(!binding.clusters.all);
+//! let typo = r#"{"name": "team", "rolle": "edit", "subjects": [], "clusters": {"all": true}, "scope": "cluster"}"#;
+//! assert!(serde_json::from_str::<CreateBinding>(typo).is_err());
+//! # Ok::<(), serde_json::Error>(())
+//! ```
+mod audit;
+mod client;
+mod cluster;
+mod connection;
+mod people;
+mod policy;
+mod problem;
+
+pub use self::{
+    audit::{Event, EventQuery, Finding},
+    client::{Client, Endpoint, EventStream},
+    cluster::{Cluster, CreateCluster, CreateManifest, CreateToken, EnrolmentToken, HostAlias, Instance, Proxy},
+    connection::ClientError,
+    people::{
+        Access, AdminRole, CreateCredential, CreateGroup, CreateOrg, CreateUser, Credential, Group, IssuedCredential,
+        Member, Org, ReachableCluster, User, WhoAmI,
+    },
+    policy::{Binding, ClusterSelector, CreateBinding, CreateRole, Role, Rule, Scope, Subject},
+    problem::{Code, Problem},
+};
+
+/// The content type of a [`Problem`].
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// What every path begins with.
+pub const PREFIX: &str = "/api/v1";

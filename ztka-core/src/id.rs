@@ -147,6 +147,14 @@ checked!(
     /// What a cluster is called; unique in its organisation.
     ClusterName, "cluster name", is_label, LABEL_RULE
 );
+checked!(
+    /// What a role is called; unique in its organisation.
+    RoleName, "role name", is_name, NAME_RULE
+);
+checked!(
+    /// What a binding is called; unique in its organisation.
+    BindingName, "binding name", is_name, NAME_RULE
+);
 
 impl OrgId {
     /// The organisation that the installation's own administrators belong to. It owns no clusters, and no other

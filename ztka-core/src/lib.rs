@@ -58,8 +58,8 @@ pub use self::{
     evidence::{Evidence, EvidenceId},
     headers::{EVIDENCE, METHOD, POLICY, SOURCE, is_internal},
     id::{
-        ClusterId, ClusterName, ControllerId, CredentialId, GroupName, InstanceId, InvalidName, OrgId, OrgName,
-        ProxyId, UserId, UserName,
+        BindingName, ClusterId, ClusterName, ControllerId, CredentialId, GroupName, InstanceId, InvalidName, OrgId,
+        OrgName, ProxyId, RoleName, UserId, UserName,
     },
     kube::{Malformed, RequestAttributes, RequestTarget, Verb},
     principal::{Principal, Session, Verified},

@@ -1,0 +1,169 @@
+//! Organisations, users, groups and credentials on the wire.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use ztka_core::{ClusterId, ClusterName, CredentialId, GroupName, OrgId, OrgName, UserId, UserName};
+
+/// Asks for a new organisation.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateOrg {
+    /// Its name, unique in the installation.
+    pub name: OrgName,
+}
+
+/// An organisation.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Org {
+    /// The immutable id.
+    pub id: OrgId,
+    /// The name.
+    pub name: OrgName,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// What a user may administer.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AdminRole {
+    /// The installation.
+    SystemAdmin,
+    /// The own organisation.
+    OrgAdmin,
+}
+
+/// Asks for a new user.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateUser {
+    /// The name, unique in the organisation.
+    pub name: UserName,
+    /// What the user may administer; nothing by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<AdminRole>,
+}
+
+/// A user.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct User {
+    /// The immutable id.
+    pub id: UserId,
+    /// The organisation.
+    pub org: OrgId,
+    /// The name.
+    pub name: UserName,
+    /// What the user may administer.
+    #[serde(default)]
+    pub admin: Option<AdminRole>,
+    /// The groups that the user is a member of.
+    pub groups: Vec<GroupName>,
+    /// Since when the user is disabled.
+    #[serde(default)]
+    pub disabled: Option<Timestamp>,
+    /// When the user was made.
+    pub created: Timestamp,
+}
+
+/// The caller.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct WhoAmI {
+    /// The user.
+    pub user: User,
+    /// The user's organisation.
+    pub org: Org,
+    /// The credential in use.
+    pub credential: CredentialId,
+    /// End of the session.
+    pub active_until: Timestamp,
+}
+
+/// Asks for a new, empty group.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateGroup {
+    /// The name, unique in the organisation.
+    pub name: GroupName,
+}
+
+/// A group.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Group {
+    /// The name.
+    pub name: GroupName,
+    /// Its members, by name.
+    pub members: Vec<Member>,
+}
+
+/// A member of a group.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Member {
+    /// The user's id.
+    pub id: UserId,
+    /// The user's name.
+    pub name: UserName,
+}
+
+/// Asks for a certificate over a key that the caller has made and keeps.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateCredential {
+    /// A certificate signing request (PKCS #10, PEM). Only its key and the proof of possession count.
+    pub csr: String,
+    /// How long the certificate is to live, in seconds; 30 days by default, 366 days at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub life_seconds: Option<u32>,
+}
+
+/// A credential, without its certificate.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Credential {
+    /// The immutable id.
+    pub id: CredentialId,
+    /// Whose it is.
+    pub user: UserId,
+    /// When it was issued.
+    pub created: Timestamp,
+    /// When it expires.
+    pub not_after: Timestamp,
+    /// Since when it is revoked.
+    #[serde(default)]
+    pub revoked: Option<Timestamp>,
+}
+
+/// A new credential: all that a kubeconfig needs beside the key.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct IssuedCredential {
+    /// What it is.
+    pub credential: Credential,
+    /// The certificate and its intermediates (PEM, leaf first).
+    pub chain: String,
+    /// What it gives access to.
+    pub access: Access,
+}
+
+/// How a user reaches the clusters that they may see.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Access {
+    /// The user's organisation.
+    pub org: OrgName,
+    /// The user.
+    pub user: UserName,
+    /// `host:port` that kubectl dials.
+    pub front: String,
+    /// What the servers' certificates are verified by (PEM).
+    pub ca_bundle: String,
+    /// The clusters, by name.
+    pub clusters: Vec<ReachableCluster>,
+}
+
+/// A cluster as its users see it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ReachableCluster {
+    /// The immutable id; the path form is `/clusters/<id>`.
+    pub id: ClusterId,
+    /// The name.
+    pub name: ClusterName,
+    /// The `tls-server-name` of a context.
+    pub server_name: String,
+}
