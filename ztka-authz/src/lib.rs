@@ -1,1 +1,70 @@
-//! Policy of ZTKA: model, compiler, engine, rendering of Kubernetes RBAC.
+//! Policy of ZTKA: what an organisation writes down, the engine that answers from it, and the RBAC that carries it out.
+//!
+//! ```text
+//! PolicyDocument ─signed─► Verified<SignedDocument> ─► Engine ◄─ AuthorizeLayer: Access<Recorded> ─► Access<Permitted>
+//! roles, bindings                                       └─► Rendered: rules of one user's just-in-time account
+//! ```
+//!
+//! Roles are Kubernetes' own rules and match exactly as its RBAC does. A binding gives a role to users and groups, on
+//! clusters chosen by id, name or label, cluster-wide or in some namespaces. What no binding gives is denied. So is
+//! everything while there is no policy, or none that is still believed.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use jiff::Timestamp;
+//! use ztka_authz::{Action, Engine, Target};
+//! use ztka_core::{Decision, SystemClock};
+//! # use ztka_core::{*};
+//!
+//! let policy = r#"{
+//!     "clusters": [{"id": "c1", "name": "prod", "labels": {"stage": "prod"}}],
+//!     "bindings": [{
+//!         "name": "developers-look",
+//!         "subjects": [{"group": "dev"}],
+//!         "role": "view",
+//!         "clusters": {"matchLabels": {"stage": "prod"}},
+//!         "scope": {"namespaces": ["shop"]}
+//!     }]
+//! }"#;
+//! # struct Any;
+//! # impl SignatureCheck for Any { fn is_signed(&self, _: &KeyId, _: &[u8], _: &[u8]) -> bool { true } }
+//! # let series = SeriesKey { kind: DocumentKind::Policy, org: Some("acme".parse()?), subject: String::new() };
+//! # let (issued, expires) = (Timestamp::UNIX_EPOCH, Timestamp::MAX);
+//! # let header = DocumentHeader { series, revision: Revision::default(), issued, expires };
+//! # let policy: ztka_authz::PolicyDocument = serde_json::from_str(policy)?;
+//! # let sign = |_: &[u8]| Ok::<_, serde_json::Error>((KeyId(String::new()), Vec::new()));
+//! # let verified = SignedDocument::sign(header, &policy, sign)?.accept(&Any, None, issued)?;
+//! # let (user, credential, name) = ("u1".parse()?, "k1".parse()?, "alice".parse()?);
+//! # let session = Session { user, credential, name, groups: vec!["dev".parse()?], active_until: expires };
+//! # let alice = Principal::new("acme".parse()?, session);
+//! # let prod = "c1".parse()?;
+//! let engine = Engine::new(Arc::new(SystemClock));
+//! engine.apply(&verified)?; // signed by the controller, and checked
+//!
+//! let pods = |namespace| Target::Resource { group: "", resource: "pods", subresource: None, namespace, name: None };
+//! let asks = |verb, namespace| engine.review(&alice, &prod, &Action::new(verb, pods(namespace)));
+//! assert!(matches!(asks("list", Some("shop")), Decision::Allow(grant) if grant.binding == "developers-look"));
+//! assert!(matches!(asks("list", None), Decision::Deny(_)));
+//! assert!(matches!(asks("delete", Some("shop")), Decision::Deny(_)));
+//! # Ok::<(), ztka_core::BoxError>(())
+//! ```
+mod action;
+mod builtin;
+mod compile;
+mod document;
+mod engine;
+mod layer;
+mod policy;
+mod render;
+mod rule;
+
+pub use self::{
+    action::{Action, Target},
+    builtin::builtin_roles,
+    compile::InvalidPolicy,
+    document::{Binding, Cluster, ClusterSelector, PolicyDocument, Role, Rule, Scope, Settings, Subject},
+    engine::Engine,
+    layer::{Authorize, AuthorizeLayer},
+    policy::{AGENT_NAMESPACE, AGENT_PREFIX, PolicyError, PolicySet},
+    render::Rendered,
+};

@@ -1,0 +1,151 @@
+//! The policies in force, of every organisation, and how to wait for a newer one.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use ztka_core::{
+    Clock, ClusterId, Decision, OrgId, Principal, Reason, RequestAttributes, Revision, SignedDocument, Verified,
+};
+
+use crate::{AGENT_NAMESPACE, Action, Cluster, PolicyError, PolicySet, Rendered};
+
+/// Answers every question from the newest policy that it was given. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Engine(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    orgs: ArcSwap<HashMap<OrgId, InForce>>,
+    changes: watch::Sender<u64>,
+    writing: Mutex<()>,
+    clock: Arc<dyn Clock>,
+    closed: String,
+}
+
+#[derive(Clone, Debug)]
+enum InForce {
+    Policy(Arc<PolicySet>),
+    /// The newest document means nothing to us, so nobody knows what it would forbid.
+    Unusable(Revision),
+}
+
+impl InForce {
+    fn revision(&self) -> Revision {
+        match self {
+            Self::Policy(policy) => policy.revision(),
+            Self::Unusable(revision) => *revision,
+        }
+    }
+}
+
+impl Engine {
+    /// An engine without any policy: it denies everything.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self::closing(clock, AGENT_NAMESPACE)
+    }
+
+    /// The same for agents that live in another namespace than [`AGENT_NAMESPACE`].
+    pub fn closing(clock: Arc<dyn Clock>, namespace: impl Into<String>) -> Self {
+        let (orgs, changes) = (ArcSwap::default(), watch::Sender::new(0));
+        Self(Arc::new(Shared { orgs, changes, writing: Mutex::default(), clock, closed: namespace.into() }))
+    }
+
+    /// Puts a policy in force. `Ok(false)` if a newer one of its organisation is in force already.
+    ///
+    /// # Errors
+    /// A document that cannot be used is an error *and* is in force: everything is denied in its organisation until a
+    /// usable one comes, since the one before may allow what this one takes away. Documents of another kind change
+    /// nothing.
+    pub fn apply(&self, document: &Verified<SignedDocument>) -> Result<bool, PolicyError> {
+        let compiled = PolicySet::compile(document).map(|policy| policy.closing(self.0.closed.clone()));
+        let (entry, error) = match compiled {
+            Ok(policy) => (InForce::Policy(Arc::new(policy)), None),
+            Err(kind @ PolicyError::Kind) => return Err(kind),
+            Err(error) => (InForce::Unusable(document.header().revision), Some(error)),
+        };
+        let Some(org) = document.header().series.org.clone() else {
+            return Err(PolicyError::Kind);
+        };
+        let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut orgs = HashMap::clone(&self.0.orgs.load());
+        if orgs.get(&org).is_some_and(|held| entry.revision() < held.revision()) {
+            return Ok(false);
+        }
+        orgs.insert(org, entry);
+        self.0.orgs.store(Arc::new(orgs));
+        self.0.changes.send_modify(|count| *count = count.wrapping_add(1));
+        error.map_or(Ok(true), Err)
+    }
+
+    /// The policy in force in `org`.
+    ///
+    /// # Errors
+    /// [`Reason::NoPolicy`] if there is none, or none that may still be believed.
+    pub fn policy(&self, org: &OrgId) -> Result<Arc<PolicySet>, Reason> {
+        match self.0.orgs.load().get(org) {
+            Some(InForce::Policy(policy)) if self.0.clock.now() < policy.expires() => Ok(policy.clone()),
+            Some(InForce::Policy(_)) => {
+                Err(Reason::NoPolicy("the policy has expired; check that the controller can be reached"))
+            }
+            Some(InForce::Unusable(_)) => {
+                Err(Reason::NoPolicy("the newest policy cannot be used here; its administrator is to look at the log"))
+            }
+            None => Err(Reason::NoPolicy("there is no policy of this organisation yet; try again shortly")),
+        }
+    }
+
+    /// Decides on a request, by default no.
+    pub fn decide(&self, who: &Principal, cluster: &ClusterId, asked: &RequestAttributes) -> Decision {
+        self.review(who, cluster, &Action::from(asked))
+    }
+
+    /// Decides on a question about oneself just as on the request that it is about.
+    pub fn review(&self, who: &Principal, cluster: &ClusterId, action: &Action<'_>) -> Decision {
+        match self.policy(who.org()) {
+            Ok(policy) => policy.decide(who, cluster, action),
+            Err(reason) => Decision::Deny(reason),
+        }
+    }
+
+    /// True if `cluster` is `org`'s, by a policy that may still be believed.
+    pub fn owns(&self, org: &OrgId, cluster: &ClusterId) -> bool {
+        self.policy(org).is_ok_and(|policy| policy.cluster(cluster).is_some())
+    }
+
+    /// The clusters on which `who` has any role, by name.
+    pub fn clusters_of(&self, who: &Principal) -> Vec<Cluster> {
+        let Ok(policy) = self.policy(who.org()) else {
+            return Vec::new();
+        };
+        policy.clusters_of(who).into_iter().cloned().collect()
+    }
+
+    /// Kubernetes RBAC that gives `who` on `cluster` what policy gives; `None` for somebody without any role there.
+    ///
+    /// # Errors
+    /// [`Reason::NoPolicy`], as for [`Self::policy`].
+    pub fn render(&self, who: &Principal, cluster: &ClusterId) -> Result<Option<Rendered>, Reason> {
+        Ok(self.policy(who.org())?.render(who, cluster))
+    }
+
+    /// The revision in force in `org`, usable or not.
+    pub fn revision(&self, org: &OrgId) -> Option<Revision> {
+        self.0.orgs.load().get(org).map(InForce::revision)
+    }
+
+    /// Waits until a policy of at least this `revision` is in force in `org`; the caller sets the limit. Cancel safe.
+    pub async fn at_least(&self, org: &OrgId, revision: Revision) {
+        let mut changes = self.changes();
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = changes.wait_for(|_| self.revision(org) >= Some(revision)).await;
+    }
+
+    /// Wakes at each change of any organisation's policy; what is long open is decided on again then.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+}

@@ -1,0 +1,112 @@
+//! The step from a recorded request to a permitted one.
+
+use std::{
+    future::{Ready, ready},
+    mem,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::future::{BoxFuture, Either};
+use tower::{Layer, Service};
+use ztka_core::{Access, Decision, Permitted, Reason, Recorded, Reply, Revision, Status};
+
+use crate::Engine;
+
+/// Lets a request through only if policy allows it; anything else is answered at once with a `Status`.
+///
+/// On a proxy a decision never waits. An agent may be a moment behind the proxy that sent the request, and
+/// [waits](Self::waiting) for the policy that the request names.
+#[derive(Clone, Debug)]
+pub struct AuthorizeLayer {
+    engine: Engine,
+    patience: Duration,
+}
+
+impl AuthorizeLayer {
+    /// Decides with `engine`, at once.
+    pub fn new(engine: Engine) -> Self {
+        Self { engine, patience: Duration::ZERO }
+    }
+
+    /// Waits up to `limit` for the policy that a request names, then denies it with 503.
+    #[must_use]
+    pub fn waiting(mut self, limit: Duration) -> Self {
+        self.patience = limit;
+        self
+    }
+}
+
+impl<S> Layer<S> for AuthorizeLayer {
+    type Service = Authorize<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Authorize { inner, engine: self.engine.clone(), patience: self.patience }
+    }
+}
+
+/// Service produced by [`AuthorizeLayer`].
+#[derive(Clone, Debug)]
+pub struct Authorize<S> {
+    inner: S,
+    engine: Engine,
+    patience: Duration,
+}
+
+impl<S, B> Service<Access<Recorded, B>> for Authorize<S>
+where
+    S: Service<Access<Permitted, B>, Response = Reply> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    B: Send + 'static,
+{
+    type Response = Reply;
+    type Error = S::Error;
+    type Future =
+        Either<S::Future, Either<Ready<Result<Reply, S::Error>>, BoxFuture<'static, Result<Reply, S::Error>>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, access: Access<Recorded, B>) -> Self::Future {
+        let named = access.allowed_by().filter(|named| is_behind(&self.engine, &access, *named));
+        let Some(named) = named else {
+            return match permit(&self.engine, access, None) {
+                Ok(access) => Either::Left(self.inner.call(access)),
+                Err(status) => Either::Right(Either::Left(ready(Ok(status.into())))),
+            };
+        };
+        // The instance that `poll_ready` was asked of is the one to call; its clone stays here.
+        let clone = self.inner.clone();
+        let mut inner = mem::replace(&mut self.inner, clone);
+        let (engine, patience) = (self.engine.clone(), self.patience);
+        Either::Right(Either::Right(Box::pin(async move {
+            let org = access.principal().org().clone();
+            let _ = tokio::time::timeout(patience, engine.at_least(&org, named)).await;
+            match permit(&engine, access, Some(named)) {
+                Ok(access) => inner.call(access).await,
+                Err(status) => Ok(status.into()),
+            }
+        })))
+    }
+}
+
+fn is_behind<B>(engine: &Engine, access: &Access<Recorded, B>, named: Revision) -> bool {
+    engine.revision(access.principal().org()) < Some(named)
+}
+
+/// Decides; with `named` given, only by a policy of at least that revision.
+fn permit<B>(
+    engine: &Engine,
+    access: Access<Recorded, B>,
+    named: Option<Revision>,
+) -> Result<Access<Permitted, B>, Status> {
+    let behind = named.is_some_and(|named| is_behind(engine, &access, named));
+    Permitted::assertion(access, |who, cluster, asked| match behind {
+        true => Decision::Deny(Reason::NoPolicy(
+            "the policy that the proxy decided by has not reached the cluster's agent yet; try again",
+        )),
+        false => engine.decide(who, cluster, asked),
+    })
+}

@@ -1,0 +1,186 @@
+//! What is decided, and what a refused user reads.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a failed test is to panic")]
+
+mod fixture;
+
+use fixture::{allows, asks, compiled, document, gives, refusal, target, user};
+use jiff::Timestamp;
+use serde_json::json;
+use ztka_authz::{PolicyDocument, PolicyError, PolicySet};
+use ztka_core::Decision;
+
+#[test]
+fn a_role_counts_where_it_is_bound_and_nowhere_else() {
+    let alice = user("alice", &[]);
+    let policy = compiled(&gives("view", json!({"namespaces": ["dev"]})));
+    assert!(allows(&policy, &alice, "list", target("core/pods", Some("dev"), None)));
+    assert!(allows(&policy, &alice, "get", target("core/namespaces", Some("dev"), Some("dev"))));
+    for (verb, what, namespace) in [
+        ("list", "core/pods", Some("other")),
+        ("list", "core/pods", None),
+        ("list", "core/namespaces", None),
+        ("list", "metrics.k8s.io/pods", Some("dev")),
+        ("frobnicate", "core/pods", Some("dev")),
+        ("get", "/metrics", None),
+    ] {
+        assert!(!allows(&policy, &alice, verb, target(what, namespace, None)), "{verb} {what} {namespace:?}");
+    }
+    assert!(!allows(&policy, &user("bob", &[]), "list", target("core/pods", Some("dev"), None)));
+    assert!(!allows(&policy, &user("bob", &["alice"]), "list", target("core/pods", Some("dev"), None)));
+    let action = ztka_authz::Action::new("list", target("core/pods", Some("dev"), None));
+    assert!(matches!(policy.decide(&alice, &"c2".parse().unwrap(), &action), Decision::Deny(_)));
+    assert!(matches!(policy.decide(&alice, &"c3".parse().unwrap(), &action), Decision::Deny(_)));
+}
+
+#[test]
+fn clusters_are_chosen_by_id_name_label_or_all_and_none_by_default() {
+    let alice = user("alice", &["dev"]);
+    let reached = |selector: serde_json::Value, subject: serde_json::Value| {
+        let document = document(json!({
+            "clusters": [
+                {"id": "c1", "name": "a", "labels": {"stage": "prod", "zone": "eu"}},
+                {"id": "c2", "name": "b", "labels": {"stage": "test", "zone": "eu"}},
+                {"id": "c3", "name": "c"},
+            ],
+            "bindings": [{
+                "name": "b", "subjects": [subject], "role": "view", "clusters": selector, "scope": "cluster"
+            }]
+        }));
+        let policy = compiled(&document);
+        policy.clusters_of(&alice).iter().map(|cluster| cluster.name.clone()).collect::<Vec<_>>().join("")
+    };
+    let group = json!({"group": "dev"});
+    assert_eq!(reached(json!({}), group.clone()), "");
+    assert_eq!(reached(json!({"all": true}), group.clone()), "abc");
+    assert_eq!(reached(json!({"ids": ["c2", "gone"]}), group.clone()), "b");
+    assert_eq!(reached(json!({"names": ["c"], "ids": ["c1"]}), group.clone()), "ac");
+    assert_eq!(reached(json!({"matchLabels": {"zone": "eu"}}), group.clone()), "ab");
+    assert_eq!(reached(json!({"matchLabels": {"zone": "eu", "stage": "test"}, "names": ["c"]}), group), "bc");
+    assert_eq!(reached(json!({"all": true}), json!({"user": "alice"})), "abc");
+    assert_eq!(reached(json!({"all": true}), json!({"user": "dev"})), "");
+}
+
+#[test]
+fn everybody_bound_may_discover_and_ask_about_themselves() {
+    let policy = compiled(&gives("view", json!({"namespaces": ["dev"]})));
+    for (verb, what) in [
+        ("get", "/api"),
+        ("get", "/apis/apps/v1"),
+        ("get", "/openapi/v3/apis/apps/v1"),
+        ("get", "/version"),
+        ("create", "authorization.k8s.io/selfsubjectaccessreviews"),
+        ("create", "authorization.k8s.io/selfsubjectrulesreviews"),
+        ("create", "authentication.k8s.io/selfsubjectreviews"),
+    ] {
+        let asked = target(what, None, None);
+        assert!(allows(&policy, &user("alice", &[]), verb, asked), "{verb} {what}");
+        assert!(!allows(&policy, &user("bob", &[]), verb, asked), "{verb} {what}");
+    }
+    assert!(!allows(&policy, &user("alice", &[]), "get", target("/apiserver", None, None)));
+    assert!(!allows(&policy, &user("alice", &[]), "post", target("/api", None, None)));
+}
+
+#[test]
+fn the_agents_own_things_are_closed_to_every_role() {
+    let alice = user("alice", &[]);
+    let policy = compiled(&gives("cluster-admin", json!("cluster")));
+    for (verb, what, namespace, name) in [
+        ("get", "core/secrets", Some("ztka-system"), Some("agent")),
+        ("create", "core/serviceaccounts/token", Some("ztka-system"), Some("u1")),
+        ("create", "core/pods/exec", Some("ztka-system"), Some("agent-0")),
+        ("delete", "core/namespaces", Some("ztka-system"), Some("ztka-system")),
+        ("patch", "rbac.authorization.k8s.io/clusterroles", None, Some("ztka:u1")),
+        ("delete", "rbac.authorization.k8s.io/rolebindings", Some("dev"), Some("ztka:u1")),
+    ] {
+        let why = refusal(asks(&policy, &alice, verb, target(what, namespace, name)));
+        assert!(why.contains("agent"), "{why}");
+    }
+    assert!(allows(&policy, &alice, "get", target("rbac.authorization.k8s.io/clusterroles", None, Some("ztka:u1"))));
+    assert!(allows(&policy, &alice, "list", target("core/secrets", None, None)));
+    let edit = compiled(&gives("edit", json!("cluster")));
+    assert!(allows(&edit, &alice, "list", target("core/secrets", Some("dev"), None)));
+    let why = refusal(asks(&edit, &alice, "watch", target("core/secrets", None, None)));
+    assert!(why.contains("name a namespace"), "{why}");
+    let elsewhere = compiled(&gives("cluster-admin", json!("cluster"))).closing("agents");
+    assert!(allows(&elsewhere, &alice, "get", target("core/pods", Some("ztka-system"), Some("a"))));
+    assert!(!allows(&elsewhere, &alice, "get", target("core/pods", Some("agents"), Some("a"))));
+}
+
+#[test]
+fn a_refusal_says_whom_to_ask() {
+    let policy = compiled(&gives("view", json!({"namespaces": ["dev", "web"]})));
+    let asked = target("core/pods", Some("prod"), Some("a"));
+    assert_eq!(
+        refusal(asks(&policy, &user("bob", &[]), "delete", asked)),
+        "bob has no role on cluster prod; ask an administrator of organisation acme"
+    );
+    assert_eq!(
+        refusal(asks(&policy, &user("alice", &[]), "delete", asked)),
+        "no role of alice on cluster prod gives this (they are: view in dev, web); ask an administrator of \
+         organisation acme"
+    );
+}
+
+#[test]
+fn view_gets_secrets_or_exec_back_by_a_setting_each() {
+    let alice = user("alice", &[]);
+    let with = |settings| {
+        let document = gives("view", json!("cluster"));
+        compiled(&PolicyDocument { settings, ..document })
+    };
+    let can = |policy: &PolicySet| {
+        (
+            allows(policy, &alice, "get", target("core/secrets", Some("dev"), Some("a"))),
+            allows(policy, &alice, "get", target("core/pods/exec", Some("dev"), Some("a"))),
+        )
+    };
+    let settings = |view_secrets, view_exec| ztka_authz::Settings { view_secrets, view_exec };
+    assert_eq!(can(&with(settings(false, false))), (false, false));
+    assert_eq!(can(&with(settings(true, false))), (true, false));
+    assert_eq!(can(&with(settings(false, true))), (false, true));
+}
+
+#[test]
+fn a_policy_that_does_not_mean_what_it_says_is_refused_with_what_to_change() {
+    let binding = |change: serde_json::Value| {
+        let mut binding = json!({
+            "name": "b", "subjects": [{"user": "alice"}], "role": "view", "clusters": {}, "scope": "cluster"
+        });
+        binding.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        json!({"bindings": [binding]})
+    };
+    let rule = |rule: serde_json::Value| json!({"roles": [{"name": "r", "rules": [rule]}]});
+    for (policy, problem) in [
+        (binding(json!({"role": "viewer"})), "there is no role \"viewer\""),
+        (binding(json!({"clusters": {"matchLabels": {}}})), "set all = true"),
+        (binding(json!({"scope": {"namespaces": []}})), "list of namespaces is empty"),
+        (binding(json!({"scope": {"namespaces": ["dev-*"]}})), "not the name of a namespace"),
+        (json!({"roles": [{"name": "edit", "rules": []}]}), "exists already"),
+        (json!({"roles": [{"name": "", "rules": []}]}), "has no name"),
+        (rule(json!({"verbs": []})), "needs verbs"),
+        (rule(json!({"verbs": ["get"]})), "needs apiGroups"),
+        (rule(json!({"verbs": ["get"], "apiGroups": [""]})), "needs apiGroups"),
+        (rule(json!({"verbs": ["get"], "nonResourceURLs": ["/a*b"]})), "only at its end"),
+        (rule(json!({"verbs": ["get"], "nonResourceURLs": ["api"]})), "begins with /"),
+        (
+            rule(json!({"verbs": ["get"], "nonResourceURLs": ["/"], "apiGroups": [""], "resources": ["pods"]})),
+            "make it two",
+        ),
+        (json!({"clusters": [{"id": "c1", "name": "a"}, {"id": "c1", "name": "b"}]}), "exists already"),
+        (json!({"clusters": [{"id": "c1", "name": "a"}, {"id": "c2", "name": "a"}]}), "exists already"),
+    ] {
+        let error = document(policy.clone()).validate().expect_err(&policy.to_string()).to_string();
+        assert!(error.contains(problem), "{error}");
+    }
+    for unreadable in [json!({"guardrails": []}), json!({"roles": [{"name": "r"}]})] {
+        let compiled = PolicySet::compile(&fixture::signed(&unreadable, 1, Timestamp::MAX));
+        assert!(matches!(compiled, Err(PolicyError::Unreadable(_))));
+    }
+}
+
+#[test]
+fn the_written_form_is_read_back() {
+    let document = gives("view", json!({"namespaces": ["dev"]}));
+    let json = serde_json::to_string(&document).unwrap();
+    assert_eq!(serde_json::from_str::<PolicyDocument>(&json).unwrap(), document);
+}

@@ -1,0 +1,139 @@
+//! What the built-in roles allow, compared with the committed table `tests/matrix.txt`.
+//!
+//! `ZTKA_BLESS=1 cargo test -p ztka-authz --test matrix` writes the table anew, to be reviewed line by line.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a failed test is to panic")]
+
+mod fixture;
+
+use std::fmt::Write as _;
+
+use fixture::{allows, compiled, gives, target, user};
+use serde_json::json;
+
+const READ: &[&str] = &["get", "list", "watch"];
+const WRITE: &[&str] = &["create", "update", "patch", "delete", "deletecollection"];
+
+const NAMESPACED: &[&str] = &[
+    "core/pods",
+    "core/pods/log",
+    "core/pods/status",
+    "core/services",
+    "core/endpoints",
+    "core/configmaps",
+    "core/secrets",
+    "core/events",
+    "core/serviceaccounts",
+    "core/persistentvolumeclaims",
+    "core/replicationcontrollers",
+    "core/resourcequotas",
+    "core/namespaces",
+    "apps/deployments",
+    "apps/deployments/scale",
+    "apps/statefulsets",
+    "apps/daemonsets",
+    "apps/replicasets",
+    "batch/jobs",
+    "batch/cronjobs",
+    "autoscaling/horizontalpodautoscalers",
+    "policy/poddisruptionbudgets",
+    "networking.k8s.io/ingresses",
+    "networking.k8s.io/networkpolicies",
+    "discovery.k8s.io/endpointslices",
+    "coordination.k8s.io/leases",
+    "rbac.authorization.k8s.io/roles",
+    "rbac.authorization.k8s.io/rolebindings",
+    "example.com/widgets",
+    "metrics.k8s.io/pods",
+];
+
+const STREAMS: &[&str] = &[
+    "core/pods/exec",
+    "core/pods/attach",
+    "core/pods/portforward",
+    "core/pods/proxy",
+    "core/services/proxy",
+    "core/pods/ephemeralcontainers",
+    "core/pods/eviction",
+    "core/serviceaccounts/token",
+];
+
+const CLUSTER: &[&str] = &[
+    "core/nodes",
+    "core/nodes/proxy",
+    "core/nodes/log",
+    "core/namespaces",
+    "core/pods",
+    "core/secrets",
+    "core/persistentvolumes",
+    "storage.k8s.io/storageclasses",
+    "rbac.authorization.k8s.io/clusterroles",
+    "apiextensions.k8s.io/customresourcedefinitions",
+    "admissionregistration.k8s.io/validatingwebhookconfigurations",
+    "apiregistration.k8s.io/apiservices",
+    "certificates.k8s.io/certificatesigningrequests",
+    "certificates.k8s.io/certificatesigningrequests/approval",
+];
+
+const SPECIAL: &[(&str, &str)] = &[
+    ("escalate", "rbac.authorization.k8s.io/clusterroles"),
+    ("bind", "rbac.authorization.k8s.io/clusterroles"),
+    ("approve", "certificates.k8s.io/signers"),
+    ("sign", "certificates.k8s.io/signers"),
+    ("impersonate", "core/users"),
+    ("impersonate", "core/groups"),
+    ("impersonate", "core/serviceaccounts"),
+    ("proxy", "core/nodes"),
+    ("get", "/api"),
+    ("get", "/version"),
+    ("get", "/metrics"),
+    ("get", "/logs"),
+    ("get", "/debug/pprof"),
+    ("post", "/api"),
+];
+
+#[test]
+fn builtin_roles_allow_what_the_table_says() {
+    let alice = user("alice", &[]);
+    let everywhere = ["cluster-admin", "edit", "view"].map(|role| compiled(&gives(role, json!("cluster"))));
+    let in_dev = ["cluster-admin", "edit", "view"].map(|role| compiled(&gives(role, json!({"namespaces": ["dev"]}))));
+    let mut table = String::from(
+        "# A cluster-admin, E edit, V view: bound cluster-wide, then bound in namespace dev only; - is denied.\n",
+    );
+    let mut line = |verb: &str, what: &str, namespace: Option<&str>| {
+        let name = match verb {
+            "list" | "watch" | "create" | "deletecollection" if !what.contains("pods/") => None,
+            _ => Some(namespace.filter(|_| what == "core/namespaces").unwrap_or("web")),
+        };
+        let cells = |policies: &[ztka_authz::PolicySet]| {
+            let cell = |(policy, letter)| match allows(policy, &alice, verb, target(what, namespace, name)) {
+                true => letter,
+                false => '-',
+            };
+            policies.iter().zip("AEV".chars()).map(cell).collect::<String>()
+        };
+        let place = namespace.unwrap_or("");
+        writeln!(table, "{} {} {place:4} {verb:16} {what}", cells(&everywhere), cells(&in_dev)).unwrap();
+    };
+    for what in NAMESPACED.iter().chain(STREAMS) {
+        for verb in READ.iter().chain(WRITE) {
+            line(verb, what, Some("dev"));
+        }
+    }
+    for what in CLUSTER {
+        for verb in READ.iter().chain(WRITE) {
+            line(verb, what, None);
+        }
+    }
+    for (verb, what) in SPECIAL {
+        line(verb, what, None);
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/matrix.txt");
+    if std::env::var_os("ZTKA_BLESS").is_some() {
+        std::fs::write(path, &table).unwrap();
+    }
+    let committed = std::fs::read_to_string(path).unwrap();
+    for (number, (now, then)) in table.lines().zip(committed.lines()).enumerate() {
+        assert_eq!(now, then, "line {} of tests/matrix.txt", number + 1);
+    }
+    assert_eq!(table.lines().count(), committed.lines().count());
+}
