@@ -46,6 +46,13 @@ pub enum Reason {
     Overloaded(&'static str),
 }
 
+impl Reason {
+    /// The bytes of a connection are not one well-formed message after the other: [`Self::Malformed`], without a target.
+    pub fn framing(why: &'static str) -> Self {
+        Self::Malformed(Malformed::new(&Uri::from_static("/"), why))
+    }
+}
+
 /// The result of one policy evaluation.
 #[derive(Clone, Debug)]
 pub enum Decision {
