@@ -1,0 +1,163 @@
+//! A certificate chain with its key, and the place that TLS configurations read it from.
+
+use std::{fmt, sync::Arc};
+
+use jiff::Timestamp;
+use rustls::{
+    SignatureScheme,
+    client::ResolvesClientCert,
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
+use ztka_core::SpiffeId;
+
+use crate::{authority::SKEW, key::SoftwareKey, x509, x509::Facts};
+
+/// A chain (leaf first) with the private key of its leaf.
+#[derive(Clone)]
+pub struct Credential {
+    certified: Arc<CertifiedKey>,
+    facts: Arc<Facts>,
+}
+
+/// Why chain and key make no credential.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CredentialError {
+    /// No certificates, or not certificates.
+    #[error("the certificate chain is not one or more certificates in PEM")]
+    Unreadable,
+    /// They do not belong together.
+    #[error("the private key is not the certificate's; put the matching pair in place, or enrol again")]
+    KeyMismatch,
+}
+
+impl Credential {
+    /// Puts chain and key together.
+    ///
+    /// # Errors
+    /// [`CredentialError`]
+    pub fn new(chain: Vec<CertificateDer<'static>>, key: &SoftwareKey) -> Result<Self, CredentialError> {
+        let facts = chain.first().and_then(Facts::read).ok_or(CredentialError::Unreadable)?;
+        if facts.spki != key.public().der() {
+            return Err(CredentialError::KeyMismatch);
+        }
+        let certified = Arc::new(CertifiedKey::new(chain, key.signing()));
+        Ok(Self { certified, facts: Arc::new(facts) })
+    }
+
+    /// As [`Self::new`], with the chain in PEM.
+    ///
+    /// # Errors
+    /// [`CredentialError`]
+    pub fn from_pem(chain: &[u8], key: &SoftwareKey) -> Result<Self, CredentialError> {
+        Self::new(x509::from_pem(chain).ok_or(CredentialError::Unreadable)?, key)
+    }
+
+    /// The chain, leaf first.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.certified.cert
+    }
+
+    /// The SPIFFE id in the leaf, unverified: it is our own.
+    pub fn id(&self) -> Option<SpiffeId> {
+        match self.facts.uris.as_slice() {
+            [uri] => uri.parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// Serial number of the leaf in lower-case hexadecimal.
+    pub fn serial(&self) -> &str {
+        &self.facts.serial
+    }
+
+    /// When the leaf was issued, as far as can be told: certificates of ours begin five minutes earlier.
+    pub fn issued(&self) -> Timestamp {
+        let (from, until) = (self.facts.not_before, self.facts.not_after);
+        from.checked_add(SKEW).unwrap_or(until).min(until)
+    }
+
+    /// End of the leaf's validity.
+    pub fn not_after(&self) -> Timestamp {
+        self.facts.not_after
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential")
+            .field("uris", &self.facts.uris)
+            .field("dns", &self.facts.dns)
+            .field("serial", &self.facts.serial)
+            .field("not_after", &self.facts.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The credential in use. TLS configurations read it at every handshake and rotation swaps it. A handle: clones share
+/// what is set.
+#[derive(Clone, Debug)]
+pub struct CredentialSource(Arc<watch::Sender<Arc<Credential>>>);
+
+impl CredentialSource {
+    /// Begins with `credential`.
+    pub fn new(credential: Credential) -> Self {
+        Self(Arc::new(watch::Sender::new(Arc::new(credential))))
+    }
+
+    /// The credential in use.
+    pub fn current(&self) -> Arc<Credential> {
+        self.0.borrow().clone()
+    }
+
+    /// Uses `credential` for all handshakes from now on; connections that are up stay as they are.
+    pub fn rotate(&self, credential: Credential) {
+        self.0.send_replace(Arc::new(credential));
+    }
+
+    /// Resolves at the next rotation after the call. To miss none between calls, keep [`Self::changes`].
+    pub async fn changed(&self) {
+        self.changes().changed().await;
+    }
+
+    /// Wakes at every rotation from now on.
+    pub fn changes(&self) -> CredentialChanges {
+        CredentialChanges(self.0.subscribe())
+    }
+}
+
+/// See [`CredentialSource::changes`].
+#[derive(Debug)]
+pub struct CredentialChanges(watch::Receiver<Arc<Credential>>);
+
+impl CredentialChanges {
+    /// Resolves at the next rotation since this was made or last resolved; never once the source is gone.
+    ///
+    /// Cancel safe: a rotation is not lost when the future is dropped.
+    pub async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+impl ResolvesServerCert for CredentialSource {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current().certified.clone())
+    }
+}
+
+impl ResolvesClientCert for CredentialSource {
+    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let current = self.current();
+        // A key that the server cannot verify is not offered (RFC 8446 §4.4.2.3).
+        current.certified.key.choose_scheme(schemes).is_some().then(|| current.certified.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}

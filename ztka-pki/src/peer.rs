@@ -1,0 +1,232 @@
+//! Who is behind a certificate chain.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use rustls::crypto::CryptoProvider;
+use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
+use ztka_core::{KeyId, SpiffeId, Subject, Verified};
+
+use crate::{Purpose, key, trust::TrustBundle, x509::Facts};
+
+/// Leaf, an organisation's and a purpose's intermediate, and what rotation adds.
+const MAX_CHAIN: usize = 6;
+
+/// What a leaf is used for; it has to say so, while an authority that says nothing restricts nothing (RFC 5280
+/// §4.2.1.12).
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Usage {
+    Client,
+    Server,
+}
+
+impl Usage {
+    pub(crate) fn of_path(self) -> KeyUsage {
+        match self {
+            Self::Client => KeyUsage::client_auth(),
+            Self::Server => KeyUsage::server_auth(),
+        }
+    }
+
+    pub(crate) fn is_of(self, leaf: &Facts) -> bool {
+        match self {
+            Self::Client => leaf.client,
+            Self::Server => leaf.server,
+        }
+    }
+}
+
+/// Whom a chain was issued to. As `Verified<Peer>`: the chain was valid when it was looked at; hold it against
+/// [`Revocations`](crate::Revocations) and `not_after` for as long as the connection lives.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Peer {
+    /// The name.
+    pub id: SpiffeId,
+    /// Serial number of the leaf, in lower-case hexadecimal without zeros in front.
+    pub serial: String,
+    /// End of the leaf's validity.
+    pub not_after: Timestamp,
+    /// SHA-256 of the leaf's SubjectPublicKeyInfo.
+    pub spki: KeyId,
+}
+
+/// Why a chain is not believed. Exhaustive.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum PeerError {
+    /// No certificate, or more than any chain of ours has.
+    #[error("the certificate chain is empty or too long")]
+    Length,
+    /// Not a certificate.
+    #[error("the certificate cannot be read")]
+    Unreadable,
+    /// Nothing leads from it to an anchor of the purpose: another installation's, or issued for something else.
+    #[error("the certificate is not issued by an authority that is trusted for this purpose")]
+    Untrusted,
+    /// Over.
+    #[error("the certificate has expired; renew it, and check the clocks of both sides")]
+    Expired,
+    /// Not begun.
+    #[error("the certificate is not valid yet; check the clocks of both sides")]
+    NotYetValid,
+    /// A server's certificate used by a client, or the other way round; an authority used as an end entity.
+    #[error("the certificate is not for this use")]
+    Use,
+    /// Its name is none that its issuer may give.
+    #[error("the certificate has a name that its issuer may not give")]
+    Name,
+    /// The server is not the one that was asked for.
+    #[error("the certificate is for another server name")]
+    ServerName,
+    /// A rule of RFC 5280 is broken.
+    #[error("the certificate chain breaks a rule of RFC 5280")]
+    Invalid,
+    /// Revoked.
+    #[error("the certificate is revoked; enrol again")]
+    Revoked,
+}
+
+/// A trust document with something in it that is not a certificate.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("an anchor of purpose {purpose} in the trust document is not a usable CA certificate")]
+pub struct BadBundle {
+    purpose: Purpose,
+}
+
+#[derive(Clone, Debug)]
+struct Trusted {
+    anchor: TrustAnchor<'static>,
+    prefix: Option<String>,
+}
+
+/// Verifies chains of one purpose against its intermediates: signatures, validity, use, path length, and that the one
+/// URI name is within what its issuers may give.
+#[derive(Clone, Debug)]
+pub struct PeerVerifier {
+    purpose: Purpose,
+    trust_domain: Arc<str>,
+    anchors: Arc<[Trusted]>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl PeerVerifier {
+    /// Anchors at the intermediates that `bundle` has for `purpose`; without any, nothing is believed.
+    ///
+    /// # Errors
+    /// [`BadBundle`]
+    pub fn new(bundle: &TrustBundle, purpose: Purpose, provider: Arc<CryptoProvider>) -> Result<Self, BadBundle> {
+        let trusted = |anchor: &crate::trust::Anchor| {
+            let certificate = anchor.certificate.certificate();
+            let read = webpki::anchor_from_trusted_cert(&certificate).map_err(|_| BadBundle { purpose })?;
+            Ok(Trusted { anchor: read.to_owned(), prefix: anchor.spiffe_prefix.clone() })
+        };
+        let anchors = bundle.anchors(purpose).iter().map(trusted).collect::<Result<_, _>>()?;
+        Ok(Self { purpose, trust_domain: bundle.trust_domain.as_str().into(), anchors, provider })
+    }
+
+    /// Whom `chain` (leaf first) was issued to as a client, if it is valid at `now`. Revocation is not looked at here.
+    ///
+    /// # Errors
+    /// [`PeerError`]
+    pub fn verify(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Result<Verified<Peer>, PeerError> {
+        self.path(chain, now, Usage::Client, None)?.ok_or(PeerError::Name)
+    }
+
+    /// Checks the chain of the server `name`; tells who it is where servers of this purpose have a SPIFFE id.
+    pub(crate) fn verify_server(
+        &self,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: Timestamp,
+    ) -> Result<Option<Verified<Peer>>, PeerError> {
+        self.path(chain, now, Usage::Server, Some(name))
+    }
+
+    fn path(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: Timestamp,
+        usage: Usage,
+        name: Option<&ServerName<'_>>,
+    ) -> Result<Option<Verified<Peer>>, PeerError> {
+        let (leaf, above) = chain.split_first().ok_or(PeerError::Length)?;
+        if chain.len() > MAX_CHAIN {
+            return Err(PeerError::Length);
+        }
+        let certificate = EndEntityCert::try_from(leaf).map_err(|_| PeerError::Unreadable)?;
+        let anchors: Vec<_> = self.anchors.iter().map(|trusted| trusted.anchor.clone()).collect();
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        let path = certificate
+            .verify_for_usage(algorithms, &anchors, above, unix(now), usage.of_path(), None, None)
+            .map_err(|error| explain(&error))?;
+        if let Some(name) = name {
+            certificate.verify_is_valid_for_subject_name(name).map_err(|_| PeerError::ServerName)?;
+        }
+        let facts = Facts::read(leaf).ok_or(PeerError::Unreadable)?;
+        if !usage.is_of(&facts) {
+            return Err(PeerError::Use);
+        }
+        let id = self.name(&facts, &path)?;
+        Ok(id.map(|id| {
+            let spki = key::key_id(&facts.spki);
+            Verified::assertion(Peer { id, serial: facts.serial, not_after: facts.not_after, spki })
+        }))
+    }
+
+    /// Name constraints cannot restrict URI names, so this does: one SPIFFE id, of this purpose's form, of the trust
+    /// domain, below the anchor's prefix, and of the organisation that the intermediate in between is bound to.
+    fn name(&self, facts: &Facts, path: &VerifiedPath<'_>) -> Result<Option<SpiffeId>, PeerError> {
+        let anchor = path.anchor();
+        let trusted = self
+            .anchors
+            .iter()
+            .find(|trusted| trusted.anchor.subject_public_key_info == anchor.subject_public_key_info);
+        let Some(prefix) = trusted.and_then(|trusted| trusted.prefix.as_ref()) else {
+            // DNS names only; their name constraint was checked with the path.
+            let named = self.purpose == Purpose::Servers && facts.uris.is_empty() && !facts.foreign;
+            return if named { Ok(None) } else { Err(PeerError::Name) };
+        };
+        let mut between = Vec::new();
+        for certificate in path.intermediate_certificates() {
+            between.push(Facts::read(&certificate.der()).ok_or(PeerError::Unreadable)?);
+        }
+        let ([uri], false) = (facts.uris.as_slice(), facts.foreign) else { return Err(PeerError::Name) };
+        let id: SpiffeId = uri.parse().map_err(|_| PeerError::Name)?;
+        let bound = match (self.purpose.is_per_org(), between.as_slice()) {
+            (true, [org]) => match (org.uris.as_slice(), org_of(&id)) {
+                ([bound], Some(of)) => *bound == format!("spiffe://{}/org/{of}", self.trust_domain),
+                _ => false,
+            },
+            (false, []) => true,
+            _ => false,
+        };
+        let dns = facts.dns.is_empty() || !self.purpose.is_per_org();
+        let fits = *id.trust_domain == *self.trust_domain && uri.starts_with(prefix) && self.purpose.fits(&id.subject);
+        if bound && dns && fits { Ok(Some(id)) } else { Err(PeerError::Name) }
+    }
+}
+
+fn org_of(id: &SpiffeId) -> Option<&ztka_core::OrgId> {
+    match &id.subject {
+        Subject::Agent { org, .. } | Subject::User { org, .. } => Some(org),
+        Subject::Proxy(_) | Subject::Controller(_) => None,
+    }
+}
+
+pub(crate) fn unix(now: Timestamp) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.as_second()).unwrap_or(0)))
+}
+
+pub(crate) fn explain(error: &webpki::Error) -> PeerError {
+    use webpki::Error;
+    match error {
+        Error::CertExpired { .. } => PeerError::Expired,
+        Error::CertNotValidYet { .. } => PeerError::NotYetValid,
+        Error::UnknownIssuer | Error::InvalidSignatureForPublicKey => PeerError::Untrusted,
+        Error::RequiredEkuNotFoundContext(_) | Error::CaUsedAsEndEntity | Error::EndEntityUsedAsCa => PeerError::Use,
+        Error::NameConstraintViolation => PeerError::Name,
+        Error::CertNotValidForName(_) => PeerError::ServerName,
+        Error::BadDer | Error::BadDerTime | Error::TrailingData(_) => PeerError::Unreadable,
+        _ => PeerError::Invalid,
+    }
+}

@@ -1,0 +1,146 @@
+//! Certificate verifiers of TLS that read the trust of the moment.
+
+use jiff::Timestamp;
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
+    server::danger::{ClientCertVerified, ClientCertVerifier},
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::{Purpose, peer::PeerError, trust::TrustSource};
+
+/// Believes clients of some purposes.
+#[derive(Debug)]
+pub(super) struct ClientVerifier {
+    pub(super) trust: TrustSource,
+    pub(super) purposes: Vec<Purpose>,
+    pub(super) mandatory: bool,
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
+}
+
+/// Believes servers of one purpose.
+#[derive(Debug)]
+pub(super) struct ServerVerifier {
+    pub(super) trust: TrustSource,
+    pub(super) purpose: Purpose,
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // No hints: a client that has a wrong certificate sends it and hears what is wrong with it.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let (chain, now) = (chain(end_entity, intermediates), timestamp(now)?);
+        let mut refusal = PeerError::Untrusted;
+        for purpose in &self.purposes {
+            match self.trust.verify_client(*purpose, &chain, now) {
+                Ok(peer) if self.mandatory && self.trust.is_revoked(&peer) => refusal = PeerError::Revoked,
+                Ok(_) => return Ok(ClientCertVerified::assertion()),
+                // Of several purposes the one that knows the issuer has the better reason.
+                Err(PeerError::Untrusted) => {}
+                Err(error) => refusal = error,
+            }
+        }
+        Err(alert(refusal))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let chain = chain(end_entity, intermediates);
+        let verified = self.trust.verify_server(self.purpose, &chain, server_name, timestamp(now)?);
+        verified.map_err(alert)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+pub(super) fn chain<'a>(
+    end_entity: &CertificateDer<'a>,
+    intermediates: &[CertificateDer<'a>],
+) -> Vec<CertificateDer<'a>> {
+    [end_entity].into_iter().chain(intermediates).cloned().collect()
+}
+
+pub(super) fn timestamp(now: UnixTime) -> Result<Timestamp, Error> {
+    let seconds = i64::try_from(now.as_secs()).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    seconds.ok_or(Error::FailedToGetCurrentTime)
+}
+
+/// The alert that the other side gets (RFC 8446 §6.2).
+pub(super) fn alert(error: PeerError) -> Error {
+    Error::InvalidCertificate(match error {
+        PeerError::Length | PeerError::Unreadable => CertificateError::BadEncoding,
+        PeerError::Untrusted => CertificateError::UnknownIssuer,
+        PeerError::Expired => CertificateError::Expired,
+        PeerError::NotYetValid => CertificateError::NotValidYet,
+        PeerError::Use => CertificateError::InvalidPurpose,
+        PeerError::ServerName => CertificateError::NotValidForName,
+        PeerError::Name | PeerError::Invalid => CertificateError::ApplicationVerificationFailure,
+        PeerError::Revoked => CertificateError::Revoked,
+    })
+}

@@ -1,0 +1,117 @@
+//! What verifiers trust: the body of the `trust` document.
+mod revocations;
+mod source;
+
+use std::{collections::BTreeMap, fmt};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+use ztka_core::{KeyId, SignatureCheck};
+
+use crate::{Purpose, key::PublicKey, x509};
+
+pub use self::{
+    revocations::Revocations,
+    source::{TrustChanges, TrustSource},
+};
+
+/// A certificate in DER; base64 on the wire.
+#[derive(Clone, Eq, Hash, PartialEq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Der(Vec<u8>);
+
+impl Der {
+    /// The certificate.
+    pub fn certificate(&self) -> CertificateDer<'_> {
+        CertificateDer::from_slice(&self.0)
+    }
+}
+
+impl From<CertificateDer<'_>> for Der {
+    fn from(certificate: CertificateDer<'_>) -> Self {
+        Self(certificate.to_vec())
+    }
+}
+
+impl TryFrom<String> for Der {
+    type Error = base64::DecodeError;
+
+    fn try_from(text: String) -> Result<Self, base64::DecodeError> {
+        BASE64_STANDARD.decode(text).map(Self)
+    }
+}
+
+impl From<Der> for String {
+    fn from(der: Der) -> Self {
+        BASE64_STANDARD.encode(der.0)
+    }
+}
+
+impl fmt::Debug for Der {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Der({} bytes)", self.0.len())
+    }
+}
+
+/// An intermediate that a verifier of its purpose anchors at.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Anchor {
+    /// The intermediate's certificate.
+    pub certificate: Der,
+    /// The beginning of every SPIFFE id that may be issued below it; none where names are DNS names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spiffe_prefix: Option<String>,
+}
+
+/// A key that documents are signed with.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SigningKey {
+    /// Its name.
+    pub id: KeyId,
+    /// Its SubjectPublicKeyInfo.
+    pub key: Der,
+}
+
+impl SigningKey {
+    pub(crate) fn of(key: &PublicKey) -> Self {
+        Self { id: key.id().clone(), key: Der(key.der().to_vec()) }
+    }
+}
+
+/// Body of the `trust` document: anchors by purpose, and the keys that documents are signed with.
+///
+/// Lists, so that old and new stand side by side while an authority is rotated.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct TrustBundle {
+    /// Trust domain that every SPIFFE id must be of.
+    pub trust_domain: String,
+    /// Root certificates: for kubeconfigs, never anchors of a verifier of ours.
+    pub roots: Vec<Der>,
+    /// Intermediates by purpose.
+    pub anchors: BTreeMap<Purpose, Vec<Anchor>>,
+    /// Keys that documents are signed with.
+    pub signing_keys: Vec<SigningKey>,
+}
+
+impl TrustBundle {
+    /// The roots as PEM: `certificate-authority-data` of a kubeconfig, before base64.
+    pub fn roots_pem(&self) -> String {
+        let roots: Vec<_> = self.roots.iter().map(Der::certificate).collect();
+        x509::to_pem(&roots)
+    }
+
+    pub(crate) fn anchors(&self, purpose: Purpose) -> &[Anchor] {
+        self.anchors.get(&purpose).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl SignatureCheck for TrustBundle {
+    fn is_signed(&self, key: &KeyId, message: &[u8], signature: &[u8]) -> bool {
+        self.signing_keys.iter().filter(|trusted| trusted.id == *key).any(|trusted| {
+            // The name is computed again: a bundle cannot give a key another one's name.
+            PublicKey::from_spki(&trusted.key.0)
+                .is_ok_and(|known| known.id() == key && known.is_signed(message, signature))
+        })
+    }
+}

@@ -1,0 +1,39 @@
+//! What is no longer believed before its time: the body of the `revocations` document.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use ztka_core::{CredentialId, InstanceId, ProxyId, Subject, UserId};
+
+use crate::peer::Peer;
+
+/// Revoked ids and serial numbers, of one organisation or of the installation.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Revocations {
+    /// Credentials of users.
+    pub credentials: BTreeSet<CredentialId>,
+    /// Agents.
+    pub instances: BTreeSet<InstanceId>,
+    /// Users, with all their credentials.
+    pub users: BTreeSet<UserId>,
+    /// Proxies.
+    pub proxies: BTreeSet<ProxyId>,
+    /// Serial numbers of single certificates, in lower-case hexadecimal without zeros in front.
+    pub serials: BTreeSet<String>,
+}
+
+impl Revocations {
+    /// True if the peer's certificate, or what it is issued to, is revoked.
+    pub fn is_revoked(&self, peer: &Peer) -> bool {
+        let by_id = match &peer.id.subject {
+            Subject::Agent { instance, .. } => self.instances.contains(instance),
+            Subject::User { user, credential, .. } => {
+                self.users.contains(user) || self.credentials.contains(credential)
+            }
+            Subject::Proxy(proxy) => self.proxies.contains(proxy),
+            Subject::Controller(_) => false,
+        };
+        by_id || self.serials.contains(&peer.serial)
+    }
+}
