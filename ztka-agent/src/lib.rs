@@ -1,1 +1,14 @@
-//! The agent as a library: checks again, acts as a just-in-time account, forwards.
+//! The agent as a library: checks again what a proxy says, then sends to the one apiserver it is for.
+//!
+//! The stages are the proxy's. What differs is who makes them: the principal comes from the evidence that a proxy hands
+//! over, the record is a receipt of the cluster's owner, policy is checked by the agent itself, and [`Upstream`] takes
+//! the place of dispatch.
+mod control;
+mod evidence;
+mod upstream;
+
+pub use self::{
+    control::{Control, ControlLayer},
+    evidence::Witness,
+};
+pub use self::upstream::{Accounts, InvalidApiserver, Pool, Upstream, UpstreamError};

@@ -1,0 +1,159 @@
+//! The objects of one account, as server-side apply takes them.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use ztka_authz::{AGENT_PREFIX, Rule};
+use ztka_core::{Principal, UserId};
+
+/// Marks what the agent has made.
+pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Value of [`MANAGED_BY`].
+pub(crate) const AGENT: &str = "ztka-agent";
+/// Label that carries the user's id.
+pub(crate) const USER: &str = "ztka.dev/user";
+/// Annotation that carries the user's name, for people who look into the cluster.
+const USER_NAME: &str = "ztka.dev/user-name";
+/// Annotation with the time when the account was last known to be in use, to about half a token's life.
+pub(crate) const USED_AT: &str = "ztka.dev/used-at";
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// Tells one list of rules from another.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Digest(String);
+
+/// Rules as they are written into a role: followed by one that names the list, which a self-review can ask for to see
+/// whether the authorizer has come to know this very list.
+#[derive(Clone, Debug)]
+pub(crate) struct Marked {
+    rules: Vec<Rule>,
+    pub(crate) digest: Digest,
+}
+
+impl Marked {
+    pub(crate) fn new(mut rules: Vec<Rule>) -> Self {
+        // Rules always serialise.
+        let bytes = serde_json::to_vec(&rules).unwrap_or_default();
+        let digest: String = Sha256::digest(&bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        rules.push(Rule {
+            verbs: vec!["get".into()],
+            api_groups: vec!["ztka.dev".into()],
+            resources: vec!["accounts".into()],
+            resource_names: vec![digest.clone()],
+            ..Rule::default()
+        });
+        Self { rules, digest: Digest(digest) }
+    }
+}
+
+/// Asks, under the account's own token, for the rule that [`Marked::new`] added.
+pub(crate) fn question(digest: &Digest, namespace: Option<&str>) -> Value {
+    let Digest(name) = digest;
+    let attributes = json!({
+        "verb": "get", "group": "ztka.dev", "version": "v1", "resource": "accounts", "name": name,
+        "namespace": namespace.unwrap_or_default(),
+    });
+    json!({
+        "kind": "SelfSubjectAccessReview",
+        "apiVersion": "authorization.k8s.io/v1",
+        "spec": {"resourceAttributes": attributes},
+    })
+}
+
+/// Names and paths of one user's objects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Names<'a> {
+    pub(crate) user: &'a UserId,
+    /// The agent's namespace.
+    pub(crate) home: &'a str,
+}
+
+impl Names<'_> {
+    pub(crate) fn service_account(&self) -> String {
+        format!("/api/v1/namespaces/{}/serviceaccounts/{}", self.home, self.user)
+    }
+
+    pub(crate) fn secret(&self) -> String {
+        format!("/api/v1/namespaces/{}/secrets/{}", self.home, self.user)
+    }
+
+    pub(crate) fn token(&self) -> String {
+        format!("{}/token", self.service_account())
+    }
+
+    /// Of a role or a binding; `kind` is the plural.
+    pub(crate) fn rbac(&self, kind: &str, namespace: Option<&str>) -> String {
+        let name = self.role();
+        match namespace {
+            Some(namespace) => format!("/apis/{RBAC}/v1/namespaces/{namespace}/{kind}/{name}"),
+            None => format!("/apis/{RBAC}/v1/{kind}/{name}"),
+        }
+    }
+
+    /// All of the user's objects of a kind in every namespace.
+    pub(crate) fn everywhere(&self, kind: &str) -> String {
+        format!("/apis/{RBAC}/v1/{kind}?labelSelector={USER}%3D{}", self.user)
+    }
+
+    fn role(&self) -> String {
+        format!("{AGENT_PREFIX}{}", self.user)
+    }
+
+    fn metadata(&self, name: &str, namespace: Option<&str>, who: &Principal) -> Value {
+        let mut metadata = json!({
+            "name": name,
+            "labels": {MANAGED_BY: AGENT, USER: self.user},
+            "annotations": {USER_NAME: who.name()},
+        });
+        if let (Some(namespace), Some(metadata)) = (namespace, metadata.as_object_mut()) {
+            metadata.insert("namespace".into(), namespace.into());
+        }
+        metadata
+    }
+
+    pub(crate) fn service_account_object(&self, who: &Principal, now: Timestamp) -> Value {
+        let mut metadata = self.metadata(self.user.as_str(), Some(self.home), who);
+        if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.insert(USED_AT.into(), now.to_string().into());
+        }
+        json!({
+            "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata,
+            "automountServiceAccountToken": false,
+        })
+    }
+
+    /// Holds nothing: tokens are bound to it and end with it.
+    pub(crate) fn secret_object(&self, who: &Principal) -> Value {
+        let metadata = self.metadata(self.user.as_str(), Some(self.home), who);
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "ztka.dev/token-anchor"})
+    }
+
+    pub(crate) fn role_object(&self, who: &Principal, namespace: Option<&str>, marked: &Marked) -> Value {
+        let kind = if namespace.is_some() { "Role" } else { "ClusterRole" };
+        let metadata = self.metadata(&self.role(), namespace, who);
+        json!({"apiVersion": format!("{RBAC}/v1"), "kind": kind, "metadata": metadata, "rules": marked.rules})
+    }
+
+    pub(crate) fn binding_object(&self, who: &Principal, namespace: Option<&str>) -> Value {
+        let (kind, role) = match namespace {
+            Some(_) => ("RoleBinding", "Role"),
+            None => ("ClusterRoleBinding", "ClusterRole"),
+        };
+        let metadata = self.metadata(&self.role(), namespace, who);
+        json!({
+            "apiVersion": format!("{RBAC}/v1"), "kind": kind, "metadata": metadata,
+            "roleRef": {"apiGroup": RBAC, "kind": role, "name": self.role()},
+            "subjects": [{"kind": "ServiceAccount", "name": self.user, "namespace": self.home}],
+        })
+    }
+
+    /// Audience left to the apiserver, which is its own; bound to the Secret named.
+    pub(crate) fn token_object(&self, secret_uid: &str, seconds: u64) -> Value {
+        let bound = json!({"apiVersion": "v1", "kind": "Secret", "name": self.user, "uid": secret_uid});
+        json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": {"audiences": [], "expirationSeconds": seconds, "boundObjectRef": bound},
+        })
+    }
+}

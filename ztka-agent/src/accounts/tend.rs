@@ -1,0 +1,150 @@
+//! What happens to accounts without anybody asking: they follow policy, and go when they are not needed any more.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::time::{MissedTickBehavior, interval};
+use ztka_core::UserId;
+
+use super::{
+    ServiceAccounts,
+    account::{Account, State, remove},
+    client::CallError,
+    objects::{AGENT, MANAGED_BY, USED_AT, USER},
+};
+
+/// Objects of a user at the cluster scope.
+const CLUSTER_KINDS: [&str; 2] = ["clusterrolebindings", "clusterroles"];
+/// Objects of a user in namespaces.
+const NAMESPACE_KINDS: [&str; 2] = ["rolebindings", "roles"];
+
+impl ServiceAccounts {
+    /// Follows policy and removes idle accounts until dropped.
+    pub async fn tend(self) {
+        let mut changes = self.0.engine.changes();
+        let mut sweeps = interval((self.0.settings.idle / 8).clamp(Duration::from_secs(30), Duration::from_secs(3600)));
+        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = changes.changed() => match changed {
+                    Ok(()) => self.follow_policy().await,
+                    Err(_) => return, // no engine, no policy to follow
+                },
+                _ = sweeps.tick() => {
+                    if let Err(error) = self.sweep().await {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "idle accounts not looked for");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Brings every account in use to the policy in force; users without any role lose theirs.
+    pub async fn follow_policy(&self) {
+        for (user, account) in self.known() {
+            if let Err(error) = self.follow_one(&user, &account).await {
+                // The next request of the user tries again, and is decided on by the new policy in any case.
+                tracing::warn!(%user, error = &error as &dyn std::error::Error, "account does not follow policy yet");
+            }
+        }
+    }
+
+    async fn follow_one(&self, user: &UserId, account: &Arc<Account>) -> Result<(), CallError> {
+        let mut state = account.state.lock().await;
+        let Some(who) = state.principal.clone() else {
+            return Ok(());
+        };
+        let Ok((revision, rendered)) = self.render(&who) else {
+            return Ok(()); // no policy: nothing is allowed, and nothing is known to change
+        };
+        if account.ready.load().as_ref().is_some_and(|ready| ready.revision == revision) {
+            return Ok(());
+        }
+        let Some(rendered) = rendered else {
+            return self.remove_account(user, account, &mut state).await;
+        };
+        let steps = self.steps(&who);
+        steps.follow(&mut state, &rendered).await?;
+        account.ready.store(steps.ready(&state, &rendered, revision).map(Arc::new));
+        Ok(())
+    }
+
+    /// Removes the accounts of disabled users, those made before this agent started included.
+    ///
+    /// # Errors
+    /// If the cluster cannot be asked; the call is to be repeated then.
+    pub async fn disabled(&self, users: &HashSet<UserId>) -> Result<(), ztka_core::BoxError> {
+        let existing = self.existing().await?;
+        let gone = existing.into_iter().map(|(user, _)| user).filter(|user| users.contains(user));
+        for user in gone.collect::<Vec<_>>() {
+            self.remove(&user).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes one account with all that belongs to it; its tokens end within seconds.
+    ///
+    /// # Errors
+    /// If something of it may still be there; the call is to be repeated then.
+    pub async fn remove(&self, user: &UserId) -> Result<(), ztka_core::BoxError> {
+        let account = self.account(user);
+        let mut state = account.state.lock().await;
+        Ok(self.remove_account(user, &account, &mut state).await?)
+    }
+
+    async fn remove_account(&self, user: &UserId, account: &Account, state: &mut State) -> Result<(), CallError> {
+        account.ready.store(None);
+        let (client, names) = (&self.0.client, self.names(user));
+        // First what gives power: the token ends with the Secret.
+        let mut paths = vec![names.secret(), names.service_account()];
+        paths.extend(CLUSTER_KINDS.map(|kind| names.rbac(kind, None)));
+        for kind in NAMESPACE_KINDS {
+            let list = client.get(&names.everywhere(kind)).await?.accepted("listing an account's roles")?;
+            let namespaces = items(&list).filter_map(|item| item.pointer("/metadata/namespace")?.as_str());
+            paths.extend(namespaces.map(|namespace| names.rbac(kind, Some(namespace))));
+        }
+        let removed = join_all(paths.iter().map(|path| remove(client, path))).await;
+        removed.into_iter().collect::<Result<(), _>>()?;
+        *state = State::default();
+        tracing::info!(%user, "account removed");
+        Ok(())
+    }
+
+    /// Accounts in the cluster, with the time of their last known use.
+    async fn existing(&self) -> Result<Vec<(UserId, Option<Timestamp>)>, CallError> {
+        let home = &self.0.settings.namespace;
+        let path = format!("/api/v1/namespaces/{home}/serviceaccounts?labelSelector={MANAGED_BY}%3D{AGENT}");
+        let list = self.0.client.get(&path).await?.accepted("listing accounts")?;
+        let account = |item: &Value| {
+            let metadata = item.get("metadata")?;
+            let user = metadata.get("labels")?.get(USER)?.as_str()?.parse().ok()?;
+            let used = metadata.get("annotations").and_then(|annotations| annotations.get(USED_AT)?.as_str()?.parse().ok());
+            Some((user, used))
+        };
+        Ok(items(&list).filter_map(account).collect())
+    }
+
+    /// Removes accounts that neither this agent nor, by their annotation, another one has used for a while.
+    pub(crate) async fn sweep(&self) -> Result<(), CallError> {
+        let idle = i64::try_from(self.0.settings.idle.as_secs()).unwrap_or(i64::MAX);
+        let limit = self.0.clock.now().as_second().saturating_sub(idle);
+        for (user, used) in self.existing().await? {
+            let account = self.account(&user);
+            let used = used.map_or(0, Timestamp::as_second).max(account.used());
+            if used < limit {
+                let mut state = account.state.lock().await;
+                self.remove_account(&user, &account, &mut state).await?;
+            }
+        }
+        // What is known of them goes as well, unless somebody holds it just now.
+        let mut accounts = self.0.accounts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        accounts.retain(|_, account| Arc::strong_count(account) > 1 || account.used() >= limit);
+        Ok(())
+    }
+}
+
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.get("items").and_then(Value::as_array).into_iter().flatten()
+}

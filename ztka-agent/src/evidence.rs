@@ -1,0 +1,187 @@
+//! Who a request is from, as the evidence that a proxy handed over proves it: never what the proxy says.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use http::{HeaderMap, HeaderName, StatusCode, request::Parts};
+use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use ztka_core::{
+    AuditId, ClusterId, DocumentKind, Evidence, EvidenceId, Identity, OrgId, Principal, ProxyId, Reason,
+    Revision, Session, SignedDocument, Status, Subject, Verified,
+};
+use ztka_follow::Documents;
+use ztka_pki::{Authenticator, Peer, Purpose};
+
+/// A certificate chain and a session document take a few kilobytes.
+const MAX_BYTES: usize = 64 * 1024;
+/// Users whose evidence is held at once; beyond it the one that ends first is forgotten.
+const MAX_HELD: usize = 10_000;
+
+static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// What a proxy sends before the first request of a user: `{"chain": [base64 DER], "session": document}`.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    chain: Vec<String>,
+    session: Box<RawValue>,
+}
+
+#[derive(Debug)]
+struct Witnessed {
+    principal: Verified<Principal>,
+    evidence: Evidence,
+    peer: Verified<Peer>,
+    revision: Revision,
+    until: Timestamp,
+}
+
+/// Checks evidence once, and remembers whom it proved until it expires or is revoked. Clones share what is known.
+#[derive(Clone)]
+pub struct Witness(Arc<Inner>);
+
+struct Inner {
+    org: OrgId,
+    cluster: ClusterId,
+    documents: Documents,
+    held: Mutex<HashMap<EvidenceId, Arc<Witnessed>>>,
+}
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Witness").field("cluster", &self.0.cluster).finish_non_exhaustive()
+    }
+}
+
+fn unauthenticated(text: impl Into<String>) -> Reason {
+    Reason::Unauthenticated(text.into())
+}
+
+impl Witness {
+    /// The witness of `cluster`, which belongs to `org`; believes what `documents` believe.
+    pub fn new(org: OrgId, cluster: ClusterId, documents: Documents) -> Self {
+        Self(Arc::new(Inner { org, cluster, documents, held: Mutex::default() }))
+    }
+
+    /// Takes evidence that a proxy hands over under the name `claimed`.
+    ///
+    /// # Errors
+    /// What is wrong with it, as the answer to the proxy.
+    pub fn admit(&self, claimed: &HeaderMap, bytes: bytes::Bytes) -> Result<(), Status> {
+        if bytes.len() > MAX_BYTES {
+            return Err(Status::new(StatusCode::PAYLOAD_TOO_LARGE, "evidence is larger than 64 KiB"));
+        }
+        let evidence = Evidence::new(bytes);
+        if named(claimed).as_ref() != Some(evidence.id()) {
+            return Err(Status::new(StatusCode::BAD_REQUEST, "evidence and its name do not belong together"));
+        }
+        let witnessed = self.check(evidence).map_err(|reason| Status::from(&reason))?;
+        let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.len() >= MAX_HELD {
+            let now = self.0.documents.clock().now();
+            held.retain(|_, witnessed| now < witnessed.until);
+            let first = held.iter().min_by_key(|(_, witnessed)| witnessed.until).map(|(id, _)| id.clone());
+            if let Some(first) = first.filter(|_| held.len() >= MAX_HELD) {
+                held.remove(&first);
+            }
+        }
+        held.insert(witnessed.evidence.id().clone(), Arc::new(witnessed));
+        Ok(())
+    }
+
+    fn check(&self, evidence: Evidence) -> Result<Witnessed, Reason> {
+        let wire: Wire = serde_json::from_slice(evidence.bytes())
+            .map_err(|_| unauthenticated("the evidence of who you are cannot be read by the cluster's agent"))?;
+        let decoded: Result<Vec<_>, _> = wire.chain.iter().map(|der| BASE64_STANDARD.decode(der)).collect();
+        let decoded = decoded.map_err(|_| unauthenticated("the certificate chain in the evidence is not base64"))?;
+        let chain: Vec<CertificateDer<'static>> = decoded.into_iter().map(CertificateDer::from).collect();
+        let trust = self.0.documents.trust();
+        let peer = trust
+            .verify(Purpose::Users, &chain)
+            .map_err(|error| unauthenticated(format!("the cluster's agent refused the certificate: {error}")))?;
+
+        let document = SignedDocument::from_wire(wire.session.get().as_bytes());
+        let session = document.and_then(|document| self.0.documents.accept_shown(document));
+        let session = session.map_err(|error| {
+            unauthenticated(format!("the cluster's agent refused the session document: {error}; log in again"))
+        })?;
+        self.witnessed(evidence, peer, &session)
+    }
+
+    fn witnessed(
+        &self,
+        evidence: Evidence,
+        peer: Verified<Peer>,
+        document: &Verified<SignedDocument>,
+    ) -> Result<Witnessed, Reason> {
+        let header = document.header();
+        let unreadable = |_| unauthenticated("the session document cannot be read by the cluster's agent");
+        let session: Session = document.body().map_err(unreadable)?;
+        let Subject::User { org, user, credential } = &peer.id.subject else {
+            return Err(unauthenticated("the certificate is not a user's"));
+        };
+        let same = header.series.kind == DocumentKind::Session
+            && header.series.org.as_ref() == Some(org)
+            && header.series.subject == credential.as_str()
+            && (&session.user, &session.credential) == (user, credential);
+        if !same {
+            return Err(unauthenticated("certificate and session document are not of the same credential"));
+        }
+        if *org != self.0.org {
+            return Err(Reason::Misdirected("the certificate is of another organisation than the cluster"));
+        }
+        let until = peer.not_after.min(header.expires).min(session.active_until);
+        let principal = Verified::assertion(Principal::new(org.clone(), session));
+        Ok(Witnessed { principal, evidence, peer, revision: header.revision, until })
+    }
+
+    fn current(&self, id: &EvidenceId) -> Result<Arc<Witnessed>, Reason> {
+        let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        let held = held.ok_or_else(|| unauthenticated("the cluster's agent holds no evidence of who you are"))?;
+        if self.0.documents.clock().now() >= held.until {
+            return Err(unauthenticated("your session or certificate has ended; log in again"));
+        }
+        if self.0.documents.trust().is_revoked(&held.peer) {
+            return Err(unauthenticated("your credential has been revoked; ask your administrator for a new one"));
+        }
+        let newest = self.0.documents.session(held.principal.org(), held.principal.credential());
+        if newest.is_some_and(|newest| newest.header().revision > held.revision) {
+            return Err(Reason::NoPolicy("the proxy shows the cluster's agent an older session than the newest; try again"));
+        }
+        Ok(held)
+    }
+}
+
+fn named(headers: &HeaderMap) -> Option<EvidenceId> {
+    headers.get(&ztka_core::EVIDENCE)?.to_str().ok().and_then(EvidenceId::parse)
+}
+
+fn parsed<T>(headers: &HeaderMap, name: &HeaderName, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    headers.get(name)?.to_str().ok().and_then(parse)
+}
+
+impl Authenticator for Witness {
+    fn authenticate(&self, head: &Parts) -> Result<Identity, Reason> {
+        if head.extensions.get::<Verified<ProxyId>>().is_none() {
+            return Err(unauthenticated("not from a verified proxy"));
+        }
+        let id = named(&head.headers).ok_or_else(|| unauthenticated("no evidence of a user"))?;
+        let witnessed = self.current(&id)?;
+        let record = parsed(&head.headers, &AUDIT_ID, AuditId::parse)
+            .ok_or_else(|| unauthenticated("the proxy names no audit record of this request"))?;
+        let policy = parsed(&head.headers, &ztka_core::POLICY, |text| text.parse::<Revision>().ok())
+            .ok_or_else(|| unauthenticated("the proxy names no policy that allowed this request"))?;
+        let source = parsed(&head.headers, &ztka_core::SOURCE, |text| text.parse().ok());
+        Ok(Identity::new(witnessed.principal.clone(), self.0.cluster.clone(), witnessed.evidence.clone())
+            .from_source(source)
+            .recorded_as(record)
+            .allowed_by(policy))
+    }
+}

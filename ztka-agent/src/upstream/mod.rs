@@ -1,0 +1,119 @@
+//! Sends permitted requests to the apiserver, each under the service account made for its user.
+
+mod pool;
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::future::BoxFuture;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use hyper_util::rt::TokioIo;
+use tokio_util::compat::TokioAsyncReadCompatExt as _;
+use tower::Service;
+use ztka_core::{Access, Body, BoxError, Permitted, Principal, Reply, Status, Upgrade, Verified};
+
+pub use self::pool::{InvalidApiserver, Pool, UpstreamError};
+
+/// Kubernetes' name for the id of an audit record; the apiserver takes it over into its own log.
+static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// Gives the credential under which a user's requests are made.
+#[async_trait::async_trait]
+pub trait Accounts: Send + Sync + fmt::Debug + 'static {
+    /// A value for `Authorization`, marked sensitive, of the account that stands for `principal`.
+    ///
+    /// # Errors
+    /// What the user is told: 403 or 503.
+    async fn authorization(&self, principal: &Verified<Principal>) -> Result<HeaderValue, Status>;
+}
+
+/// The innermost service of the agent: an account for the user, then the apiserver.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    pool: Pool,
+    accounts: Arc<dyn Accounts>,
+}
+
+impl Upstream {
+    /// Sends through `pool`, whatever authority a request names, as the accounts that `accounts` gives.
+    pub fn new(pool: Pool, accounts: Arc<dyn Accounts>) -> Self {
+        Self { pool, accounts }
+    }
+
+    async fn send(self, access: Access<Permitted, Body>) -> Reply {
+        let authorization = match self.accounts.authorization(access.principal()).await {
+            Ok(authorization) => authorization,
+            Err(status) => return status.into(),
+        };
+        let id = access.stage().id().to_string();
+        let mut request = access.into_request();
+        *request.version_mut() = Version::HTTP_11;
+        // Ours come last, into headers that nothing of the client's can be in.
+        let headers = request.headers_mut();
+        headers.insert(header::AUTHORIZATION, authorization);
+        if let Ok(id) = HeaderValue::try_from(id) {
+            headers.insert(&AUDIT_ID, id);
+        }
+        let sent = match request.extensions_mut().remove::<Upgrade>() {
+            Some(upgrade) => self.upgrade(request, upgrade).await,
+            None => self.pool.send(request).await.map(|response| Reply::Response(end_to_end(response))),
+        };
+        sent.unwrap_or_else(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "request not answered by the apiserver");
+            let message = format!("the cluster's agent is connected, but {error}");
+            Status::new(StatusCode::BAD_GATEWAY, message).into()
+        })
+    }
+
+    async fn upgrade(&self, mut request: Request<Body>, upgrade: Upgrade) -> Result<Reply, UpstreamError> {
+        let headers = request.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static(upgrade.token()));
+        let mut response = self.pool.send_alone(request).await?;
+        // Only a 101 is an accepted upgrade: a 2xx is an answer like any other.
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let response = response.map(|body| Body::new(http_body_util::BodyExt::map_err(body, BoxError::from)));
+            return Ok(Reply::Response(end_to_end(response)));
+        }
+        let switched = hyper::upgrade::on(&mut response).await;
+        Ok(match switched {
+            Ok(io) => {
+                let io = Box::pin(TokioIo::new(io).compat());
+                Reply::Upgraded { head: end_to_end(response).map(drop), io }
+            }
+            Err(error) => {
+                let message = format!("the apiserver accepted the upgrade and broke off: {error}");
+                Status::new(StatusCode::BAD_GATEWAY, message).into()
+            }
+        })
+    }
+}
+
+/// Without the headers that were for our connection alone (RFC 9110 §7.6.1).
+fn end_to_end<B>(mut response: Response<B>) -> Response<B> {
+    let headers = response.headers_mut();
+    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::TRAILER] {
+        headers.remove(name);
+    }
+    headers.remove("keep-alive");
+    headers.remove("proxy-connection");
+    response
+}
+
+impl Service<Access<Permitted, Body>> for Upstream {
+    type Response = Reply;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Reply, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, access: Access<Permitted, Body>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move { Ok(this.send(access).await) })
+    }
+}

@@ -1,0 +1,229 @@
+//! The documents that are believed, and what follows from each.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rustls::crypto::CryptoProvider;
+use tokio::sync::watch;
+use ztka_authz::Engine;
+use ztka_core::{
+    Clock, CredentialId, DocumentKind, DocumentSet, OrgId, Rejected, SeriesKey, Session, SignedDocument, Verified,
+};
+use ztka_pki::{BadBundle, Revocations, TrustBundle, TrustSource, file::FileError};
+
+use crate::disk::{Disk, Left};
+
+/// What is believed now. Clones share it.
+#[derive(Clone)]
+pub struct Documents(Arc<Inner>);
+
+struct Inner {
+    set: Mutex<DocumentSet>,
+    trust: TrustSource,
+    engine: Engine,
+    clock: Arc<dyn Clock>,
+    disk: Option<Disk>,
+    start: u64,
+    changes: watch::Sender<u64>,
+}
+
+impl fmt::Debug for Documents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Documents").field("start", &self.0.start).finish_non_exhaustive()
+    }
+}
+
+/// Nothing can be believed to begin with.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// The first trust document is none.
+    #[error("the first trust document cannot be used; enrol again with a new token")]
+    Trust(#[source] Rejected),
+    /// An anchor in it is none.
+    #[error("the first trust document cannot be used; enrol again with a new token")]
+    Bundle(#[from] BadBundle),
+    /// The state directory cannot be used.
+    #[error("the state directory cannot be used")]
+    State(#[from] FileError),
+}
+
+impl Documents {
+    /// Begins with `trust`, the document that came with the enrolment over a connection with a pinned CA: it vouches
+    /// for itself. `state` is where documents are kept; what an earlier run left there is checked like news.
+    ///
+    /// # Errors
+    /// [`BootstrapError`]
+    pub fn open(
+        trust: SignedDocument,
+        state: Option<PathBuf>,
+        provider: Arc<CryptoProvider>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, BootstrapError> {
+        let bundle: TrustBundle = trust.claimed_body().map_err(BootstrapError::Trust)?;
+        let anchors = TrustSource::new(bundle.clone(), provider, clock.clone())?;
+        let (disk, left) = match state {
+            Some(directory) => Disk::open(directory).map(|(disk, left)| (Some(disk), left))?,
+            None => (None, Left::default()),
+        };
+        let engine = Engine::new(clock.clone());
+        let (set, changes) = (Mutex::default(), watch::Sender::new(0));
+        let inner = Inner { set, trust: anchors, engine, clock, disk, start: left.feed, changes };
+        let documents = Self(Arc::new(inner));
+        if let Err(error) = documents.accept(trust) {
+            // The anchors hold all the same: a proxy that was off for a day has to reach its controller.
+            tracing::warn!(%error, "the trust document of the enrolment is not current");
+        }
+        let mut kept = left.documents;
+        // Trust first: it says who may have signed the others.
+        kept.sort_by_key(|document| document.header().series.kind);
+        for document in kept {
+            let series = document.header().series.clone();
+            if let Err(error) = documents.accept(document) {
+                tracing::info!(kind = %series.kind, subject = series.subject, %error, "a kept document is not used");
+            }
+        }
+        Ok(documents)
+    }
+
+    /// Believes `document` if it is signed, not expired and newer than what is held, and puts it in force.
+    ///
+    /// `Ok(false)` if it is the one held already.
+    ///
+    /// # Errors
+    /// The rule that it breaks; nothing has changed then.
+    pub fn accept(&self, document: SignedDocument) -> Result<bool, Rejected> {
+        let inner = &self.0;
+        let keys = inner.trust.bundle();
+        let mut set = inner.set.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(accepted) = set.accept(document, &*keys, inner.clock.now())?.cloned() else {
+            return Ok(false);
+        };
+        // Under the lock, so that two documents of one series come into force in their order.
+        self.put_in_force(&accepted);
+        drop(set);
+        if let Some(disk) = &inner.disk {
+            disk.keep(&accepted);
+        }
+        inner.changes.send_modify(|count| *count = count.wrapping_add(1));
+        Ok(true)
+    }
+
+    fn put_in_force(&self, document: &Verified<SignedDocument>) {
+        let header = document.header();
+        let outcome: Result<(), ztka_core::BoxError> = match header.series.kind {
+            DocumentKind::Trust => document
+                .body::<TrustBundle>()
+                .map_err(Into::into)
+                .and_then(|bundle| self.0.trust.set_bundle(bundle).map_err(Into::into)),
+            DocumentKind::Policy => self.0.engine.apply(document).map(drop).map_err(Into::into),
+            DocumentKind::Revocations => document
+                .body::<Revocations>()
+                .map(|body| self.0.trust.set_revocations(header.series.org.clone(), body))
+                .map_err(Into::into),
+            DocumentKind::Session | DocumentKind::Head => Ok(()),
+        };
+        if let Err(error) = outcome {
+            tracing::error!(kind = %header.series.kind, %error, "a signed document cannot be used");
+        }
+    }
+
+    /// The session document of a credential, if it may still be believed.
+    pub fn session(&self, org: &OrgId, credential: &CredentialId) -> Option<Verified<SignedDocument>> {
+        let series = session_series(org, credential);
+        let set = self.0.set.lock().unwrap_or_else(PoisonError::into_inner);
+        set.current(&series, self.0.clock.now()).cloned()
+    }
+
+    /// Checks a session document that was shown to us, and keeps it if it is news.
+    ///
+    /// One that was signed earlier than the one held passes, as long as it has not expired and its revision is not older:
+    /// whoever shows it may not have heard yet that it was signed again.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn accept_shown(&self, document: SignedDocument) -> Result<Verified<SignedDocument>, Rejected> {
+        let series = document.header().series.clone();
+        let now = self.0.clock.now();
+        let shown = document.clone().accept(&*self.0.trust.bundle(), None, now)?;
+        match self.accept(document) {
+            Ok(_) => Ok(shown),
+            Err(Rejected::Rollback) => {
+                let set = self.0.set.lock().unwrap_or_else(PoisonError::into_inner);
+                let held = set.current(&series, now).map(|held| held.header().revision);
+                if held.is_some_and(|held| held == shown.header().revision) { Ok(shown) } else { Err(Rejected::Rollback) }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What a session document says.
+    ///
+    /// # Errors
+    /// [`Rejected::Unreadable`] if it is none.
+    pub fn read_session(document: &Verified<SignedDocument>) -> Result<Session, Rejected> {
+        match document.header().series.kind {
+            DocumentKind::Session => document.body(),
+            _ => Err(Rejected::Unreadable),
+        }
+    }
+
+    /// Everything held, to hand it on.
+    pub fn all(&self) -> Vec<Verified<SignedDocument>> {
+        self.0.set.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Forgets sessions that have expired.
+    pub fn forget_expired_sessions(&self) {
+        let now = self.0.clock.now();
+        let mut set = self.0.set.lock().unwrap_or_else(PoisonError::into_inner);
+        let expired: Vec<_> = set
+            .iter()
+            .map(|document| document.header())
+            .filter(|header| header.series.kind == DocumentKind::Session && header.expires <= now)
+            .map(|header| header.series.clone())
+            .collect();
+        set.forget_expired(DocumentKind::Session, now);
+        drop(set);
+        if let Some(disk) = &self.0.disk {
+            expired.into_iter().for_each(|series| disk.forget(series));
+        }
+    }
+
+    /// Anchors and revocations in force.
+    pub fn trust(&self) -> &TrustSource {
+        &self.0.trust
+    }
+
+    /// Policies in force.
+    pub fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    /// The clock that documents are held against.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.clock
+    }
+
+    /// Wakes whenever something new is believed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Where in the feed an earlier run has stopped.
+    pub(crate) fn start(&self) -> u64 {
+        self.0.start
+    }
+
+    pub(crate) fn keep_feed(&self, feed: u64) {
+        if let Some(disk) = &self.0.disk {
+            disk.keep_feed(feed);
+        }
+    }
+}
+
+fn session_series(org: &OrgId, credential: &CredentialId) -> SeriesKey {
+    SeriesKey { kind: DocumentKind::Session, org: Some(org.clone()), subject: credential.as_str().into() }
+}
