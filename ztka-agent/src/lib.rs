@@ -3,6 +3,7 @@
 //! The stages are the proxy's. What differs is who makes them: the principal comes from the evidence that a proxy hands
 //! over, the record is a receipt of the cluster's owner, policy is checked by the agent itself, and [`Upstream`] takes
 //! the place of dispatch.
+pub mod accounts;
 mod control;
 mod evidence;
 mod upstream;

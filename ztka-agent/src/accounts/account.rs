@@ -10,7 +10,7 @@ use arc_swap::ArcSwapOption;
 use futures_util::{future::try_join, try_join};
 use http::{HeaderValue, StatusCode};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{
     sync::Mutex,
     time::{sleep, timeout},
@@ -221,16 +221,7 @@ impl Steps<'_> {
     }
 
     async fn new_token(&self) -> Result<Token, CallError> {
-        let secret = match self.anchors().await {
-            Err(error) if error.is_not_found() => {
-                let home = self.names.home;
-                let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": home}});
-                let path = format!("/api/v1/namespaces/{home}");
-                self.client.apply(&path, &namespace).await?.accepted("creating the agent's namespace")?;
-                self.anchors().await?
-            }
-            anchors => anchors?,
-        };
+        let secret = self.anchors().await?;
         let uid = secret.pointer("/metadata/uid").and_then(Value::as_str).ok_or(CallError::Unreadable)?;
         let life = self.settings.token_life.as_secs();
         let request = self.names.token_object(uid, life);

@@ -6,10 +6,10 @@ use std::{
 };
 
 use http::{HeaderValue, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tokio::time::timeout;
-use ztka_core::{Status, body, empty};
+use ztka_core::{Body, Status, body, empty};
 
 use crate::{Pool, UpstreamError};
 
@@ -80,7 +80,7 @@ impl CallError {
     pub(crate) fn status(&self) -> Status {
         let (message, seconds) = match self {
             Self::NotReady => ("the cluster is still taking up your permissions; try again".to_owned(), 1),
-            Self::Refused { code: StatusCode::FORBIDDEN, .. } => {
+            Self::Refused { code: StatusCode::FORBIDDEN | StatusCode::NOT_FOUND, .. } => {
                 ("the cluster's agent may not prepare your account; its owner is to apply the agent's manifest again"
                     .to_owned(), 30)
             }
@@ -170,8 +170,7 @@ impl Client {
         let exchange = async {
             let response = self.pool.send(request).await.map_err(CallError::Unanswered)?;
             let code = response.status();
-            let read = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-            let bytes = read.map_err(|_| CallError::Unreadable)?.to_bytes();
+            let bytes = read(response.into_body()).await?;
             // Errors may be plain text, such as a 401 of an early filter.
             let json = match serde_json::from_slice(&bytes) {
                 Ok(json) => json,
@@ -182,4 +181,18 @@ impl Client {
         };
         timeout(PATIENCE, exchange).await.unwrap_or(Err(CallError::Late))
     }
+}
+
+async fn read(mut body: Body) -> Result<Vec<u8>, CallError> {
+    let mut read = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| CallError::Unreadable)?;
+        if let Some(data) = frame.data_ref() {
+            if read.len() + data.len() > MAX_ANSWER {
+                return Err(CallError::Unreadable);
+            }
+            read.extend_from_slice(data);
+        }
+    }
+    Ok(read)
 }

@@ -30,14 +30,14 @@ use self::{
 pub use self::client::{AgentToken, Client};
 use crate::Accounts;
 
-/// Roles and bindings of the agent itself, as YAML for `kubectl apply`; its ServiceAccount is `ztka-agent` in
-/// `ztka-system`.
+/// Namespace `ztka-system` and the agent's own ServiceAccount `ztka-agent` in it with roles and bindings, as YAML for
+/// `kubectl apply`.
 pub const AGENT_RBAC: &str = include_str!("agent-rbac.yaml");
 
 /// How accounts are kept.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where ServiceAccounts and Secrets are made; made itself if need be.
+    /// Where ServiceAccounts and Secrets are made; it exists already.
     pub namespace: String,
     /// How long a token is to live; the apiserver grants no less than ten minutes. Renewed at two thirds.
     pub token_life: Duration,

@@ -13,7 +13,7 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, head
 use hyper_util::rt::TokioIo;
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
 use tower::Service;
-use ztka_core::{Access, Body, BoxError, Permitted, Principal, Reply, Status, Upgrade, Verified};
+use ztka_core::{Access, Body, BoxError, Permitted, Principal, Reply, RequestTarget, Status, Upgrade, Verified};
 
 pub use self::pool::{InvalidApiserver, Pool, UpstreamError};
 
@@ -23,11 +23,19 @@ static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Gives the credential under which a user's requests are made.
 #[async_trait::async_trait]
 pub trait Accounts: Send + Sync + fmt::Debug + 'static {
-    /// A value for `Authorization`, marked sensitive, of the account that stands for `principal`.
+    /// A value for `Authorization`, marked sensitive, of the account that stands for `principal`, for a request in
+    /// `namespace`.
     ///
     /// # Errors
     /// What the user is told: 403 or 503.
-    async fn authorization(&self, principal: &Verified<Principal>) -> Result<HeaderValue, Status>;
+    async fn authorization(
+        &self,
+        principal: &Verified<Principal>,
+        namespace: Option<&str>,
+    ) -> Result<HeaderValue, Status>;
+
+    /// The apiserver answered 401 or 403 to what policy allows: something of the account may be missing.
+    async fn refused(&self, principal: &Verified<Principal>, code: StatusCode);
 }
 
 /// The innermost service of the agent: an account for the user, then the apiserver.
@@ -44,7 +52,12 @@ impl Upstream {
     }
 
     async fn send(self, access: Access<Permitted, Body>) -> Reply {
-        let authorization = match self.accounts.authorization(access.principal()).await {
+        let principal = access.principal().clone();
+        let namespace = match access.stage().attributes().target() {
+            RequestTarget::Resource { namespace, .. } => namespace.as_deref(),
+            RequestTarget::NonResource { .. } => None,
+        };
+        let authorization = match self.accounts.authorization(&principal, namespace).await {
             Ok(authorization) => authorization,
             Err(status) => return status.into(),
         };
@@ -61,6 +74,18 @@ impl Upstream {
             Some(upgrade) => self.upgrade(request, upgrade).await,
             None => self.pool.send(request).await.map(|response| Reply::Response(end_to_end(response))),
         };
+        let code = match &sent {
+            Ok(Reply::Response(response)) => response.status(),
+            _ => StatusCode::OK,
+        };
+        if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&code) {
+            self.accounts.refused(&principal, code).await;
+        }
+        if code == StatusCode::UNAUTHORIZED {
+            // Nobody but us is to tell users to log in. Clients try again by themselves after a 503.
+            let message = "the cluster did not accept your account, which is made anew; try again";
+            return Status::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(1).into();
+        }
         sent.unwrap_or_else(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "request not answered by the apiserver");
             let message = format!("the cluster's agent is connected, but {error}");
