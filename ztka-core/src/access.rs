@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    ClusterId, Decision, DecisionSlot, Evidence, Grant, Malformed, Principal, Reason, Revision, RequestAttributes, Status,
-    Upgrade, Verified, headers,
+    ClusterId, Decision, DecisionSlot, Evidence, Grant, Malformed, Principal, Reason, RequestAttributes, Revision,
+    Status, Upgrade, Verified, headers,
 };
 
 /// Names one audit record, in our log, in the agent's receipts and in the apiserver's own audit log.
@@ -189,7 +189,7 @@ fn read(identity: &Identity, head: &Parts) -> Result<RequestAttributes, Malforme
         _ if target.starts_with('?') => format!("/{target}").parse().map_err(|_| malformed("not a target"))?,
         _ => target.parse().map_err(|_| malformed("not a target"))?,
     };
-    RequestAttributes::parse(&head.method, &uri, upgrade)
+    RequestAttributes::parse(&head.method, &uri, upgrade).map(|read| read.impersonating(&head.headers))
 }
 
 /// A durable audit record is open.
@@ -207,6 +207,9 @@ impl Recorded {
     }
 }
 
+/// Said where a policy has not said it itself.
+const IMPERSONATION: &str = "impersonation is not granted; leave out --as, --as-group and --as-uid";
+
 /// Policy allowed what is about to be sent.
 #[derive(Debug)]
 pub struct Permitted {
@@ -218,7 +221,8 @@ pub struct Permitted {
 impl Permitted {
     /// States that `policy` decides. Called by `ztka-authz` only.
     ///
-    /// What is written into the open record is what is enforced, and `policy` never sees a malformed request.
+    /// What is written into the open record is what is enforced, and `policy` never sees a malformed request. A request
+    /// that asks to act as somebody else is refused even if `policy` allows it: nobody carries that on.
     ///
     /// # Errors
     /// The refusal as the user is to see it.
@@ -231,6 +235,12 @@ impl Permitted {
         let principal = &identity.principal;
         let verdict = match attributes {
             Ok(attributes) => match policy(principal, &identity.cluster, &attributes) {
+                // The request would go on as the user's own, which is not what was asked.
+                Decision::Allow(_) if attributes.impersonation().is_some() => {
+                    let reason = Reason::Denied(IMPERSONATION.into());
+                    let status = Status::forbidden(principal, &attributes, IMPERSONATION);
+                    Err((reason, status))
+                }
                 Decision::Allow(grant) => Ok((attributes, grant)),
                 Decision::Deny(reason @ Reason::Denied(_)) => {
                     let status = Status::forbidden(principal, &attributes, &reason.to_string());

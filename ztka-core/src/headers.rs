@@ -32,12 +32,32 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     ) || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
 }
 
-/// What says who somebody is, or claims to.
+/// What says who somebody is, or claims to. An underscore counts as a hyphen, since some servers make no difference.
 fn is_identity(name: &HeaderName) -> bool {
+    const PREFIXES: [&str; 4] = ["impersonate-", "x-remote-", "x-forwarded-", "ztka-"];
     let text = name.as_str();
+    let starts = |prefix: &str| {
+        let same = |(a, b): (u8, u8)| a == b || (a == b'_' && b == b'-');
+        text.len() >= prefix.len() && text.bytes().zip(prefix.bytes()).all(same)
+    };
     matches!(*name, header::AUTHORIZATION | header::FORWARDED)
-        || text == "audit-id"
-        || ["impersonate-", "x-remote-", "x-forwarded-"].iter().any(|prefix| text.starts_with(prefix))
+        || matches!(text, "audit-id" | "audit_id")
+        || PREFIXES.into_iter().any(starts)
+}
+
+/// True for names that no client may send on: hop-by-hop, about identity, or ours.
+fn is_dropped(name: &HeaderName) -> bool {
+    is_hop_by_hop(name) || is_identity(name) || is_internal(name)
+}
+
+/// Drops from trailers what would have been dropped from headers. Of request trailers everything may be dropped as
+/// well: Kubernetes reads none.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    let dropped: Vec<HeaderName> =
+        trailers.keys().filter(|name| is_dropped(name) || **name == header::COOKIE).cloned().collect();
+    for name in dropped {
+        trailers.remove(name);
+    }
 }
 
 /// The headers of `received` that travel on. First whatever `Connection` names is dropped, so that it cannot be used to
@@ -46,17 +66,12 @@ pub(crate) fn travelling(received: &HeaderMap, cookies: bool) -> HeaderMap {
     let named: Vec<HeaderName> = received
         .get_all(header::CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
     let mut kept = HeaderMap::with_capacity(received.keys_len() + 4);
     for (name, value) in received {
-        let dropped = is_hop_by_hop(name)
-            || is_identity(name)
-            || is_internal(name)
-            || (*name == header::COOKIE && !cookies)
-            || named.contains(name);
+        let dropped = is_dropped(name) || (*name == header::COOKIE && !cookies) || named.contains(name);
         if !dropped {
             kept.append(name.clone(), value.clone());
         }

@@ -12,7 +12,7 @@ pub struct Status {
     code: StatusCode,
     reason: &'static str,
     message: String,
-    details: Option<Details>,
+    details: Option<Box<Details>>,
     retry_after: Option<u32>,
 }
 
@@ -39,7 +39,7 @@ struct Wire<'a> {
     message: &'a str,
     reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    details: &'a Option<Details>,
+    details: &'a Option<Box<Details>>,
     code: u16,
 }
 
@@ -81,10 +81,12 @@ impl Status {
     /// (`k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go`).
     pub fn forbidden(who: &Principal, what: &RequestAttributes, why: &str) -> Self {
         let (user, verb) = (who.name(), what.verb());
+        // As the apiserver does: its answer must not look like HTML to a browser.
+        let plain = |text: String| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let (message, details) = match what.target() {
             RequestTarget::NonResource { path } => {
-                let message = format!("forbidden: User \"{user}\" cannot {verb} path \"{path}\": {why}");
-                (message, None)
+                let said = plain(format!("User \"{user}\" cannot {verb} path {path:?}"));
+                (format!("forbidden: {said}: {why}"), Details::default())
             }
             RequestTarget::Resource { group, namespace, resource, subresource, name, .. } => {
                 let kind = match subresource {
@@ -96,26 +98,26 @@ impl Status {
                     false => format!("{resource}.{group}"),
                 };
                 let object = match name {
-                    Some(name) => format!("{qualified} \"{name}\""),
+                    Some(name) => format!("{qualified} {name:?}"),
                     None => qualified,
                 };
                 let scope = match namespace {
-                    Some(namespace) => format!("in the namespace \"{namespace}\""),
+                    Some(namespace) => format!("in the namespace {namespace:?}"),
                     None => "at the cluster scope".into(),
                 };
-                let message = format!(
-                    "{object} is forbidden: User \"{user}\" cannot {verb} resource \"{kind}\" in API group \"{group}\" {scope}: {why}"
-                );
+                let said =
+                    plain(format!("User \"{user}\" cannot {verb} resource {kind:?} in API group {group:?} {scope}"));
+                let message = format!("{object} is forbidden: {said}: {why}");
                 let details = Details {
                     name: name.clone().unwrap_or_default(),
                     group: group.clone(),
                     kind: resource.clone(),
                     retry_after_seconds: None,
                 };
-                (message, Some(details))
+                (message, details)
             }
         };
-        Self { details, ..Self::new(StatusCode::FORBIDDEN, message) }
+        Self { details: Some(Box::new(details)), ..Self::new(StatusCode::FORBIDDEN, message) }
     }
 
     /// The HTTP status.
@@ -147,6 +149,7 @@ impl Status {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }

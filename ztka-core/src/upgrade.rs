@@ -29,12 +29,15 @@ impl Upgrade {
     ///
     /// `Err` says why the request to upgrade cannot be carried.
     pub(crate) fn asked(head: &Parts) -> Result<Option<Self>, &'static str> {
+        if carries_bearer_token(&head.headers) {
+            return Err("a bearer token in Sec-WebSocket-Protocol is not accepted here; use a client certificate");
+        }
         if let Some(upgrade) = head.extensions.get::<Self>() {
             return Ok(Some(*upgrade));
         }
         if head.version != Version::HTTP_11 || !names_upgrade(&head.headers) {
             return match head.headers.contains_key(header::UPGRADE) {
-                true => Err("Upgrade without Connection: Upgrade"),
+                true => Err("an Upgrade header needs HTTP/1.1 and Connection: Upgrade"),
                 false => Ok(None),
             };
         }
@@ -43,11 +46,7 @@ impl Upgrade {
             return Err("exactly one Upgrade header is needed");
         };
         let token = token.to_str().ok().and_then(Self::from_token);
-        let upgrade = token.ok_or("only WebSocket and SPDY/3.1 can be upgraded to")?;
-        if upgrade == Self::WebSocket && carries_bearer_token(&head.headers) {
-            return Err("a bearer token in Sec-WebSocket-Protocol is not accepted here; use a client certificate");
-        }
-        Ok(Some(upgrade))
+        token.ok_or("only WebSocket and SPDY/3.1 can be upgraded to").map(Some)
     }
 }
 
@@ -62,9 +61,9 @@ fn names_upgrade(headers: &HeaderMap) -> bool {
 
 /// `base64url.bearer.authorization.k8s.io.<token>`: how browsers hand a token to an apiserver.
 fn carries_bearer_token(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.to_ascii_lowercase().contains("bearer.authorization.k8s.io"))
+    const BEARER: &[u8] = b"bearer.authorization.k8s.io";
+    headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().any(|value| {
+        let value = value.as_bytes().to_ascii_lowercase();
+        value.windows(BEARER.len()).any(|part| part == BEARER)
+    })
 }
