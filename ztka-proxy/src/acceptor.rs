@@ -1,0 +1,238 @@
+//! Port 443: who a connection is for follows from the TLS server name, before anything else of it is looked at.
+
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use ztka_core::{Reason, Refusal, RefusalSink};
+
+use crate::{Buffered, Cidr, Limits, Names, PassOn, Role, hello, limits::Arrivals, proxy_protocol};
+
+/// ClientHello and handshake, each.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How a connection arrived.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The client's address, as a trusted balancer tells it where there is one.
+    pub client: SocketAddr,
+    /// The TLS server name asked for.
+    pub server_name: Option<String>,
+    /// What that name stands for.
+    pub role: Role,
+}
+
+/// Tells connections that the server stops: first to take nothing new, then to end.
+#[derive(Clone, Debug, Default)]
+pub struct Drain {
+    begun: CancellationToken,
+    cut: CancellationToken,
+    streams: TaskTracker,
+}
+
+impl Drain {
+    /// Resolves when no new requests should be taken.
+    pub async fn begun(&self) {
+        self.begun.cancelled().await;
+    }
+
+    /// Cancelled when everything has to end now.
+    pub fn cut(&self) -> &CancellationToken {
+        &self.cut
+    }
+
+    /// Tasks that outlive their connection's server, as spliced streams do.
+    pub fn streams(&self) -> &TaskTracker {
+        &self.streams
+    }
+}
+
+/// Takes connections of one role, after their handshake.
+pub trait Handler: fmt::Debug + Send + Sync + 'static {
+    /// Serves a connection until it ends or `drain` says so.
+    fn handle(&self, tls: TlsStream<Buffered<TcpStream>>, arrival: Arrival, drain: Drain) -> BoxFuture<'static, ()>;
+}
+
+/// One role's TLS configuration and the handler behind it.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    tls: TlsAcceptor0,
+    handler: Arc<dyn Handler>,
+}
+
+/// `TlsAcceptor` has no `Debug`.
+#[derive(Clone)]
+struct TlsAcceptor0(TlsAcceptor);
+
+impl fmt::Debug for TlsAcceptor0 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsAcceptor")
+    }
+}
+
+impl Listener {
+    /// Connections that shake hands by `tls` go to `handler`.
+    pub fn new(tls: Arc<ServerConfig>, handler: impl Handler) -> Self {
+        Self { tls: TlsAcceptor0(tls.into()), handler: Arc::new(handler) }
+    }
+}
+
+/// Accepts on one TCP listener and routes by server name.
+#[derive(Clone, Debug)]
+pub struct Acceptor(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    names: Names,
+    users: Listener,
+    tunnels: Listener,
+    controller: PassOn,
+    balancers: Vec<Cidr>,
+    arrivals: Arrivals,
+    connections: Arc<Semaphore>,
+    handshakes: Semaphore,
+    refusals: Arc<dyn RefusalSink>,
+}
+
+impl Acceptor {
+    /// Routes by `names`; each role has its own TLS configuration, and so its own rule for client certificates. The
+    /// controller's names go to `controller`.
+    pub fn new(
+        names: Names,
+        users: Listener,
+        tunnels: Listener,
+        controller: PassOn,
+        limits: &Limits,
+        refusals: Arc<dyn RefusalSink>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            names,
+            users,
+            tunnels,
+            controller,
+            balancers: Vec::new(),
+            arrivals: Arrivals::new(limits),
+            connections: Arc::new(Semaphore::new(limits.connections)),
+            handshakes: Semaphore::new(limits.handshakes),
+            refusals,
+        }))
+    }
+
+    /// Connections from `balancers` begin with a PROXY protocol header of version 2, which is believed.
+    #[must_use]
+    pub fn behind(self, balancers: Vec<Cidr>) -> Self {
+        match Arc::try_unwrap(self.0) {
+            Ok(inner) => Self(Arc::new(Inner { balancers, ..inner })),
+            Err(shared) => Self(shared),
+        }
+    }
+
+    /// Accepts until `shutdown`; then connections finish what they have begun, and are cut after `grace`.
+    ///
+    /// # Errors
+    /// None of a single connection; the listener's own errors (as running out of file descriptors) are waited out.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send,
+        grace: Duration,
+    ) -> io::Result<()> {
+        let (drain, tasks) = (Drain::default(), TaskTracker::new());
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = &mut shutdown => break,
+            };
+            let (tcp, client) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections at the moment");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            // At the limit the connection is closed at once; a queue would only hide it.
+            let Ok(place) = self.0.connections.clone().try_acquire_owned() else { continue };
+            let balanced = self.0.balancers.iter().any(|balancer| balancer.contains(client.ip()));
+            if !balanced && !self.0.arrivals.admit(client.ip()) {
+                continue;
+            }
+            let (acceptor, drain) = (self.clone(), drain.clone());
+            tasks.spawn(async move {
+                if let Err(error) = acceptor.connection(tcp, client, balanced, drain).await {
+                    tracing::debug!(%client, error = &error as &dyn std::error::Error, "connection refused");
+                }
+                drop(place);
+            });
+        }
+        drop(listener);
+        drain.begun.cancel();
+        tasks.close();
+        drain.streams.close();
+        let done = async { tokio::join!(tasks.wait(), drain.streams.wait()) };
+        if timeout(grace, done).await.is_err() {
+            drain.cut.cancel();
+            tokio::join!(tasks.wait(), drain.streams.wait());
+        }
+        Ok(())
+    }
+
+    async fn connection(&self, tcp: TcpStream, peer: SocketAddr, balanced: bool, drain: Drain) -> io::Result<()> {
+        tcp.set_nodelay(true)?;
+        let mut tcp = Buffered::new(tcp);
+        let hello = async {
+            let told = if balanced { proxy_protocol::read(&mut tcp).await? } else { None };
+            let client = told.unwrap_or(peer);
+            if told.is_some() && !self.0.arrivals.admit(client.ip()) {
+                return Err(io::Error::other("too many new connections from this address"));
+            }
+            let server_name = hello::server_name(&mut tcp).await.map_err(io::Error::other)?;
+            Ok((client, server_name))
+        };
+        let (client, server_name) = timeout(HANDSHAKE, hello).await??;
+        let Some(role) = self.0.names.role(server_name.as_deref()) else {
+            return hello::refuse_name(&mut tcp).await;
+        };
+        let arrival = Arrival { client, server_name, role };
+        let listener = match arrival.role {
+            Role::Users(_) => &self.0.users,
+            Role::Tunnel => &self.0.tunnels,
+            Role::Controller => {
+                return tokio::select! {
+                    passed = self.0.controller.pass(tcp, &arrival) => passed,
+                    () = drain.cut.cancelled() => Ok(()),
+                };
+            }
+        };
+        let tls = timeout(HANDSHAKE, async {
+            let _place = self.0.handshakes.acquire().await.map_err(io::Error::other)?;
+            listener.tls.0.accept(tcp).await
+        });
+        match tls.await? {
+            Ok(tls) => listener.handler.handle(tls, arrival, drain).await,
+            Err(error) => {
+                self.report(&error, client);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Certificates that were refused are worth an event; what else goes wrong in a handshake is noise.
+    fn report(&self, error: &io::Error, client: SocketAddr) {
+        let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+        if let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) = tls {
+            let reason = Reason::Unauthenticated(format!("TLS handshake refused: {error}"));
+            let source = Some(client.ip().to_canonical());
+            self.0.refusals.refused(Refusal { target: None, source, principal: None, reason: &reason });
+        }
+    }
+}

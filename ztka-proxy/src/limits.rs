@@ -1,0 +1,170 @@
+//! How much one user, and all together, may have going on. Beyond it is an answer at once, never a queue that grows.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use ztka_core::UserId;
+
+/// Limits of one proxy. Each has a default that suits a few thousand users.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections open at once, of all kinds. Default 20,000.
+    pub connections: usize,
+    /// TLS handshakes under way at once. Default 256.
+    pub handshakes: usize,
+    /// New connections in a row from one address (an IPv6 /64 counts as one). Default 500.
+    pub new_connections_burst: u32,
+    /// And from then on per second. Default 100.
+    pub new_connections_per_second: u32,
+    /// Requests of all users that wait for the head of their answer. Default 4,096.
+    pub requests: usize,
+    /// Connections of one user. Default 500.
+    pub user_connections: usize,
+    /// Requests of one user that end by themselves, at once. Default 400.
+    pub user_requests: usize,
+    /// Watches, followed logs, exec, attach and port-forward sessions of one user, at once. Default 2,000.
+    pub user_streams: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 20_000,
+            handshakes: 256,
+            new_connections_burst: 500,
+            new_connections_per_second: 100,
+            requests: 4_096,
+            user_connections: 500,
+            user_requests: 400,
+            user_streams: 2_000,
+        }
+    }
+}
+
+/// What of a user is counted.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Kind {
+    Connection,
+    Request,
+    Stream,
+}
+
+/// Counts by user and kind. A handle: clones share the counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts(Arc<Mutex<HashMap<(UserId, Kind), usize>>>);
+
+/// One that is counted until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    counts: Counts,
+    key: (UserId, Kind),
+}
+
+impl Counts {
+    /// Counts one more; `None` if there are `most` already.
+    pub(crate) fn enter(&self, user: &UserId, kind: Kind, most: usize) -> Option<Counted> {
+        let key = (user.clone(), kind);
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(key.clone()).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Counted { counts: self.clone(), key })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut counts = self.counts.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut entry) = counts.entry(self.key.clone()) {
+            match *entry.get() {
+                0 | 1 => drop(entry.remove()),
+                count => drop(entry.insert(count - 1)),
+            }
+        }
+    }
+}
+
+/// Addresses that are remembered; beyond it those that have recovered are forgotten, then strangers share one bucket.
+const ADDRESSES: usize = 65_536;
+
+/// Token buckets by network address.
+#[derive(Debug)]
+pub(crate) struct Arrivals {
+    burst: u32,
+    per_second: u32,
+    buckets: Mutex<HashMap<IpAddr, (f64, Instant)>>,
+}
+
+impl Arrivals {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let (burst, per_second) = (limits.new_connections_burst, limits.new_connections_per_second);
+        Self { burst, per_second, buckets: Mutex::default() }
+    }
+
+    /// Whether one more connection from `address` may come now.
+    pub(crate) fn admit(&self, address: IpAddr) -> bool {
+        let (now, burst, rate) = (Instant::now(), f64::from(self.burst), f64::from(self.per_second));
+        let filled = |(left, at): (f64, Instant)| (left + now.duration_since(at).as_secs_f64() * rate).min(burst);
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut key = network(address);
+        if buckets.len() >= ADDRESSES && !buckets.contains_key(&key) {
+            buckets.retain(|_, bucket| filled(*bucket) < burst);
+            if buckets.len() >= ADDRESSES {
+                key = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+            }
+        }
+        let bucket = buckets.entry(key).or_insert((burst, now));
+        *bucket = (filled(*bucket), now);
+        if bucket.0 < 1.0 {
+            return false;
+        }
+        bucket.0 -= 1.0;
+        true
+    }
+}
+
+/// An IPv6 host has a /64 to choose addresses from.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & (u128::MAX << 64))),
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_user_is_counted_until_the_end() {
+        let (counts, user) = (Counts::default(), "u1".parse().unwrap());
+        let first = counts.enter(&user, Kind::Request, 1);
+        assert!(first.is_some() && counts.enter(&user, Kind::Request, 1).is_none());
+        assert!(counts.enter(&user, Kind::Stream, 1).is_some());
+        assert!(counts.enter(&"u2".parse().unwrap(), Kind::Request, 1).is_some());
+        drop(first);
+        assert!(counts.enter(&user, Kind::Request, 1).is_some());
+        assert!(counts.0.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_recovers() {
+        let limits = Limits { new_connections_burst: 2, new_connections_per_second: 1, ..Limits::default() };
+        let arrivals = Arrivals::new(&limits);
+        let admit = |address: &str| arrivals.admit(address.parse().unwrap());
+        assert!(admit("2001:db8::1") && admit("2001:db8::2") && !admit("2001:db8::3"));
+        assert!(admit("192.0.2.1"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(admit("2001:db8::1") && !admit("2001:db8::1"));
+    }
+}

@@ -1,0 +1,166 @@
+//! PROXY protocol version 2 (HAProxy's `proxy-protocol.txt`): where a connection really comes from.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+};
+
+use tokio::io::AsyncRead;
+
+use crate::Buffered;
+
+const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+const PROXY: u8 = 0x21;
+const LOCAL: u8 = 0x20;
+const TCP4: u8 = 0x11;
+const TCP6: u8 = 0x21;
+/// Addresses and TLVs together.
+const MOST: usize = 2048;
+
+/// The header that says that a connection from `from` was accepted at `to`.
+pub fn header(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    let mut header = SIGNATURE.to_vec();
+    header.push(PROXY);
+    let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    match (from.ip().to_canonical(), to.ip().to_canonical()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            header.extend([TCP4, 0, 12]);
+            header.extend(from.octets());
+            header.extend(to.octets());
+        }
+        (from, to) => {
+            header.extend([TCP6, 0, 36]);
+            header.extend(v6(from).octets());
+            header.extend(v6(to).octets());
+        }
+    }
+    header.extend(ports);
+    header
+}
+
+fn v6(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    }
+}
+
+/// Takes a header off `stream` and returns the address it tells: `None` from a balancer that speaks for itself (`LOCAL`).
+///
+/// # Errors
+/// `InvalidData` unless the stream begins with a header of version 2 for TCP.
+pub async fn read<T: AsyncRead + Unpin>(stream: &mut Buffered<T>) -> io::Result<Option<SocketAddr>> {
+    loop {
+        if let Some((source, length)) = parse(stream.buffer())? {
+            stream.consume(length);
+            return Ok(source);
+        }
+        if stream.fill().await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// Source and length of the header, `None` until it is complete.
+fn parse(bytes: &[u8]) -> io::Result<Option<(Option<SocketAddr>, usize)>> {
+    let bad = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    let seen = bytes.len().min(SIGNATURE.len());
+    if bytes.get(..seen) != SIGNATURE.get(..seen) {
+        return bad("no PROXY protocol header of version 2 from a trusted balancer");
+    }
+    let Some([command, family, a, b]) = bytes.get(12..16) else { return Ok(None) };
+    let length = usize::from(u16::from_be_bytes([*a, *b]));
+    if length > MOST {
+        return bad("PROXY protocol header too long");
+    }
+    let Some(rest) = bytes.get(16..16 + length) else { return Ok(None) };
+    let port = |at: usize| rest.get(at..at + 2).and_then(|port| port.try_into().ok()).map(u16::from_be_bytes);
+    let source = match (*command, *family) {
+        (LOCAL, _) => return Ok(Some((None, 16 + length))),
+        (PROXY, TCP4) => {
+            let ip = rest.first_chunk::<4>().map(|ip| IpAddr::from(*ip));
+            ip.zip(port(8)).map(SocketAddr::from)
+        }
+        (PROXY, TCP6) => {
+            let ip = rest.first_chunk::<16>().map(|ip| IpAddr::from(*ip).to_canonical());
+            ip.zip(port(32)).map(SocketAddr::from)
+        }
+        _ => None,
+    };
+    match source {
+        Some(source) => Ok(Some((Some(source), 16 + length))),
+        None => bad("PROXY protocol header of another kind than TCP"),
+    }
+}
+
+/// A range of addresses, `10.0.0.0/8` or `2001:db8::/32`; an address alone is a range of one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Cidr {
+    address: IpAddr,
+    bits: u8,
+}
+
+/// A text that is not a range of addresses.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a range of addresses: write one as 10.0.0.0/8 or 2001:db8::/32")]
+pub struct InvalidCidr;
+
+impl FromStr for Cidr {
+    type Err = InvalidCidr;
+
+    fn from_str(text: &str) -> Result<Self, InvalidCidr> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| InvalidCidr)?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(most), str::parse).map_err(|_| InvalidCidr)?;
+        if bits > most { Err(InvalidCidr) } else { Ok(Self { address, bits }) }
+    }
+}
+
+impl Cidr {
+    /// True if `address` lies in the range.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let bits = |address: Ipv4Addr| u128::from(u32::from(address)) << 96;
+        let (ours, theirs) = match (self.address, address.to_canonical()) {
+            (IpAddr::V4(ours), IpAddr::V4(theirs)) => (bits(ours), bits(theirs)),
+            (IpAddr::V6(ours), IpAddr::V6(theirs)) => (u128::from(ours), u128::from(theirs)),
+            _ => return false,
+        };
+        let mask = u128::MAX.checked_shl(128 - u32::from(self.bits)).unwrap_or(0);
+        (ours ^ theirs) & mask == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_writes() {
+        for (from, to) in [("192.0.2.1:4711", "198.51.100.1:443"), ("[2001:db8::1]:4711", "[2001:db8::2]:443")] {
+            let header = header(from.parse().unwrap(), to.parse().unwrap());
+            for end in 0..header.len() {
+                assert_eq!(parse(&header[..end]).unwrap(), None);
+            }
+            assert_eq!(parse(&header).unwrap(), Some((Some(from.parse().unwrap()), header.len())));
+        }
+        assert!(parse(b"GET / HTTP/1.1\r\n").is_err());
+        assert!(parse(b"PROXY TCP4 192.0.2.1 198.51.100.1 1 2\r\n").is_err());
+        assert!(parse(&[&SIGNATURE[..], &[PROXY, 0x12, 0, 0]].concat()).is_err());
+        assert!(parse(&[&SIGNATURE[..], &[PROXY, TCP4, 0xff, 0xff]].concat()).is_err());
+        assert!(parse(&[&SIGNATURE[..], &[PROXY, TCP4, 0, 2, 0, 0]].concat()).is_err());
+    }
+
+    #[test]
+    fn ranges() {
+        let has = |range: &str, address: &str| range.parse::<Cidr>().unwrap().contains(address.parse().unwrap());
+        assert!(has("10.0.0.0/8", "10.255.0.1") && !has("10.0.0.0/8", "11.0.0.1"));
+        assert!(has("0.0.0.0/0", "1.2.3.4") && !has("0.0.0.0/0", "::1"));
+        assert!(has("::1", "::1") && !has("::1", "::2") && has("10.0.0.1", "::ffff:10.0.0.1"));
+        assert!("10.0.0.0/33".parse::<Cidr>().is_err() && "a/8".parse::<Cidr>().is_err());
+    }
+}

@@ -1,0 +1,143 @@
+//! The layers that answer instead of queueing: 503 for too much of everything, 429 for too much of one user.
+
+use std::{
+    future::{Ready, ready},
+    mem,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::future::{BoxFuture, Either};
+use http::{Request, StatusCode};
+use tokio::sync::Semaphore;
+use tower::{Layer, Service};
+use ztka_core::{Access, Authenticated, Reason, Refusal, RefusalSink, Reply, Status};
+
+use crate::{
+    Limits,
+    hold::{Hold, hold},
+    limits::{Counted, Counts, Kind},
+};
+
+/// Answers 503 with `Retry-After` while too many requests wait for the head of their answer. Watches and streams count
+/// until then only.
+#[derive(Clone, Debug)]
+pub struct ShedLayer {
+    places: Arc<Semaphore>,
+}
+
+impl ShedLayer {
+    /// Admits [`Limits::requests`] at once.
+    pub fn new(limits: &Limits) -> Self {
+        Self { places: Arc::new(Semaphore::new(limits.requests)) }
+    }
+}
+
+impl<S> Layer<S> for ShedLayer {
+    type Service = Shed<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Shed { inner, places: self.places.clone() }
+    }
+}
+
+/// Service made by [`ShedLayer`].
+#[derive(Clone, Debug)]
+pub struct Shed<S> {
+    inner: S,
+    places: Arc<Semaphore>,
+}
+
+impl<S, B> Service<Request<B>> for Shed<S>
+where
+    S: Service<Request<B>, Response = Reply>,
+    S::Future: Send + 'static,
+{
+    type Response = Reply;
+    type Error = S::Error;
+    type Future = Either<BoxFuture<'static, Result<Reply, S::Error>>, Ready<Result<Reply, S::Error>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            let message = "the proxy has too many requests at the moment; try again";
+            let status = Status::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(1);
+            return Either::Right(ready(Ok(status.into())));
+        };
+        let reply = self.inner.call(request);
+        Either::Left(Box::pin(async move {
+            let reply = reply.await;
+            drop(place);
+            reply
+        }))
+    }
+}
+
+/// Answers 429 with `Retry-After` when one user has too many requests or streams open. Both count to their very end.
+#[derive(Clone, Debug)]
+pub struct PerUserLayer {
+    limits: Limits,
+    counts: Counts,
+    refusals: Arc<dyn RefusalSink>,
+}
+
+impl PerUserLayer {
+    /// Admits [`Limits::user_requests`] and [`Limits::user_streams`] of each user, and reports the others.
+    pub fn new(limits: &Limits, refusals: Arc<dyn RefusalSink>) -> Self {
+        Self { limits: *limits, counts: Counts::default(), refusals }
+    }
+}
+
+impl<S> Layer<S> for PerUserLayer {
+    type Service = PerUser<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        PerUser { inner, layer: self.clone() }
+    }
+}
+
+/// Service made by [`PerUserLayer`].
+#[derive(Clone, Debug)]
+pub struct PerUser<S> {
+    inner: S,
+    layer: PerUserLayer,
+}
+
+impl Hold for Counted {}
+
+impl<S, B> Service<Access<Authenticated, B>> for PerUser<S>
+where
+    S: Service<Access<Authenticated, B>, Response = Reply> + Clone,
+    S::Future: Send + 'static,
+{
+    type Response = Reply;
+    type Error = S::Error;
+    type Future = Either<BoxFuture<'static, Result<Reply, S::Error>>, Ready<Result<Reply, S::Error>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, access: Access<Authenticated, B>) -> Self::Future {
+        let PerUserLayer { limits, counts, refusals } = &self.layer;
+        let attributes = access.stage().attributes();
+        let (kind, most, message) = match attributes.is_ok_and(|asked| asked.is_long_running()) {
+            true => (Kind::Stream, limits.user_streams, "you have too many watches and streams open; end some"),
+            false => (Kind::Request, limits.user_requests, "you have too many requests at once; try again"),
+        };
+        let Some(counted) = counts.enter(access.principal().user(), kind, most) else {
+            let reason = Reason::Overloaded(message);
+            let target = attributes.ok().map(|asked| asked.path_and_query().clone().into());
+            let (target, principal) = (target.as_ref(), Some(&**access.principal()));
+            refusals.refused(Refusal { target, source: access.source(), principal, reason: &reason });
+            return Either::Right(ready(Ok(Status::from(&reason).into())));
+        };
+        // The instance that `poll_ready` was asked of is the one to call; its clone stays here.
+        let clone = self.inner.clone();
+        let reply = mem::replace(&mut self.inner, clone).call(access);
+        Either::Left(Box::pin(async move { Ok(hold(reply.await?, counted)) }))
+    }
+}

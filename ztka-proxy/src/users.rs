@@ -1,0 +1,351 @@
+//! Serves users' connections: HTTP/1.1 or HTTP/2 as negotiated, behind the guard, each request with its [`Connection`].
+
+use std::{
+    convert::Infallible,
+    future::ready,
+    net::IpAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep_until},
+};
+use tokio_rustls::server::TlsStream;
+use tower::{Service, ServiceExt as _};
+use ztka_core::{Body, BoxError, Refusal, RefusalSink, Status, Subject};
+use ztka_pki::Purpose;
+
+use crate::{
+    Arrival, Buffered, Certificate, Connection, Drain, FloodLimits, Framing, Guarded, Handler, Limits, Open, Role,
+    guard::REFUSED,
+    limits::{Counts, Kind},
+};
+
+/// Header list as HTTP/2 counts it (RFC 9113 §6.5.2), the path with it.
+const HEADER_LIST: u32 = 128 * 1024;
+const HEADER_LINES: usize = 500;
+/// Room for a head behind what is left of the message before it.
+const HTTP1_BUFFER: usize = 256 * 1024;
+const STREAMS: u32 = 2_000;
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+const FRAME: u32 = 64 * 1024;
+const SEND_BUFFER: usize = 1024 * 1024;
+/// A peer that does not answer a PING in this time is gone.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
+/// A connection without a request is closed.
+const IDLE: Duration = Duration::from_secs(300);
+/// A connection that was told to close, and has nothing open, has this long.
+const GOODBYE: Duration = Duration::from_secs(10);
+
+/// The body of a user's request: without trailers, which no Kubernetes request has and which could carry headers past
+/// every check of headers.
+#[derive(Debug)]
+pub struct UserBody(Incoming);
+
+impl http_body::Body for UserBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        loop {
+            let frame = std::task::ready!(Pin::new(&mut self.0).poll_frame(cx));
+            return Poll::Ready(match frame {
+                Some(Ok(frame)) if frame.is_trailers() => continue,
+                frame => frame.map(|frame| frame.map_err(Into::into)),
+            });
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+/// Serves the access stack `S` to users.
+#[derive(Clone, Debug)]
+pub struct Users<S> {
+    stack: S,
+    open: Open,
+    trust: ztka_pki::TrustSource,
+    limits: Limits,
+    counts: Counts,
+    refusals: Arc<dyn RefusalSink>,
+    http1: auto::Builder<TokioExecutor>,
+    http2: auto::Builder<TokioExecutor>,
+}
+
+impl<S> Users<S> {
+    /// Serves `stack`; certificates are verified by `trust`, what is open is entered into `open`, and what is refused
+    /// before it is a request is reported to `refusals`.
+    pub fn new(
+        stack: S,
+        open: Open,
+        trust: ztka_pki::TrustSource,
+        limits: &Limits,
+        refusals: Arc<dyn RefusalSink>,
+    ) -> Self {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        // Time limits of HTTP/1.1 heads are the guard's.
+        builder.http1().max_headers(HEADER_LINES).max_buf_size(HTTP1_BUFFER);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEP_ALIVE.0)
+            .keep_alive_timeout(KEEP_ALIVE.1)
+            .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_header_list_size(HEADER_LIST);
+        let (http1, http2) = (builder.clone().http1_only(), builder.http2_only());
+        Self { stack, open, trust, limits: *limits, counts: Counts::default(), refusals, http1, http2 }
+    }
+}
+
+impl<S, B> Handler for Users<S>
+where
+    S: Service<Request<UserBody>, Response = Response<B>> + Clone + std::fmt::Debug + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn handle(&self, tls: TlsStream<Buffered<TcpStream>>, arrival: Arrival, drain: Drain) -> BoxFuture<'static, ()> {
+        let chain = tls.get_ref().1.peer_certificates().map(|chain| {
+            let chain: Vec<_> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+            self.trust.identify(Purpose::Users, &chain).map(|peer| Certificate { peer, chain })
+        });
+        let certificate = match chain.transpose() {
+            Ok(certificate) => certificate,
+            // The handshake verified it a moment ago: trust has changed in between.
+            Err(error) => {
+                tracing::debug!(%error, client = %arrival.client, "a certificate is no longer trusted");
+                return Box::pin(std::future::ready(()));
+            }
+        };
+        let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+        let cluster = match arrival.role {
+            Role::Users(cluster) => cluster,
+            _ => None,
+        };
+        let connection = Connection::new(arrival.client, arrival.server_name, cluster, certificate);
+        let users = self.clone();
+        Box::pin(async move { users.serve(tls, is_http2, connection, drain).await })
+    }
+}
+
+impl<S, B> Users<S>
+where
+    S: Service<Request<UserBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// Serves one connection to its end. `io` is behind TLS, which negotiated HTTP/2 or not.
+    pub async fn serve<T>(&self, io: T, is_http2: bool, connection: Connection, drain: Drain)
+    where
+        T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let (io, builder) = match is_http2 {
+            true => (Guarded::http2_server(io, FloodLimits::USER), &self.http2),
+            false => (Guarded::http1(io), &self.http1),
+        };
+        let framing = io.framing();
+        let connection = connection.served(framing.clone(), drain.streams().clone(), drain.cut().child_token());
+        let counted = connection.certificate().and_then(|certificate| match &certificate.peer.id.subject {
+            Subject::User { user, .. } => {
+                let counted = self.counts.enter(user, Kind::Connection, self.limits.user_connections);
+                if counted.is_none() {
+                    connection.set_crowded();
+                }
+                counted
+            }
+            _ => None,
+        });
+        let watched = self.open.connected(&connection);
+        let activity = Activity::default();
+        let service = Asks { stack: self.stack.clone(), connection: connection.clone(), activity: activity.clone() };
+        let served = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
+        let mut served = std::pin::pin!(served);
+        let mut leaving = None;
+        loop {
+            let now = Instant::now();
+            let look = match leaving {
+                Some(since) if activity.is_idle() => since + GOODBYE,
+                _ => activity.since() + IDLE,
+            };
+            let look = look.max(now + Duration::from_secs(1));
+            tokio::select! {
+                done = served.as_mut() => {
+                    if let Err(error) = done {
+                        tracing::debug!(%error, client = %connection.source(), "a user's connection failed");
+                    }
+                    break;
+                }
+                () = connection.cut().cancelled() => break,
+                () = drain.begun(), if leaving.is_none() => {
+                    leaving = Some(Instant::now());
+                    served.as_mut().graceful_shutdown();
+                }
+                () = sleep_until(look) => {
+                    let (now, idle) = (Instant::now(), activity.is_idle());
+                    match leaving {
+                        Some(since) if idle && now >= since + GOODBYE => break,
+                        None if idle && now >= activity.since() + IDLE => {
+                            leaving = Some(now);
+                            served.as_mut().graceful_shutdown();
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        self.report(&framing, &connection);
+        drop((watched, counted));
+    }
+
+    /// Leaves an event of bytes that were refused.
+    fn report(&self, framing: &Framing, connection: &Connection) {
+        if let Some(violation) = framing.violation() {
+            let (reason, source) = (violation.reason(), Some(connection.source()));
+            self.refusals.refused(Refusal { target: None, source, principal: None, reason: &reason });
+        }
+    }
+}
+
+/// The access stack as hyper calls it, on one connection.
+struct Asks<S> {
+    stack: S,
+    connection: Connection,
+    activity: Activity,
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for Asks<S>
+where
+    S: Service<Request<UserBody>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Running>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Running>, Infallible>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let running = self.activity.begin();
+        if let Some(response) = refused(&request, &self.connection) {
+            return Box::pin(ready(Ok(response.map(|body| Running { body, _running: running }))));
+        }
+        let mut request = request.map(UserBody);
+        request.extensions_mut().insert::<IpAddr>(self.connection.source());
+        request.extensions_mut().insert(self.connection.clone());
+        let reply = self.stack.clone().oneshot(request);
+        Box::pin(async move {
+            let response = match reply.await {
+                Ok(response) => response.map(|body| body.map_err(Into::into).boxed_unsync()),
+                Err(error) => unavailable(error.into()),
+            };
+            Ok(response.map(|body| Running { body, _running: running }))
+        })
+    }
+}
+
+/// The answer to the guard's stand-in for a request that it refused.
+fn refused(request: &Request<Incoming>, connection: &Connection) -> Option<Response<Body>> {
+    let violation = connection.framing().violation().filter(|_| request.method().as_str() == REFUSED)?;
+    let mut response = violation.status().into_response();
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Some(response)
+}
+
+fn unavailable(error: BoxError) -> Response<Body> {
+    tracing::error!(%error, "the access stack failed");
+    let message = "the proxy cannot serve requests at the moment; try again";
+    Status::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(5).into_response()
+}
+
+/// Requests under way on one connection.
+#[derive(Clone, Debug)]
+struct Activity(Arc<(AtomicUsize, Mutex<Instant>)>);
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self(Arc::new((AtomicUsize::new(0), Mutex::new(Instant::now()))))
+    }
+}
+
+impl Activity {
+    fn begin(&self) -> Under {
+        self.0.0.fetch_add(1, Relaxed);
+        Under(self.clone())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.0.0.load(Relaxed) == 0
+    }
+
+    /// When the last request ended.
+    fn since(&self) -> Instant {
+        *self.0.1.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request under way, until it is dropped.
+struct Under(Activity);
+
+impl Drop for Under {
+    fn drop(&mut self) {
+        let (count, since) = &*self.0.0;
+        if count.fetch_sub(1, Relaxed) == 1 {
+            *since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
+    }
+}
+
+/// The body of an answer, which keeps its connection from being idle.
+struct Running {
+    body: Body,
+    _running: Under,
+}
+
+impl http_body::Body for Running {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
