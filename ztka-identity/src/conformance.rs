@@ -1,5 +1,5 @@
 //! The tests that every [`IdentityStore`] passes.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc, reason = "this is a test suite")]
+#![expect(clippy::unwrap_used, reason = "this is a test suite")]
 
 use jiff::{SignedDuration, Timestamp};
 use ztka_core::{CredentialId, OrgId, UserId};

@@ -1,0 +1,109 @@
+//! Clusters with their agents, proxies, roles and bindings.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use ztka_authz::{Binding, Role};
+use ztka_core::{BindingName, ClusterId, ClusterName, InstanceId, OrgId, ProxyId, RoleName};
+
+use super::StoreError;
+
+/// A cluster of an organisation.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Cluster {
+    /// The immutable id, which certificates carry.
+    pub id: ClusterId,
+    /// The owner.
+    pub org: OrgId,
+    /// The name, unique in the organisation.
+    pub name: ClusterName,
+    /// What bindings may select it by.
+    pub labels: BTreeMap<String, String>,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// An agent that has enrolled.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Instance {
+    /// The immutable id, which certificates carry.
+    pub id: InstanceId,
+    /// Owner of the cluster.
+    pub org: OrgId,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// When its newest certificate expires.
+    pub not_after: Timestamp,
+}
+
+/// A proxy.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Proxy {
+    /// The immutable id, which certificates carry.
+    pub id: ProxyId,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When its newest certificate expires; none before it has joined.
+    pub not_after: Option<Timestamp>,
+}
+
+/// Keeps clusters, agents, proxies, roles and bindings.
+///
+/// Each method is one transaction: a future that is dropped has changed all or nothing. A change of clusters, roles or
+/// bindings raises the version of the organisation's policy in the same transaction. `conformance::resources` (feature
+/// `conformance`) says all of this as tests.
+#[async_trait]
+pub trait ResourceStore: Send + Sync + std::fmt::Debug + 'static {
+    /// Adds a cluster; the name is unique among the clusters that the organisation has.
+    async fn create_cluster(&self, cluster: &Cluster) -> Result<(), StoreError>;
+
+    /// The cluster of this id, unless it is deleted.
+    async fn cluster(&self, id: &ClusterId) -> Result<Option<Cluster>, StoreError>;
+
+    /// The clusters of an organisation, by name.
+    async fn clusters(&self, org: &OrgId) -> Result<Vec<Cluster>, StoreError>;
+
+    /// Deletes a cluster of `org` and revokes its agents. The name is free again; the id never is.
+    async fn delete_cluster(&self, org: &OrgId, id: &ClusterId, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Adds an agent, or notes that it has a newer certificate. [`StoreError::NotFound`] once the cluster is deleted.
+    async fn record_instance(&self, instance: &Instance) -> Result<(), StoreError>;
+
+    /// The agents of a cluster whose certificates are valid at `now`, oldest first.
+    async fn instances(&self, cluster: &ClusterId, now: Timestamp) -> Result<Vec<Instance>, StoreError>;
+
+    /// Adds a proxy.
+    async fn create_proxy(&self, proxy: &Proxy) -> Result<(), StoreError>;
+
+    /// Notes until when a proxy's certificate is valid.
+    async fn record_proxy(&self, id: &ProxyId, not_after: Timestamp) -> Result<(), StoreError>;
+
+    /// Every proxy, oldest first.
+    async fn proxies(&self) -> Result<Vec<Proxy>, StoreError>;
+
+    /// Adds a role; the name is unique in the organisation.
+    async fn create_role(&self, org: &OrgId, name: &RoleName, role: &Role) -> Result<(), StoreError>;
+
+    /// The roles of an organisation, by name; built-in ones are not stored.
+    async fn roles(&self, org: &OrgId) -> Result<Vec<Role>, StoreError>;
+
+    /// Deletes a role. [`StoreError::Refused`] while a binding gives it.
+    async fn delete_role(&self, org: &OrgId, name: &RoleName) -> Result<(), StoreError>;
+
+    /// Adds a binding; the name is unique in the organisation. [`StoreError::NotFound`] if `stored_role` is given and
+    /// the organisation has no such role at that moment.
+    async fn create_binding(
+        &self,
+        org: &OrgId,
+        name: &BindingName,
+        binding: &Binding,
+        stored_role: Option<&RoleName>,
+    ) -> Result<(), StoreError>;
+
+    /// The bindings of an organisation, by name.
+    async fn bindings(&self, org: &OrgId) -> Result<Vec<Binding>, StoreError>;
+
+    /// Deletes a binding.
+    async fn delete_binding(&self, org: &OrgId, name: &BindingName) -> Result<(), StoreError>;
+}
