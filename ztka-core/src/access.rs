@@ -187,7 +187,8 @@ fn read(identity: &Identity, head: &Parts) -> Result<RequestAttributes, Malforme
     let uri = match target {
         "" => Uri::from_static("/"),
         _ if target.starts_with('?') => format!("/{target}").parse().map_err(|_| malformed("not a target"))?,
-        _ => target.parse().map_err(|_| malformed("not a target"))?,
+        _ if target.starts_with('/') => target.parse().map_err(|_| malformed("not a target"))?,
+        _ => return Err(malformed("the prefix of the path ends within a segment; write /clusters/<cluster-id>/…")),
     };
     RequestAttributes::parse(&head.method, &uri, upgrade).map(|read| read.impersonating(&head.headers))
 }
@@ -306,3 +307,6 @@ impl<B> Access<Permitted, B> {
         request
     }
 }
+
+#[cfg(test)]
+mod tests;

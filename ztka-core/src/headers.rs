@@ -1,5 +1,7 @@
 //! Which of a client's headers travel on, and the names that only we may use.
 
+use std::collections::HashSet;
+
 use http::{HeaderMap, HeaderName, header};
 
 /// Names on a tunnel what proves who the user is ([`EvidenceId`](crate::EvidenceId)).
@@ -63,7 +65,7 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
 /// The headers of `received` that travel on. First whatever `Connection` names is dropped, so that it cannot be used to
 /// drop what is added later (CVE-2021-31999); cookies pass only where `cookies` says so.
 pub(crate) fn travelling(received: &HeaderMap, cookies: bool) -> HeaderMap {
-    let named: Vec<HeaderName> = received
+    let named: HashSet<HeaderName> = received
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
@@ -78,3 +80,6 @@ pub(crate) fn travelling(received: &HeaderMap, cookies: bool) -> HeaderMap {
     }
     kept
 }
+
+#[cfg(test)]
+mod tests;

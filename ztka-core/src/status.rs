@@ -176,3 +176,6 @@ impl From<&Reason> for Status {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,3 +67,6 @@ fn carries_bearer_token(headers: &HeaderMap) -> bool {
         value.windows(BEARER.len()).any(|part| part == BEARER)
     })
 }
+
+#[cfg(test)]
+mod tests;
