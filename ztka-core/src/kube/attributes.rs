@@ -167,6 +167,9 @@ fn read_path(method: &Method, raw: &str) -> Result<(Verb, RequestTarget, String)
         Some(part) => Some(part),
         None => path.next()?,
     };
+    if verb == Verb::Watch && subresource.is_some() {
+        return Err("a path with /watch/ ends with a name; a subresource cannot be watched".into());
+    }
     let own = |part: std::borrow::Cow<'_, str>| part.into_owned();
     let target = RequestTarget::Resource {
         group: own(group),

@@ -183,6 +183,8 @@ fn what_can_be_read_twice_is_refused() {
         ("GET", "/api/v1/watch"),
         ("GET", "/api/v1/proxy/"),
         ("POST", "/api/v1/watch/pods"),
+        ("GET", "/api/v1/watch/pods/a/exec"),
+        ("GET", "/api/v1/watch/namespaces/a/services/b/proxy/c"),
         ("GET", "/api/v1/pods?a;watch=1"),
         ("GET", "/api/v1/pods?watch=%3"),
         ("GET", "/api/v1/pods?%ff=1"),

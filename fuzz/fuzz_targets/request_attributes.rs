@@ -1,0 +1,9 @@
+//! Method and target of a request; what must hold is written in ztka-core's tests.
+#![no_main]
+
+#[path = "../../ztka-core/tests/readings/mod.rs"]
+mod readings;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    readings::request_attributes(data);
+});

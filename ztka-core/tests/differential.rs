@@ -1,0 +1,159 @@
+//! A million generated requests, read by us and by Kubernetes' own code: no difference among those that we accept.
+//!
+//! Needs Go, and its module proxy the first time: `cargo test -p ztka-core --test differential -- --ignored`.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod readings;
+
+use std::{
+    io::{BufRead as _, BufReader, BufWriter, Write as _},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use http::{Method, Uri};
+use readings::{
+    Reading, seen,
+    words::{METHODS, PARAMETERS, SEGMENTS},
+};
+use serde::Deserialize;
+use ztka_core::RequestAttributes;
+
+const REQUESTS: usize = 1_000_000;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    error: bool,
+    is_resource: bool,
+    verb: String,
+    path: String,
+    group: String,
+    version: String,
+    namespace: String,
+    resource: String,
+    subresource: String,
+    name: String,
+}
+
+impl From<Answer> for Option<Reading> {
+    fn from(told: Answer) -> Self {
+        let Answer { error, is_resource, verb, path, group, version, namespace, resource, subresource, name } = told;
+        (!error).then_some(Reading { is_resource, verb, path, group, version, namespace, resource, subresource, name })
+    }
+}
+
+/// Xorshift: the same requests in every run.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % u64::try_from(end).unwrap()).unwrap()
+    }
+
+    fn of<'a>(&mut self, words: &[&'a str]) -> &'a str {
+        words[self.below(words.len())]
+    }
+
+    /// A word as it is, or with one byte escaped or replaced.
+    fn word(&mut self, words: &[&str]) -> String {
+        let word = self.of(words);
+        if word.is_empty() || !word.is_ascii() || self.below(12) != 0 {
+            return word.to_owned();
+        }
+        let at = self.below(word.len());
+        let (before, after) = (&word[..at], &word[at + 1..]);
+        match self.below(3) {
+            0 => format!("{before}%{:02x}{after}", word.as_bytes()[at]),
+            1 => format!("{before}%{:02X}{after}", self.below(256)),
+            _ => format!("{before}{}{after}", char::from(b"!$&'()*+,-./:;=?@\\^_`|~%"[self.below(24)])),
+        }
+    }
+
+    fn request(&mut self) -> (&'static str, String) {
+        const HEADS: [&str; 9] = [
+            "",
+            "",
+            "/api/v1",
+            "/api/v1",
+            "/apis/apps/v1",
+            "/api/v1/namespaces/default",
+            "/api/v1/watch",
+            "/api/v1/proxy",
+            "http://h/api/v1",
+        ];
+        let mut target = self.of(&HEADS).to_owned();
+        for _ in 0..self.below(8) {
+            target.push('/');
+            target.push_str(&self.word(&SEGMENTS));
+        }
+        if self.below(8) == 0 {
+            target.push('/');
+        }
+        for parameter in 0..self.below(5).saturating_sub(1) {
+            target.push(if parameter == 0 { '?' } else { '&' });
+            target.push_str(&self.word(&PARAMETERS));
+        }
+        (METHODS[self.below(METHODS.len())], target)
+    }
+}
+
+fn program() -> PathBuf {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/requestinfo");
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("requestinfo");
+    let built = Command::new("go").args(["build", "-o"]).arg(&program).arg(".").current_dir(sources).status();
+    assert!(built.expect("Go is installed").success(), "go build failed; see above");
+    program
+}
+
+#[test]
+#[ignore = "builds Kubernetes' request package with Go; run with --ignored"]
+fn kubernetes_reads_what_we_accept_as_we_do() {
+    let mut judge = Command::new(program()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut questions = BufWriter::new(judge.stdin.take().unwrap());
+    let answers = BufReader::new(judge.stdout.take().unwrap());
+    let (expect, expected) = std::sync::mpsc::sync_channel(10_000);
+
+    let asking = std::thread::spawn(move || {
+        let mut chance = Chance(0x5eed);
+        let mut accepted = 0_usize;
+        for _ in 0..REQUESTS {
+            let (method, target) = chance.request();
+            let Ok(uri) = target.parse::<Uri>() else { continue };
+            let Ok(ours) = RequestAttributes::parse(&method.parse::<Method>().unwrap(), &uri, None) else { continue };
+            accepted += 1;
+            // As received, and as sent.
+            for target in [target.as_str(), ours.path_and_query().as_str()] {
+                let question = format!("{method} {target}");
+                writeln!(questions, "{question}").unwrap();
+                expect.send((question, seen(&ours))).unwrap();
+            }
+        }
+        questions.flush().unwrap();
+        accepted
+    });
+
+    let mut differences = Vec::new();
+    for ((question, ours), line) in expected.iter().zip(answers.lines()) {
+        let told: Answer = serde_json::from_str(&line.unwrap()).unwrap();
+        let theirs: Option<Reading> = told.into();
+        if theirs.as_ref() != Some(&ours) && differences.len() < 20 {
+            differences.push(format!("{question}\n  ours   {ours:?}\n  theirs {theirs:?}"));
+        }
+    }
+    let accepted = asking.join().unwrap();
+    judge.wait().unwrap();
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    assert!(accepted > REQUESTS / 20, "only {accepted} of {REQUESTS} were accepted");
+    println!("{REQUESTS} requests, {accepted} accepted, no difference");
+}
