@@ -1,0 +1,111 @@
+//! The `ztka` command line.
+
+mod commands;
+mod credential;
+mod files;
+mod output;
+mod session;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{credential::CredentialFile, output::Output, session::Session};
+
+/// Zero-trust kubectl access to every Kubernetes cluster of an organisation.
+#[derive(Debug, Parser)]
+#[command(name = "ztka", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Args, Debug)]
+struct Global {
+    /// Who you are to the controller: a file that `ztka up`, `ztka-controller init` or `ztka credential` has written
+    #[arg(long, global = true, env = "ZTKA_CREDENTIAL", value_name = "FILE")]
+    credential: Option<std::path::PathBuf>,
+    /// Organisation, by name or id; yours by default
+    #[arg(long, global = true, env = "ZTKA_ORG", value_name = "ORG")]
+    org: Option<String>,
+    /// How answers are printed
+    #[arg(long, short, global = true, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run controller, proxy and, with a kubeconfig, an agent in this one process
+    Up(commands::up::Up),
+    /// Show who you are to the controller
+    Whoami,
+    /// Organisations
+    #[command(subcommand)]
+    Org(commands::org::Org),
+    /// Proxies
+    #[command(subcommand)]
+    Proxy(commands::proxy::Proxy),
+    /// Clusters, and how their agents enrol
+    #[command(subcommand)]
+    Cluster(commands::cluster::Cluster),
+    /// Users
+    #[command(subcommand)]
+    User(commands::user::User),
+    /// Groups of users
+    #[command(subcommand)]
+    Group(commands::group::Group),
+    /// Roles: what may be done
+    #[command(subcommand)]
+    Role(commands::role::Role),
+    /// Bindings: who may do it where
+    #[command(subcommand)]
+    Binding(commands::binding::Binding),
+    /// Write a kubeconfig with a context for each cluster the user may reach; the key is made here
+    Kubeconfig(commands::kubeconfig::Kubeconfig),
+    /// Write a credential file for this command line; the key is made here
+    Credential(commands::credential::Credential),
+    /// The audit log
+    #[command(subcommand)]
+    Audit(commands::audit::Audit),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let Cli { global, command } = cli;
+    if let Command::Up(up) = command {
+        return runtime.block_on(up.run());
+    }
+    let credential = CredentialFile::open(global.credential.as_deref())?;
+    let session = Session::new(&credential, global.org, global.output)?;
+    runtime.block_on(async {
+        match command {
+            Command::Up(_) => Ok(()),
+            Command::Whoami => commands::whoami(&session).await,
+            Command::Org(command) => command.run(&session).await,
+            Command::Proxy(command) => command.run(&session).await,
+            Command::Cluster(command) => command.run(&session).await,
+            Command::User(command) => command.run(&session).await,
+            Command::Group(command) => command.run(&session).await,
+            Command::Role(command) => command.run(&session).await,
+            Command::Binding(command) => command.run(&session).await,
+            Command::Kubeconfig(command) => command.run(&session).await,
+            Command::Credential(command) => command.run(&session, &credential).await,
+            Command::Audit(command) => command.run(&session).await,
+        }
+    })
+}
