@@ -219,14 +219,6 @@ impl SignedDocument {
         &self.header
     }
 
-    /// The content, as claimed: for the one trust document that vouches for itself, since it came with the enrolment.
-    ///
-    /// # Errors
-    /// [`Rejected::Unreadable`] if it is not of the form asked for.
-    pub fn claimed_body<T: DeserializeOwned>(&self) -> Result<T, Rejected> {
-        serde_json::from_slice(&self.body).map_err(|_| Rejected::Unreadable)
-    }
-
     /// Accepts a document that is signed, valid at `now` and not older than the one `held` of its series.
     ///
     /// # Errors

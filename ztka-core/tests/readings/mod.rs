@@ -117,7 +117,8 @@ fn by_method(method: &str) -> &'static str {
 impl Reading {
     /// `NewRequestInfo`; `None` where it fails.
     pub(crate) fn of(method: &str, path: &str, query: &str) -> Option<Self> {
-        let path = String::from_utf8(unescape(path, false)?).ok()?;
+        // Go keeps bytes; those that are not UTF-8 can only be a service's, behind all that is read here.
+        let path = String::from_utf8_lossy(&unescape(path, false)?).into_owned();
         let mut parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let mut info = Self { verb: method.to_lowercase(), path: path.clone(), ..Self::default() };
         if parts.len() < 3 || !["api", "apis"].contains(&parts[0]) {
