@@ -7,7 +7,10 @@ use x509_cert::der::{
 };
 use x509_cert::request::CertReqInfo;
 
-use crate::key::{PublicKey, WeakKey};
+use crate::{
+    key::{PublicKey, WeakKey},
+    x509,
+};
 
 /// Larger than any request with an RSA key of 8192 bits.
 const MAX_BYTES: usize = 16 * 1024;
@@ -99,12 +102,13 @@ struct Parts<'a> {
 }
 
 fn parts(der: &[u8]) -> x509_cert::der::Result<Parts<'_>> {
-    let whole = AnyRef::from_der(der)?;
-    let mut reader = SliceReader::new(whole.value())?;
+    let mut outer = SliceReader::new(der)?;
+    let mut reader = SliceReader::new(x509::sequence(&mut outer)?)?;
+    outer.finish()?;
     // DER has one encoding, so that what is encoded again is what was signed; a request in any other is refused here.
     let signed = AnyRef::decode(&mut reader)?.to_der()?;
     let info = CertReqInfo::from_der(&signed)?;
-    let algorithm = AnyRef::decode(&mut reader)?.value();
+    let algorithm = x509::sequence(&mut reader)?;
     let signature = BitStringRef::decode(&mut reader)?;
     reader.finish()?;
     let signature = signature.as_bytes().unwrap_or_default();

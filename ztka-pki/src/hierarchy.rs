@@ -7,9 +7,10 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use async_trait::async_trait;
 use jiff::SignedDuration;
 use rustls_pki_types::CertificateDer;
-use ztka_core::{Clock, OrgId};
+use ztka_core::{BoxError, Clock, OrgId};
 
 use crate::{
     Purpose,
@@ -90,6 +91,17 @@ pub struct Hierarchy {
     root: CertificateDer<'static>,
     purposes: BTreeMap<Purpose, Kept>,
     orgs: RwLock<HashMap<OrgId, Org>>,
+    stored_orgs: Option<Arc<dyn OrgStates>>,
+}
+
+/// Finds what [`Hierarchy::create_org`] returned, in whichever process: for hierarchies that several processes hold.
+#[async_trait]
+pub trait OrgStates: Send + Sync + std::fmt::Debug {
+    /// What is stored of the intermediates of `org`, if there is such an organisation.
+    ///
+    /// # Errors
+    /// What the store says.
+    async fn org_state(&self, org: &OrgId) -> Result<Option<OrgState>, BoxError>;
 }
 
 impl Hierarchy {
@@ -130,7 +142,7 @@ impl Hierarchy {
             purposes.insert(purpose, Kept { key, authority });
         }
         let root = root.certificate().clone();
-        Ok(Self { names, lifetimes, keys, clock, root_key, root, purposes, orgs: RwLock::default() })
+        Ok(Self { names, lifetimes, keys, clock, root_key, root, purposes, orgs: RwLock::default(), stored_orgs: None })
     }
 
     /// Opens what [`Self::state`] described; the root's key is not needed.
@@ -153,7 +165,14 @@ impl Hierarchy {
             purposes.insert(purpose, open_authority(stored, &*keys).await?);
         }
         let names = state.names;
-        Ok(Self { names, lifetimes, keys, clock, root_key, root, purposes, orgs: RwLock::default() })
+        Ok(Self { names, lifetimes, keys, clock, root_key, root, purposes, orgs: RwLock::default(), stored_orgs: None })
+    }
+
+    /// Opens organisations that are not open yet when something is to be issued in them.
+    #[must_use]
+    pub fn with_orgs(mut self, states: Arc<dyn OrgStates>) -> Self {
+        self.stored_orgs = Some(states);
+        self
     }
 
     /// What has to be stored to open the hierarchy again; certificates and names of keys, nothing secret.
@@ -241,9 +260,20 @@ impl Hierarchy {
         Ok(&kept.ok_or(IssueError::State("the hierarchy lacks an intermediate"))?.authority)
     }
 
-    fn org(&self, org: &OrgId) -> Result<Org, IssueError> {
-        let orgs = self.orgs.read().unwrap_or_else(PoisonError::into_inner);
-        orgs.get(org).cloned().ok_or_else(|| IssueError::UnknownOrg(org.clone()))
+    fn opened(&self, org: &OrgId) -> Option<Org> {
+        self.orgs.read().unwrap_or_else(PoisonError::into_inner).get(org).cloned()
+    }
+
+    async fn org(&self, org: &OrgId) -> Result<Org, IssueError> {
+        if let Some(opened) = self.opened(org) {
+            return Ok(opened);
+        }
+        if let Some(states) = &self.stored_orgs
+            && let Some(state) = states.org_state(org).await.map_err(IssueError::Failed)?
+        {
+            self.open_org(&state).await?;
+        }
+        self.opened(org).ok_or_else(|| IssueError::UnknownOrg(org.clone()))
     }
 
     async fn org_authority(&self, org: &OrgId, purpose: Purpose) -> Result<Kept, IssueError> {

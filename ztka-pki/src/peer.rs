@@ -93,19 +93,14 @@ pub struct BadBundle {
     purpose: Purpose,
 }
 
-#[derive(Clone, Debug)]
-struct Trusted {
-    anchor: TrustAnchor<'static>,
-    prefix: Option<String>,
-}
-
 /// Verifies chains of one purpose against its intermediates: signatures, validity, use, path length, and that the one
 /// URI name is within what its issuers may give.
 #[derive(Clone, Debug)]
 pub struct PeerVerifier {
     purpose: Purpose,
     trust_domain: Arc<str>,
-    anchors: Arc<[Trusted]>,
+    anchors: Arc<[TrustAnchor<'static>]>,
+    prefixes: Arc<[Option<String>]>, // of the anchors, in their order
     provider: Arc<CryptoProvider>,
 }
 
@@ -118,10 +113,11 @@ impl PeerVerifier {
         let trusted = |anchor: &crate::trust::Anchor| {
             let certificate = anchor.certificate.certificate();
             let read = webpki::anchor_from_trusted_cert(&certificate).map_err(|_| BadBundle { purpose })?;
-            Ok(Trusted { anchor: read.to_owned(), prefix: anchor.spiffe_prefix.clone() })
+            Ok(read.to_owned())
         };
         let anchors = bundle.anchors(purpose).iter().map(trusted).collect::<Result<_, _>>()?;
-        Ok(Self { purpose, trust_domain: bundle.trust_domain.as_str().into(), anchors, provider })
+        let prefixes = bundle.anchors(purpose).iter().map(|anchor| anchor.spiffe_prefix.clone()).collect();
+        Ok(Self { purpose, trust_domain: bundle.trust_domain.as_str().into(), anchors, prefixes, provider })
     }
 
     /// Whom `chain` (leaf first) was issued to as a client, if it is valid at `now`. Revocation is not looked at here.
@@ -154,10 +150,9 @@ impl PeerVerifier {
             return Err(PeerError::Length);
         }
         let certificate = EndEntityCert::try_from(leaf).map_err(|_| PeerError::Unreadable)?;
-        let anchors: Vec<_> = self.anchors.iter().map(|trusted| trusted.anchor.clone()).collect();
         let algorithms = self.provider.signature_verification_algorithms.all;
         let path = certificate
-            .verify_for_usage(algorithms, &anchors, above, unix(now), usage.of_path(), None, None)
+            .verify_for_usage(algorithms, &self.anchors, above, unix(now), usage.of_path(), None, None)
             .map_err(|error| explain(&error))?;
         if let Some(name) = name {
             certificate.verify_is_valid_for_subject_name(name).map_err(|_| PeerError::ServerName)?;
@@ -176,12 +171,10 @@ impl PeerVerifier {
     /// Name constraints cannot restrict URI names, so this does: one SPIFFE id, of this purpose's form, of the trust
     /// domain, below the anchor's prefix, and of the organisation that the intermediate in between is bound to.
     fn name(&self, facts: &Facts, path: &VerifiedPath<'_>) -> Result<Option<SpiffeId>, PeerError> {
-        let anchor = path.anchor();
-        let trusted = self
-            .anchors
-            .iter()
-            .find(|trusted| trusted.anchor.subject_public_key_info == anchor.subject_public_key_info);
-        let Some(prefix) = trusted.and_then(|trusted| trusted.prefix.as_ref()) else {
+        let key = &path.anchor().subject_public_key_info;
+        let mut limits = self.anchors.iter().zip(&*self.prefixes);
+        let limit = limits.find(|(anchor, _)| anchor.subject_public_key_info == *key);
+        let Some(prefix) = limit.and_then(|(_, prefix)| prefix.as_ref()) else {
             // DNS names only; their name constraint was checked with the path.
             let named = self.purpose == Purpose::Servers && facts.uris.is_empty() && !facts.foreign;
             return if named { Ok(None) } else { Err(PeerError::Name) };

@@ -6,7 +6,8 @@ use x509_cert::{
     Certificate,
     der::oid::db::rfc5280::{ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH},
     der::{
-        Decode as _, Encode as _,
+        Decode as _, Encode as _, Reader, Tag, Tagged as _,
+        asn1::AnyRef,
         pem::{LineEnding, encode_string},
     },
     ext::pkix::{ExtendedKeyUsage, SubjectAltName, name::GeneralName},
@@ -64,6 +65,13 @@ impl Facts {
         }
         Some(facts)
     }
+}
+
+/// Reads a SEQUENCE and gives its content.
+pub(crate) fn sequence<'a, R: Reader<'a>>(reader: &mut R) -> x509_cert::der::Result<&'a [u8]> {
+    let value = AnyRef::decode(reader)?;
+    value.tag().assert_eq(Tag::Sequence)?;
+    Ok(value.value())
 }
 
 /// Without the zeros in front that DER needs for a high first bit.

@@ -66,7 +66,7 @@ impl Hierarchy {
         self.issue(csr, &Subject::Controller(controller.clone()), self.lifetimes.controller).await
     }
 
-    /// Issues to whichever subject, for its purpose's usual life; a user's credential for `life`.
+    /// Issues to an agent, a proxy or a controller.
     ///
     /// # Errors
     /// [`IssueError`]
@@ -89,12 +89,12 @@ impl Hierarchy {
         match subject {
             Subject::Agent { org, instance, .. } => {
                 profile.common_name = instance.to_string();
-                let org = self.org(org)?;
+                let org = self.org(org).await?;
                 org.agents.authority.issue(profile, csr.key(), now, life).await
             }
             Subject::User { org, credential, .. } => {
                 profile.common_name = credential.to_string();
-                let org = self.org(org)?;
+                let org = self.org(org).await?;
                 org.users.authority.issue(profile, csr.key(), now, life).await
             }
             Subject::Proxy(proxy) => {

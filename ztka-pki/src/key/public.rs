@@ -5,10 +5,12 @@ use std::{fmt, sync::Arc};
 use rustls_pki_types::SignatureVerificationAlgorithm;
 use sha2::{Digest as _, Sha256};
 use x509_cert::der::{
-    Decode as _, SliceReader,
-    asn1::{AnyRef, BitStringRef, UintRef},
+    Decode as _, Reader as _, SliceReader,
+    asn1::{BitStringRef, UintRef},
 };
 use ztka_core::KeyId;
+
+use crate::x509;
 
 /// Each kind of key with the one way in which its holder signs for us.
 static KINDS: [&dyn SignatureVerificationAlgorithm; 4] = [
@@ -109,25 +111,30 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A reader of the one SEQUENCE that `der` is.
+fn inside(der: &[u8]) -> Option<SliceReader<'_>> {
+    let mut reader = SliceReader::new(der).ok()?;
+    let content = x509::sequence(&mut reader).ok()?;
+    reader.finish().ok()?;
+    SliceReader::new(content).ok()
+}
+
 /// Content of the AlgorithmIdentifier, and the key bits.
 fn parts(der: &[u8]) -> Option<(&[u8], &[u8])> {
-    let whole = AnyRef::from_der(der).ok()?;
-    let mut reader = SliceReader::new(whole.value()).ok()?;
-    let algorithm = AnyRef::decode(&mut reader).ok()?;
+    let mut reader = inside(der)?;
+    let algorithm = x509::sequence(&mut reader).ok()?;
     let bits = BitStringRef::decode(&mut reader).ok()?;
-    let end = x509_cert::der::Reader::finish(reader);
-    end.ok()?;
-    Some((algorithm.value(), bits.as_bytes()?))
+    reader.finish().ok()?;
+    Some((algorithm, bits.as_bytes()?))
 }
 
 /// RSAPublicKey (RFC 8017 §A.1.1). The exponent rule is that of SP 800-56B and the baseline requirements.
 fn check_rsa(bits: &[u8]) -> Result<(), WeakKey> {
     let parse = || {
-        let whole = AnyRef::from_der(bits).ok()?;
-        let mut reader = SliceReader::new(whole.value()).ok()?;
+        let mut reader = inside(bits)?;
         let modulus = UintRef::decode(&mut reader).ok()?.as_bytes();
         let exponent = UintRef::decode(&mut reader).ok()?.as_bytes();
-        x509_cert::der::Reader::finish(reader).ok()?;
+        reader.finish().ok()?;
         Some((modulus, exponent))
     };
     let (modulus, exponent) = parse().ok_or(WeakKey::Unreadable)?;

@@ -1,5 +1,5 @@
 //! An installation with two organisations, and handshakes in memory.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "tests")]
 
 use std::sync::Arc;

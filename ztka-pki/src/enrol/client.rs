@@ -1,0 +1,203 @@
+//! The side that wants a certificate.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use rustls::crypto::CryptoProvider;
+use rustls_pki_types::ServerName;
+use serde::{Deserialize, Serialize};
+use ztka_core::{Clock, SignedDocument, SpiffeId, Subject, Verified};
+
+use super::{
+    exchange::{Connect, Exchange, ExchangeError, HttpsExchange},
+    keep::{CredentialStore, CredentialStoreError, StoredCredential},
+    token::EnrolmentToken,
+    wire::{ENROL_PATH, EnrolmentAnswer, EnrolmentRequest},
+};
+use crate::{
+    Purpose,
+    credential::Credential,
+    key::{KeyError, SoftwareKey},
+    peer::PeerVerifier,
+    tls,
+    trust::TrustBundle,
+};
+
+/// What came of an enrolment or a renewal.
+#[derive(Clone, Debug)]
+pub struct Enrolled {
+    /// Chain and key.
+    pub credential: Credential,
+    /// The name that the issuer has given.
+    pub id: SpiffeId,
+    /// Whom to trust from now on.
+    pub trust: TrustBundle,
+    /// The `trust` document, once the controller has one.
+    pub document: Option<Verified<SignedDocument>>,
+}
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnrolError {
+    /// The controller says no; asking again does not help.
+    #[error("{message}")]
+    Refused {
+        /// HTTP status.
+        status: StatusCode,
+        /// The controller's words.
+        message: String,
+    },
+    /// The controller cannot do it now; ask again.
+    #[error("the controller cannot issue a certificate now: {0}")]
+    Unavailable(String),
+    /// The controller cannot be reached; ask again.
+    #[error("the controller cannot be reached")]
+    Unreachable(#[from] ExchangeError),
+    /// The answer is not what a controller answers.
+    #[error("the controller's answer cannot be used: {0}; check that versions fit")]
+    Answer(&'static str),
+    /// The key cannot be made or used.
+    #[error("the private key cannot be used")]
+    Key(#[from] KeyError),
+    /// The certificate cannot be stored.
+    #[error("the credential cannot be stored")]
+    Store(#[from] CredentialStoreError),
+    /// The TLS configuration cannot be made.
+    #[error("TLS cannot be set up with this crypto provider")]
+    Tls(#[from] rustls::Error),
+}
+
+impl EnrolError {
+    /// True if asking again with the same token or certificate cannot succeed.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+}
+
+/// Enrols with a one-time token.
+#[derive(Debug)]
+pub struct EnrolmentClient {
+    token: EnrolmentToken,
+    exchange: Arc<dyn Exchange>,
+    provider: Arc<CryptoProvider>,
+    clock: Arc<dyn Clock>,
+}
+
+impl EnrolmentClient {
+    /// Sends `token` by `exchange`, which has to verify the server by the token's pin.
+    pub fn new(
+        token: EnrolmentToken,
+        exchange: Arc<dyn Exchange>,
+        provider: Arc<CryptoProvider>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { token, exchange, provider, clock }
+    }
+
+    /// Sends `token` by TLS to the server `server_name` (`enroll.<domain>`), verified by the token's pin.
+    ///
+    /// # Errors
+    /// [`EnrolError::Tls`]
+    pub fn over_tls(
+        token: EnrolmentToken,
+        connect: Arc<dyn Connect>,
+        server_name: ServerName<'static>,
+        provider: Arc<CryptoProvider>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, EnrolError> {
+        let tls = tls::pinned(provider.clone(), token.pin(), clock.clone(), &[b"http/1.1"])?;
+        let exchange = Arc::new(HttpsExchange::new(connect, tls, server_name));
+        Ok(Self::new(token, exchange, provider, clock))
+    }
+
+    /// Asks for a certificate for `key`. May be repeated with the same key until the certificate has been used.
+    ///
+    /// # Errors
+    /// [`EnrolError`]; see [`EnrolError::is_final`].
+    pub async fn enrol(&self, key: &SoftwareKey) -> Result<Enrolled, EnrolError> {
+        let request = EnrolmentRequest { token: self.token.to_text().to_string(), csr: key.csr_pem()? };
+        let answer = ask(&*self.exchange, ENROL_PATH, &request).await?;
+        accept(answer, key, &self.provider, &*self.clock, None)
+    }
+
+    /// Enrols and stores what comes of it. The key is stored before it is sent, so that a process that ends before the
+    /// answer arrives asks for the same again when it is started anew.
+    ///
+    /// # Errors
+    /// [`EnrolError`]; see [`EnrolError::is_final`].
+    pub async fn enrol_into(&self, store: &dyn CredentialStore) -> Result<Enrolled, EnrolError> {
+        let key = match store.pending_key(self.token.id()).await? {
+            Some(pem) => SoftwareKey::from_pem(pem.as_bytes(), &self.provider)?,
+            None => {
+                let key = SoftwareKey::generate(&self.provider)?;
+                store.keep_pending_key(self.token.id(), key.to_pem()).await?;
+                key
+            }
+        };
+        let enrolled = self.enrol(&key).await?;
+        store.save(&StoredCredential::of(&enrolled.credential, &key, enrolled.trust.clone())).await?;
+        Ok(enrolled)
+    }
+}
+
+#[derive(Deserialize)]
+struct StatusMessage {
+    message: String,
+}
+
+/// Posts `request` and reads the answer.
+pub(super) async fn ask(
+    exchange: &dyn Exchange,
+    path: &str,
+    request: &(impl Serialize + Sync),
+) -> Result<EnrolmentAnswer, EnrolError> {
+    let body = serde_json::to_vec(request).map_err(|_| EnrolError::Answer("the request cannot be written"))?;
+    let (status, body) = exchange.post(path, Bytes::from(body)).await?;
+    if status.is_success() {
+        return serde_json::from_slice(&body).map_err(|_| EnrolError::Answer("it is not the JSON expected"));
+    }
+    let message = serde_json::from_slice::<StatusMessage>(&body).map(|status| status.message);
+    let message = message.unwrap_or_else(|_| format!("HTTP status {status}"));
+    let again = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+    Err(if again { EnrolError::Unavailable(message) } else { EnrolError::Refused { status, message } })
+}
+
+/// Checks that the answer is a certificate for our key, by who is to be trusted from now on, and (for a renewal) of the
+/// same name.
+pub(super) fn accept(
+    answer: EnrolmentAnswer,
+    key: &SoftwareKey,
+    provider: &Arc<CryptoProvider>,
+    clock: &dyn Clock,
+    expected: Option<&SpiffeId>,
+) -> Result<Enrolled, EnrolError> {
+    let credential = Credential::from_pem(answer.chain.as_bytes(), key);
+    let credential = credential.map_err(|_| EnrolError::Answer("the certificate is not for the key that was sent"))?;
+    let id: SpiffeId = answer.id.parse().map_err(|_| EnrolError::Answer("the name is not one of ours"))?;
+    if expected.is_some_and(|expected| *expected != id) {
+        return Err(EnrolError::Answer("the renewed certificate has another name"));
+    }
+    let purpose = match &id.subject {
+        Subject::Agent { .. } => Purpose::Agents,
+        Subject::User { .. } => Purpose::Users,
+        Subject::Proxy(_) => Purpose::Proxies,
+        Subject::Controller(_) => Purpose::Controllers,
+    };
+    let now = clock.now();
+    let verifier = PeerVerifier::new(&answer.trust, purpose, provider.clone());
+    let verifier = verifier.map_err(|_| EnrolError::Answer("an anchor in it is not a certificate"))?;
+    let peer = verifier.verify(credential.chain(), now);
+    let peer = peer.map_err(|_| EnrolError::Answer("the certificate is not valid here and now; check the clocks"))?;
+    if peer.id != id {
+        return Err(EnrolError::Answer("the certificate has another name than the answer"));
+    }
+    let document = answer.document.map(|wire| {
+        let document = SignedDocument::from_wire(wire.get().as_bytes());
+        document.and_then(|document| document.accept(&answer.trust, None, now))
+    });
+    let document =
+        document.transpose().map_err(|_| EnrolError::Answer("its trust document is not signed or not valid"))?;
+    Ok(Enrolled { credential, id, trust: answer.trust, document })
+}

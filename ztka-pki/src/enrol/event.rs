@@ -1,0 +1,91 @@
+//! What enrolment and renewal report for the record.
+
+use std::{fmt, net::IpAddr};
+
+use http::StatusCode;
+use jiff::Timestamp;
+use ztka_core::{KeyId, Status, Subject};
+
+use super::token::TokenId;
+use crate::csr::CsrError;
+
+/// Why an enrolment or a renewal was refused. The text is what the other side is told.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum EnrolmentRefusal {
+    #[error("the request is not the JSON object that is expected here: {0}")]
+    Request(String),
+    #[error("the request is larger than 64 KiB")]
+    TooLarge,
+    #[error("the enrolment token is not valid; copy the whole token, or make a new one")]
+    Token,
+    #[error("the enrolment token has expired; make a new one")]
+    Expired,
+    #[error("the enrolment token belongs to another key already; make a new token, and find out who used this one")]
+    OtherKey,
+    #[error("the enrolment token has been used; make a new one to join again")]
+    Used,
+    #[error(transparent)]
+    Csr(#[from] CsrError),
+    #[error("the key is bound to another name already; make a new key, and ask for a new token")]
+    KeyBound,
+    #[error("renewal needs the certificate that is to be renewed; connect with it")]
+    NoCertificate,
+    #[error("the certificate is revoked; join again with a new enrolment token")]
+    Revoked,
+    #[error("the certificate has expired; join again with a new enrolment token")]
+    CertificateExpired,
+    #[error("certificates of this kind are not renewed here")]
+    Kind,
+}
+
+impl EnrolmentRefusal {
+    pub(super) fn status(&self) -> Status {
+        let code = match self {
+            Self::Request(_) | Self::Csr(_) => StatusCode::BAD_REQUEST,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Token | Self::Expired | Self::NoCertificate => StatusCode::UNAUTHORIZED,
+            Self::OtherKey | Self::Used | Self::KeyBound => StatusCode::CONFLICT,
+            Self::Revoked | Self::CertificateExpired | Self::Kind => StatusCode::FORBIDDEN,
+        };
+        Status::new(code, self.to_string())
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum EnrolmentOutcome {
+    /// A token was spent and a certificate issued.
+    Enrolled,
+    /// The same key asked again and got the same certificate.
+    Repeated,
+    /// A certificate was renewed.
+    Renewed,
+    /// Refused.
+    Refused(EnrolmentRefusal),
+    /// It could not be done now (store or key store); the other side will try again.
+    Failed(String),
+}
+
+/// One enrolment or renewal, as far as it went.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct EnrolmentEvent {
+    /// When.
+    pub at: Timestamp,
+    /// What came of it.
+    pub outcome: EnrolmentOutcome,
+    /// The token presented; of a refused one, as claimed.
+    pub token: Option<TokenId>,
+    /// Who it is, once that is known.
+    pub subject: Option<Subject>,
+    /// The key to be certified, once it is known to be held.
+    pub key: Option<KeyId>,
+    /// Address of the other side: the request's extension of type [`IpAddr`].
+    pub source: Option<IpAddr>,
+}
+
+/// Hears of every enrolment and renewal, granted or refused.
+pub trait EnrolmentAudit: Send + Sync + fmt::Debug {
+    /// Notes it; returns at once.
+    fn note(&self, event: &EnrolmentEvent);
+}

@@ -1,0 +1,94 @@
+//! Requests and answers in JSON.
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header, request::Parts};
+use http_body_util::{BodyExt as _, Limited};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use ztka_core::{Body, BoxError, body};
+
+use super::event::EnrolmentRefusal;
+use crate::trust::TrustBundle;
+
+/// Where [`EnrolmentService`](super::EnrolmentService) answers.
+pub const ENROL_PATH: &str = "/v1/enrol";
+/// Where [`RenewalService`](super::RenewalService) answers.
+pub const RENEW_PATH: &str = "/v1/renew";
+
+const MAX_REQUEST: usize = 64 * 1024;
+
+/// `POST /v1/enrol`
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrolmentRequest {
+    /// The token's text.
+    pub token: String,
+    /// The certificate signing request in PEM.
+    pub csr: String,
+}
+
+impl std::fmt::Debug for EnrolmentRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EnrolmentRequest").field("csr", &self.csr).finish_non_exhaustive()
+    }
+}
+
+/// `POST /v1/renew`, over a connection that was made with the certificate to be renewed.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewalRequest {
+    /// The certificate signing request in PEM; its key should be new.
+    pub csr: String,
+}
+
+/// The answer to both.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct EnrolmentAnswer {
+    /// The name given: a SPIFFE id.
+    pub id: String,
+    /// The chain in PEM, the leaf first.
+    pub chain: String,
+    /// Whom to trust from now on.
+    pub trust: TrustBundle,
+    /// The `trust` document in wire form, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<Box<RawValue>>,
+}
+
+impl EnrolmentAnswer {
+    pub(super) fn into_response(self) -> Response<Body> {
+        // Strings, lists and JSON always serialise.
+        let mut response = Response::new(body(serde_json::to_vec(&self).unwrap_or_default()));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
+
+/// Head, and the object in the body, of at most 64 KiB.
+pub(super) async fn read<T, B>(request: Request<B>) -> (Parts, Result<T, EnrolmentRefusal>)
+where
+    T: DeserializeOwned,
+    B: http_body::Body<Error: Into<BoxError>> + Send,
+{
+    let (head, body) = request.into_parts();
+    let body = match Limited::new(body, MAX_REQUEST).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => return (head, Err(EnrolmentRefusal::TooLarge)),
+        Err(_) => return (head, Err(EnrolmentRefusal::Request("the body ends early".into()))),
+    };
+    let object = parse(&body);
+    (head, object)
+}
+
+fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, EnrolmentRefusal> {
+    // The place only: the text may hold a secret.
+    serde_json::from_slice(body).map_err(|error| {
+        let what = match error.classify() {
+            serde_json::error::Category::Data => "a field is missing, unknown or of another type",
+            _ => "it is not well-formed",
+        };
+        EnrolmentRefusal::Request(format!("{what} (line {}, column {})", error.line(), error.column()))
+    })
+}
