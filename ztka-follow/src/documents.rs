@@ -39,31 +39,27 @@ impl fmt::Debug for Documents {
 /// Nothing can be believed to begin with.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
-    /// The first trust document is none.
-    #[error("the first trust document cannot be used; enrol again with a new token")]
-    Trust(#[source] Rejected),
-    /// An anchor in it is none.
-    #[error("the first trust document cannot be used; enrol again with a new token")]
-    Bundle(#[from] BadBundle),
+    /// An anchor of the first trust bundle is none.
+    #[error("the trust bundle of the enrolment cannot be used; enrol again with a new token")]
+    Trust(#[from] BadBundle),
     /// The state directory cannot be used.
     #[error("the state directory cannot be used")]
     State(#[from] FileError),
 }
 
 impl Documents {
-    /// Begins with `trust`, the document that came with the enrolment over a connection with a pinned CA: it vouches
-    /// for itself. `state` is where documents are kept; what an earlier run left there is checked like news.
+    /// Begins with `trust`, which came with the enrolment over a connection with a pinned CA. `state` is where documents
+    /// are kept; what an earlier run left there is checked like news.
     ///
     /// # Errors
     /// [`BootstrapError`]
     pub fn open(
-        trust: SignedDocument,
+        trust: TrustBundle,
         state: Option<PathBuf>,
         provider: Arc<CryptoProvider>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, BootstrapError> {
-        let bundle: TrustBundle = trust.claimed_body().map_err(BootstrapError::Trust)?;
-        let anchors = TrustSource::new(bundle.clone(), provider, clock.clone())?;
+        let anchors = TrustSource::new(trust, provider, clock.clone())?;
         let (disk, left) = match state {
             Some(directory) => Disk::open(directory).map(|(disk, left)| (Some(disk), left))?,
             None => (None, Left::default()),
@@ -72,10 +68,6 @@ impl Documents {
         let (set, changes) = (Mutex::default(), watch::Sender::new(0));
         let inner = Inner { set, trust: anchors, engine, clock, disk, start: left.feed, changes };
         let documents = Self(Arc::new(inner));
-        if let Err(error) = documents.accept(trust) {
-            // The anchors hold all the same: a proxy that was off for a day has to reach its controller.
-            tracing::warn!(%error, "the trust document of the enrolment is not current");
-        }
         let mut kept = left.documents;
         // Trust first: it says who may have signed the others.
         kept.sort_by_key(|document| document.header().series.kind);

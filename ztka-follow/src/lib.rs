@@ -1,4 +1,6 @@
-//! How proxies and agents hear from the controller, and what they then know.
+//! How proxies and agents are members of an installation: how they join, hear from the controller, and what they know.
+//!
+//! [`Member::join`] enrols with a one-time token, once; from then on the credential renews itself.
 //!
 //! ```text
 //! controller ── GET /v1/documents?from=N, one JSON line each ──► Follower ──► Documents ──► trust, policy in force
@@ -13,9 +15,11 @@ mod channel;
 mod disk;
 mod documents;
 mod follower;
+mod member;
 
 pub use self::{
     channel::{Channel, ChannelError},
     documents::{BootstrapError, Documents},
     follower::{Follower, Line},
+    member::{JoinError, Member, Membership},
 };
