@@ -54,6 +54,11 @@ impl Engine {
         Self(Arc::new(Shared { orgs, changes, writing: Mutex::default(), clock, closed: namespace.into() }))
     }
 
+    /// The namespace that is closed to every role.
+    pub fn closed(&self) -> &str {
+        &self.0.closed
+    }
+
     /// Puts a policy in force. `Ok(false)` if a newer one of its organisation is in force already.
     ///
     /// # Errors
@@ -100,7 +105,13 @@ impl Engine {
 
     /// Decides on a request, by default no.
     pub fn decide(&self, who: &Principal, cluster: &ClusterId, asked: &RequestAttributes) -> Decision {
-        self.review(who, cluster, &Action::from(asked))
+        // Nobody acts as somebody else, and asking for it is never overheard: the answer would be the wrong user's.
+        let refused = match asked.impersonation() {
+            None => return self.review(who, cluster, &Action::from(asked)),
+            Some(Ok(_)) => "no role gives impersonation; leave out --as, --as-group and --as-uid".to_owned(),
+            Some(Err(invalid)) => invalid.to_string(),
+        };
+        Decision::Deny(Reason::Denied(refused))
     }
 
     /// Decides on a question about oneself just as on the request that it is about.

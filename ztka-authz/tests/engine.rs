@@ -70,7 +70,11 @@ fn a_policy_that_is_not_understood_denies_instead_of_keeping_the_one_before() {
 }
 
 fn recorded(path: &str, named: Option<Revision>) -> (Access<Recorded, ()>, DecisionSlot) {
-    let (head, ()) = Request::get(path).body(()).unwrap().into_parts();
+    asked(Request::get(path), named)
+}
+
+fn asked(request: http::request::Builder, named: Option<Revision>) -> (Access<Recorded, ()>, DecisionSlot) {
+    let (head, ()) = request.body(()).unwrap().into_parts();
     let who = Verified::assertion(user("alice", &[]));
     let mut identity = Identity::new(who, "c1".parse().unwrap(), Evidence::new("e"));
     if let Some(named) = named {
@@ -109,6 +113,18 @@ async fn what_is_denied_does_not_reach_the_inner_service() {
     assert!(matches!(decision.get(), Some(Decision::Deny(_))));
     let (access, _) = recorded("/api/v1/namespaces/dev/pods/a%2fb", None);
     assert_eq!(status(stack.call(access).await.unwrap()), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(start_paused = true)]
+async fn asking_to_be_somebody_else_is_denied_to_every_role_and_said_so() {
+    let (engine, _) = engine();
+    engine.apply(&signed(&gives("cluster-admin", json!("cluster")), 1, expiry())).unwrap();
+    let mut stack = AuthorizeLayer::new(engine).layer(service_fn(inner));
+    for (name, value) in [("Impersonate-User", "bob"), ("Impersonate-User", ""), ("impersonate-group", "dev")] {
+        let (access, decision) = asked(Request::get(PODS).header(name, value), None);
+        assert_eq!(status(stack.call(access).await.unwrap()), StatusCode::FORBIDDEN);
+        assert!(refusal(decision.get().unwrap().clone()).contains("impersonat"), "{name}: {value}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
