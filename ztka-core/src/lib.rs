@@ -46,6 +46,7 @@ mod principal;
 mod reply;
 mod spiffe;
 mod status;
+pub mod stream;
 mod upgrade;
 
 pub use self::{

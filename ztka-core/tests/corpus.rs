@@ -24,10 +24,12 @@ fn replay(name: &str, target: fn(&[u8]) -> bool) -> (usize, usize) {
 #[test]
 fn corpora_are_replayed() {
     type Target = fn(&[u8]) -> bool;
-    let targets: [(&str, Target); 3] = [
+    let targets: [(&str, Target); 5] = [
         ("request_attributes", readings::request_attributes),
         ("signed_document", readings::signed_document),
         ("spiffe_id", readings::spiffe_id),
+        ("spdy_frames", readings::spdy_frames),
+        ("websocket_frames", readings::websocket_frames),
     ];
     for (name, target) in targets {
         let (files, accepted) = replay(name, target);

@@ -40,6 +40,8 @@ proptest! {
         readings::request_attributes(&bytes);
         readings::signed_document(&bytes);
         readings::spiffe_id(&bytes);
+        readings::spdy_frames(&bytes);
+        readings::websocket_frames(&bytes);
     }
 
     #[test]

@@ -11,6 +11,11 @@ use std::collections::BTreeMap;
 
 use http::{Method, Uri};
 use jiff::Timestamp;
+use ztka_core::stream::{
+    channel::{self, Version},
+    spdy,
+    websocket::Sender,
+};
 use ztka_core::{DocumentSet, KeyId, RequestAttributes, RequestTarget, SignatureCheck, SignedDocument, SpiffeId, Verb};
 
 /// Reads `<method> <target>`; true if it was accepted.
@@ -58,6 +63,54 @@ pub(crate) fn spiffe_id(data: &[u8]) -> bool {
     assert_eq!(id.to_string(), text);
     assert!(text.is_ascii() && text.len() < 1024);
     true
+}
+
+/// Reads one direction of SPDY/3.1, whole and byte by byte; true if nothing in it is wrong.
+pub(crate) fn spdy_frames(data: &[u8]) -> bool {
+    let read = |size: usize| {
+        let mut decoder = spdy::Decoder::default();
+        let mut payload = 0;
+        for mut piece in data.chunks(size) {
+            while !piece.is_empty() {
+                let (consumed, event) = decoder.decode(piece).map_err(|violation| (payload, violation))?;
+                assert!(consumed > 0);
+                piece = &piece[consumed..];
+                match event {
+                    Some(spdy::Event::Data { bytes, .. }) => payload += bytes.len(),
+                    Some(spdy::Event::Open { headers, .. }) => assert!(headers.iter().count() < 3000),
+                    _ => {}
+                }
+            }
+        }
+        Ok(payload)
+    };
+    assert_eq!(read(data.len().max(1)), read(1));
+    read(7).is_ok()
+}
+
+/// Reads one direction of WebSocket channels; the first bit says whose. True if nothing in it is wrong.
+pub(crate) fn websocket_frames(data: &[u8]) -> bool {
+    let Some((first, data)) = data.split_first() else { return false };
+    let sender = if first & 1 == 0 { Sender::Client } else { Sender::Server };
+    let version = if first & 2 == 0 { Version::V4 } else { Version::V5 };
+    let read = |size: usize| {
+        let mut decoder = channel::Decoder::new(sender, version);
+        let mut payload = 0;
+        for mut piece in data.chunks(size) {
+            while !piece.is_empty() {
+                let (consumed, event) = decoder.decode(piece).map_err(|violation| (payload, violation))?;
+                assert!(consumed > 0);
+                piece = &piece[consumed..];
+                if let Some(channel::Event::Data { bytes, .. }) = event {
+                    assert!(!bytes.is_empty());
+                    payload += bytes.len();
+                }
+            }
+        }
+        Ok(payload)
+    };
+    assert_eq!(read(data.len().max(1)), read(1));
+    read(7).is_ok()
 }
 
 /// A request as somebody understood it. Absent parts are empty, as in Kubernetes.

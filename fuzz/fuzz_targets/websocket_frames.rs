@@ -1,0 +1,9 @@
+//! Frames and channels of an upgraded WebSocket connection; what must hold is written in ztka-core's tests.
+#![no_main]
+
+#[path = "../../ztka-core/tests/readings/mod.rs"]
+mod readings;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    readings::websocket_frames(data);
+});
