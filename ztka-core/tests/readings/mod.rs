@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use http::{Method, Uri};
 use jiff::Timestamp;
 use ztka_core::stream::{
+    Violation,
     channel::{self, Version},
     spdy,
     websocket::Sender,
@@ -82,7 +83,7 @@ pub(crate) fn spdy_frames(data: &[u8]) -> bool {
                 }
             }
         }
-        Ok(payload)
+        Ok::<usize, (usize, Violation)>(payload)
     };
     assert_eq!(read(data.len().max(1)), read(1));
     read(7).is_ok()
@@ -107,7 +108,7 @@ pub(crate) fn websocket_frames(data: &[u8]) -> bool {
                 }
             }
         }
-        Ok(payload)
+        Ok::<usize, (usize, Violation)>(payload)
     };
     assert_eq!(read(data.len().max(1)), read(1));
     read(7).is_ok()
