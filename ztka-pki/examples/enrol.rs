@@ -9,9 +9,8 @@ use jiff::SignedDuration;
 use tower::ServiceExt as _;
 use ztka_core::{BoxError, Clock as _, SystemClock};
 use ztka_pki::{
-    CaPin, Enrollee, EnrolmentAudit, EnrolmentClient, EnrolmentEvent, EnrolmentService, EnrolmentStore as _,
-    EnrolmentToken, Exchange, ExchangeError, Hierarchy, Lifetimes, MemoryCredentialStore, MemoryEnrolmentStore,
-    MemoryKeyStore, Names,
+    Enrollee, EnrolmentAudit, EnrolmentClient, EnrolmentEvent, EnrolmentService, EnrolmentStore as _, EnrolmentToken,
+    Exchange, ExchangeError, Hierarchy, Lifetimes, MemoryCredentialStore, MemoryEnrolmentStore, MemoryKeyStore, Names,
 };
 
 /// Calls the service directly; a real agent uses `EnrolmentClient::over_tls`.
@@ -44,7 +43,7 @@ async fn main() -> Result<(), BoxError> {
     let hierarchy = Hierarchy::create(Names::of("example.com"), Lifetimes::default(), keys, clock.clone()).await?;
     let (hierarchy, store) = (Arc::new(hierarchy), Arc::new(MemoryEnrolmentStore::default()));
     hierarchy.create_org(&"acme".parse()?).await?;
-    let pin = CaPin::of(hierarchy.root()).ok_or("the root cannot be read")?;
+    let pin = hierarchy.pin();
     let enrollee = Enrollee::Agent { org: "acme".parse()?, cluster: "c1".parse()? };
     let (token, record) = EnrolmentToken::generate(enrollee, pin, clock.now(), SignedDuration::from_hours(1))?;
     store.add_token(record).await?;

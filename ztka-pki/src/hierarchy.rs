@@ -16,6 +16,7 @@ use crate::{
     Purpose,
     authority::{CertificateAuthority, IssueError, Profile},
     key::{KeyName, KeyStore, open_or_create},
+    tls::CaPin,
     trust::{Anchor, SigningKey, TrustBundle},
     x509,
 };
@@ -23,6 +24,9 @@ use crate::{
 pub use self::state::{HierarchyState, Names, OrgState, StoredAuthority};
 
 /// How long certificates live. A certificate ends with its issuer's at the latest.
+///
+/// Renewal begins at two thirds of a life, so that the third that is left has to cover the time for which proxies and
+/// agents go on without any controller: 24 hours of 72.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Lifetimes {
     /// The root: 20 years.
@@ -33,11 +37,11 @@ pub struct Lifetimes {
     pub org: SignedDuration,
     /// Certificates of servers: 30 days.
     pub server: SignedDuration,
-    /// Certificates of agents: 24 hours.
+    /// Certificates of agents: 72 hours.
     pub agent: SignedDuration,
-    /// Certificates of proxies: 24 hours.
+    /// Certificates of proxies: 72 hours.
     pub proxy: SignedDuration,
-    /// Certificates of controllers: 24 hours.
+    /// Certificates of controllers: 72 hours.
     pub controller: SignedDuration,
 }
 
@@ -49,12 +53,14 @@ impl Default for Lifetimes {
             purpose: days(10 * 365),
             org: days(5 * 365),
             server: days(30),
-            agent: days(1),
-            proxy: days(1),
-            controller: days(1),
+            agent: days(3),
+            proxy: days(3),
+            controller: days(3),
         }
     }
 }
+
+const UNREADABLE_ROOT: &str = "the root certificate cannot be read";
 
 #[derive(Clone, Debug)]
 struct Kept {
@@ -89,6 +95,7 @@ pub struct Hierarchy {
     clock: Arc<dyn Clock>,
     root_key: KeyName,
     root: CertificateDer<'static>,
+    pin: CaPin,
     purposes: BTreeMap<Purpose, Kept>,
     orgs: RwLock<HashMap<OrgId, Org>>,
     stored_orgs: Option<Arc<dyn OrgStates>>,
@@ -142,7 +149,19 @@ impl Hierarchy {
             purposes.insert(purpose, Kept { key, authority });
         }
         let root = root.certificate().clone();
-        Ok(Self { names, lifetimes, keys, clock, root_key, root, purposes, orgs: RwLock::default(), stored_orgs: None })
+        let pin = CaPin::of(&root).ok_or(IssueError::State(UNREADABLE_ROOT))?;
+        Ok(Self {
+            names,
+            lifetimes,
+            keys,
+            clock,
+            root_key,
+            root,
+            pin,
+            purposes,
+            orgs: RwLock::default(),
+            stored_orgs: None,
+        })
     }
 
     /// Opens what [`Self::state`] described; the root's key is not needed.
@@ -165,7 +184,19 @@ impl Hierarchy {
             purposes.insert(purpose, open_authority(stored, &*keys).await?);
         }
         let names = state.names;
-        Ok(Self { names, lifetimes, keys, clock, root_key, root, purposes, orgs: RwLock::default(), stored_orgs: None })
+        let pin = CaPin::of(&root).ok_or(IssueError::State(UNREADABLE_ROOT))?;
+        Ok(Self {
+            names,
+            lifetimes,
+            keys,
+            clock,
+            root_key,
+            root,
+            pin,
+            purposes,
+            orgs: RwLock::default(),
+            stored_orgs: None,
+        })
     }
 
     /// Opens organisations that are not open yet when something is to be issued in them.
@@ -232,6 +263,11 @@ impl Hierarchy {
     /// The root certificate.
     pub fn root(&self) -> &CertificateDer<'static> {
         &self.root
+    }
+
+    /// The pin of the root, for enrolment tokens.
+    pub fn pin(&self) -> CaPin {
+        self.pin
     }
 
     /// The root certificate in PEM: `certificate-authority-data` of a kubeconfig, before base64.

@@ -31,7 +31,8 @@ pub trait Signer: Send + Sync + fmt::Debug {
     async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError>;
 }
 
-/// Makes, opens and destroys named keys. An embedder's own passes [`conformance::key_store`](crate::conformance).
+/// Makes, opens and destroys named keys. An embedder's own passes `conformance::key_store` (feature
+/// `conformance`).
 #[async_trait]
 pub trait KeyStore: Send + Sync + fmt::Debug {
     /// Makes a key (ECDSA P-256) and keeps it under `name` before this returns.

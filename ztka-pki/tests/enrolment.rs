@@ -69,7 +69,7 @@ impl Site {
     }
 
     fn pin(&self) -> CaPin {
-        CaPin::of(self.at.hierarchy.root()).unwrap()
+        self.at.hierarchy.pin()
     }
 
     async fn token(&self) -> EnrolmentToken {
@@ -374,7 +374,7 @@ async fn who_is_revoked_or_expired_or_unknown_is_not_renewed() {
 
     // A connection that outlives its certificate.
     let peer = site.at.trust.verify(Purpose::Agents, source.current().chain()).unwrap();
-    site.at.clock.advance(SignedDuration::from_hours(25));
+    site.at.clock.advance(SignedDuration::from_hours(73));
     let ask = |peer: Option<Verified<Peer>>, csr: String| {
         let body = serde_json::json!({ "csr": csr }).to_string();
         let mut request = Request::post("/v1/renew").body(Full::new(Bytes::from(body))).unwrap();

@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
-use rustls::{ClientConfig, ProtocolVersion, ServerConfig};
+use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, ServerConfig};
 use rustls_pki_types::CertificateDer;
 use support::{Installation, handshake, id, provider};
 use ztka_core::Subject;
@@ -115,7 +115,7 @@ async fn an_expired_certificate_is_refused_by_the_injected_clock() {
     let at = Installation::new().await;
     let server_credential = at.credential(Purpose::Servers).await;
     let client_credential = at.source(Purpose::Agents).await;
-    at.clock.advance(SignedDuration::from_hours(25));
+    at.clock.advance(SignedDuration::from_hours(73));
     let source = CredentialSource::new(server_credential);
     let auth = ClientAuth::Required(Purpose::Agents);
     let server = tls::server(provider(), source, auth, at.trust.clone(), ALPN).unwrap();
@@ -171,6 +171,31 @@ async fn revocation_reaches_new_handshakes_and_live_peers() {
     let revoked = Revocations { serials: [peer.serial.clone()].into(), ..Revocations::default() };
     at.trust.set_revocations(None, revoked);
     assert!(at.trust.is_revoked(&peer));
+}
+
+#[tokio::test]
+async fn anchors_are_replaced_for_configurations_that_are_there_already() {
+    let (at, next) = (Installation::new().await, Installation::new().await);
+    let server = server(&at, ClientAuth::Required(Purpose::Agents)).await;
+    let mut user = client(&at.trust, Some(at.source(Purpose::Agents).await));
+    assert!(handshake(&server, &user, "enroll.example.com").await.0.is_ok());
+    // Both side by side, as while an authority is rotated; then the new one alone.
+    let mut both = at.hierarchy.trust_bundle();
+    for (purpose, anchors) in next.hierarchy.trust_bundle().anchors {
+        both.anchors.entry(purpose).or_default().extend(anchors);
+    }
+    at.trust.set_bundle(both).unwrap();
+    assert!(handshake(&server, &user, "enroll.example.com").await.0.is_ok());
+    user = client(&at.trust, Some(next.source(Purpose::Agents).await));
+    assert!(handshake(&server, &user, "enroll.example.com").await.0.is_ok());
+    at.trust.set_bundle(next.hierarchy.trust_bundle()).unwrap();
+    // The server's own certificate is of the old authority, which no client believes any more.
+    assert!(handshake(&server, &user, "enroll.example.com").await.1.is_err());
+    // A bundle that is broken changes nothing.
+    let mut broken = serde_json::to_value(at.hierarchy.trust_bundle()).unwrap();
+    broken["anchors"]["agents"][0]["certificate"] = "AAAA".into();
+    assert!(at.trust.set_bundle(serde_json::from_value(broken).unwrap()).is_err());
+    assert_eq!(*at.trust.bundle(), next.hierarchy.trust_bundle());
 }
 
 #[tokio::test]
@@ -250,7 +275,7 @@ async fn tls_1_2_is_for_users_alone_and_only_by_the_other_configuration() {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(at.hierarchy.root().clone()).unwrap();
     // The verifier that Go and others have: anchored at the root.
-    let old = Arc::new(old.unwrap().with_root_certificates(roots).with_no_client_auth());
+    let old = Arc::new(old.unwrap().with_root_certificates(roots.clone()).with_no_client_auth());
     let strict = server(&at, ClientAuth::Requested(Purpose::Users)).await;
     let time = |config: &Arc<ClientConfig>| {
         let mut config = ClientConfig::clone(config);
@@ -262,9 +287,21 @@ async fn tls_1_2_is_for_users_alone_and_only_by_the_other_configuration() {
     let source = at.source(Purpose::Servers).await;
     let auth = ClientAuth::Requested(Purpose::Users);
     let lenient = tls::server_for_users(provider(), source, auth, at.trust.clone(), ALPN).unwrap();
-    let (accepted, connected) = handshake(&lenient, &old, "c1.kube.example.com").await;
-    connected.unwrap();
-    assert_eq!(accepted.unwrap().version, ProtocolVersion::TLSv1_2);
+    // Twice, by a client that would resume: each handshake is whole.
+    for _ in 0..2 {
+        let (accepted, connected) = handshake(&lenient, &old, "c1.kube.example.com").await;
+        connected.unwrap();
+        let accepted = accepted.unwrap();
+        assert_eq!((accepted.version, accepted.kind), (ProtocolVersion::TLSv1_2, HandshakeKind::Full));
+    }
+    let new = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13]);
+    let new = time(&Arc::new(new.unwrap().with_root_certificates(roots).with_no_client_auth()));
+    for _ in 0..2 {
+        let (accepted, connected) = handshake(&strict, &new, "c1.kube.example.com").await;
+        connected.unwrap();
+        let accepted = accepted.unwrap();
+        assert_eq!((accepted.version, accepted.kind), (ProtocolVersion::TLSv1_3, HandshakeKind::Full));
+    }
 }
 
 #[derive(Debug)]

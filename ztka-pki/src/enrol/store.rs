@@ -83,7 +83,8 @@ impl StoreError {
 }
 
 /// Tokens, and which key belongs to which name. Each call is atomic and durable when it returns, also among several
-/// processes over one store. An embedder's own passes [`conformance::enrolment_store`](crate::conformance).
+/// processes over one store. An embedder's own passes `conformance::enrolment_store` (feature
+/// `conformance`).
 #[async_trait]
 pub trait EnrolmentStore: Send + Sync + fmt::Debug {
     /// Keeps a new token.

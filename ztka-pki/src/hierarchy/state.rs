@@ -30,7 +30,7 @@ impl Names {
         let is_dns = |name: &str| {
             let lower =
                 name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte));
-            lower && !name.ends_with('.') && name.len() <= 180 && DnsName::try_from(name).is_ok()
+            lower && !name.ends_with('.') && name.len() <= 170 && DnsName::try_from(name).is_ok()
         };
         let bad = [&self.trust_domain, &self.domain].into_iter().find(|name| !is_dns(name));
         bad.map_or(Ok(()), |name| Err(IssueError::Name(name.clone())))

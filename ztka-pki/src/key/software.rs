@@ -10,7 +10,7 @@ use ring::{
 use rustls::{SignatureScheme, crypto::CryptoProvider, sign::SigningKey};
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject as _};
 use x509_cert::der::pem::{LineEnding, encode_string};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{KeyError, PublicKey, Signer};
 use crate::certify;
@@ -67,7 +67,11 @@ impl SoftwareKey {
     pub fn from_pem(pem: &[u8], provider: &CryptoProvider) -> Result<Self, KeyError> {
         let mut keys = PrivateKeyDer::pem_slice_iter(pem);
         match (keys.next(), keys.next()) {
-            (Some(Ok(key)), None) => Self::from_der(&key, provider),
+            (Some(Ok(mut key)), None) => {
+                let read = Self::from_der(&key, provider);
+                key.zeroize();
+                read
+            }
             (None, _) => Err(KeyError::Unusable("no private key (a PRIVATE KEY block of PEM) is in it")),
             (Some(Ok(_)), Some(Ok(_))) => Err(KeyError::Unusable("two private keys are in it; leave one")),
             _ => Err(KeyError::Unusable("it is not well-formed PEM")),

@@ -109,6 +109,7 @@ pub async fn handshake(
         Ok(Accepted {
             chain: connection.peer_certificates().unwrap_or_default().iter().map(|der| der.to_vec()).collect(),
             version: connection.protocol_version().unwrap(),
+            kind: connection.handshake_kind().unwrap(),
         })
     };
     let client = async {
@@ -125,4 +126,5 @@ pub async fn handshake(
 pub struct Accepted {
     pub chain: Vec<Vec<u8>>,
     pub version: rustls::ProtocolVersion,
+    pub kind: rustls::HandshakeKind,
 }
