@@ -13,8 +13,8 @@ use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use ztka_core::{
-    AuditId, ClusterId, DocumentKind, Evidence, EvidenceId, Identity, OrgId, Principal, ProxyId, Reason,
-    Revision, Session, SignedDocument, Status, Subject, Verified,
+    AuditId, ClusterId, DocumentKind, Evidence, EvidenceId, Identity, OrgId, Principal, ProxyId, Reason, Revision,
+    Session, SignedDocument, Status, Subject, Verified,
 };
 use ztka_follow::Documents;
 use ztka_pki::{Authenticator, Peer, Purpose};
@@ -153,7 +153,9 @@ impl Witness {
         }
         let newest = self.0.documents.session(held.principal.org(), held.principal.credential());
         if newest.is_some_and(|newest| newest.header().revision > held.revision) {
-            return Err(Reason::NoPolicy("the proxy shows the cluster's agent an older session than the newest; try again"));
+            return Err(Reason::NoPolicy(
+                "the proxy shows the cluster's agent an older session than the newest; try again",
+            ));
         }
         Ok(held)
     }

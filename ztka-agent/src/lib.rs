@@ -6,10 +6,12 @@
 pub mod accounts;
 mod control;
 mod evidence;
+mod selfreview;
 mod upstream;
 
 pub use self::{
     control::{Control, ControlLayer},
     evidence::Witness,
+    selfreview::{SelfReview, SelfReviewLayer},
+    upstream::{Accounts, InvalidApiserver, Pool, Upstream, UpstreamError},
 };
-pub use self::upstream::{Accounts, InvalidApiserver, Pool, Upstream, UpstreamError};

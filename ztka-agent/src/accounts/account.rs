@@ -15,7 +15,7 @@ use tokio::{
     sync::Mutex,
     time::{sleep, timeout},
 };
-use ztka_authz::Rendered;
+use ztka_authz::{Rendered, Rule};
 use ztka_core::{GroupName, Principal, Revision, UserName};
 
 use super::{
@@ -24,6 +24,8 @@ use super::{
     objects::{Digest, Marked, Names, question},
 };
 
+/// How long a look at the roles of an account is good for, whatever the apiserver answers its user.
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
 /// What one request needs to know, read without waiting.
@@ -71,6 +73,8 @@ pub(crate) struct State {
     token: Option<Token>,
     cluster: Option<Digest>,
     namespaces: BTreeMap<String, Digest>,
+    /// When the roles were last made sure of.
+    looked: Timestamp,
 }
 
 /// An account; its steps are made one at a time.
@@ -91,9 +95,15 @@ impl Account {
     }
 
     /// The apiserver did not accept what ought to be there: next time everything is made sure of again.
-    pub(crate) async fn doubt(&self, token: bool) {
-        self.ready.store(None);
+    ///
+    /// Not every 403 is about permissions, so one that follows closely on the last look changes nothing.
+    pub(crate) async fn doubt(&self, token: bool, now: Timestamp) {
         let mut state = self.state.lock().await;
+        let again = state.looked.saturating_add(LOOK_AGAIN).unwrap_or(Timestamp::MAX);
+        if !token && now < again {
+            return;
+        }
+        self.ready.store(None);
         state.cluster = None;
         state.namespaces.clear();
         if token {
@@ -162,6 +172,7 @@ impl Steps<'_> {
             };
             timeout(self.settings.ready_within, ready).await.unwrap_or(Err(CallError::NotReady))?;
         }
+        state.looked = self.now;
         for (namespace, digest) in changed {
             match namespace {
                 Some(namespace) => {
@@ -171,6 +182,15 @@ impl Steps<'_> {
             }
         }
         Ok(())
+    }
+
+    /// True if roles exist that `rendered` has in another form, or not at all.
+    pub(crate) fn is_behind(state: &State, rendered: &Rendered) -> bool {
+        let differs = |held: &Digest, rules: Option<&Vec<Rule>>| {
+            rules.is_none_or(|rules| Marked::new(rules.clone()).digest != *held)
+        };
+        let cluster = state.cluster.as_ref().is_some_and(|held| differs(held, Some(&rendered.cluster)));
+        cluster || state.namespaces.iter().any(|(namespace, held)| differs(held, rendered.namespaces.get(namespace)))
     }
 
     /// Makes roles that exist already what `rendered` says, and removes those that it does not have any more.

@@ -80,10 +80,11 @@ impl CallError {
     pub(crate) fn status(&self) -> Status {
         let (message, seconds) = match self {
             Self::NotReady => ("the cluster is still taking up your permissions; try again".to_owned(), 1),
-            Self::Refused { code: StatusCode::FORBIDDEN | StatusCode::NOT_FOUND, .. } => {
-                ("the cluster's agent may not prepare your account; its owner is to apply the agent's manifest again"
-                    .to_owned(), 30)
-            }
+            Self::Refused { code: StatusCode::FORBIDDEN | StatusCode::NOT_FOUND, .. } => (
+                "the cluster's agent may not prepare your account; its owner is to apply the agent's manifest again"
+                    .to_owned(),
+                30,
+            ),
             other => (format!("the cluster's agent could not prepare your account: {other}"), 2),
         };
         Status::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(seconds)

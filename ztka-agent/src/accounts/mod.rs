@@ -19,15 +19,16 @@ use std::{
 };
 
 use http::{HeaderValue, StatusCode};
+use tokio::sync::Notify;
 use ztka_authz::{AGENT_NAMESPACE, Engine, Rendered};
 use ztka_core::{Clock, ClusterId, Principal, Reason, Revision, Status, UserId, Verified};
 
+pub use self::client::{AgentToken, Client};
 use self::{
     account::{Account, Steps},
     client::CallError,
     objects::Names,
 };
-pub use self::client::{AgentToken, Client};
 use crate::Accounts;
 
 /// Namespace `ztka-system` and the agent's own ServiceAccount `ztka-agent` in it with roles and bindings, as YAML for
@@ -71,6 +72,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     settings: Settings,
     accounts: Mutex<HashMap<UserId, Arc<Account>>>,
+    /// A user has lost a group, or policy has changed: some roles are more than they ought to be.
+    behind: Notify,
 }
 
 impl ServiceAccounts {
@@ -84,7 +87,15 @@ impl ServiceAccounts {
     ) -> Self {
         // Use is noted in the cluster when a token is renewed, so anything shorter would remove accounts in use.
         settings.idle = settings.idle.max(settings.token_life * 2);
-        Self(Arc::new(Inner { client, engine, cluster, clock, settings, accounts: Mutex::default() }))
+        Self(Arc::new(Inner {
+            client,
+            engine,
+            cluster,
+            clock,
+            settings,
+            accounts: Mutex::default(),
+            behind: Notify::new(),
+        }))
     }
 
     fn account(&self, user: &UserId) -> Arc<Account> {
@@ -141,16 +152,14 @@ impl ServiceAccounts {
             tracing::warn!(%user, error = &error as &dyn std::error::Error, "account not ready");
             return Err(error.status());
         }
+        if Steps::is_behind(&state, &rendered) {
+            self.0.behind.notify_one();
+        }
         let ready = steps.ready(&state, &rendered, revision);
         let ready = ready.ok_or_else(|| CallError::NotReady.status())?;
         let authorization = ready.authorization();
         account.ready.store(Some(Arc::new(ready)));
         Ok(authorization)
-    }
-
-    /// Calls the apiserver as the agent.
-    pub(crate) fn client(&self) -> &Client {
-        &self.0.client
     }
 }
 
@@ -165,6 +174,7 @@ impl Accounts for ServiceAccounts {
     }
 
     async fn refused(&self, principal: &Verified<Principal>, code: StatusCode) {
-        self.account(principal.user()).doubt(code == StatusCode::UNAUTHORIZED).await;
+        let token = code == StatusCode::UNAUTHORIZED;
+        self.account(principal.user()).doubt(token, self.0.clock.now()).await;
     }
 }

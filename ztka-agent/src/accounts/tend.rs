@@ -10,7 +10,7 @@ use ztka_core::UserId;
 
 use super::{
     ServiceAccounts,
-    account::{Account, State, remove},
+    account::{Account, State, Steps, remove},
     client::CallError,
     objects::{AGENT, MANAGED_BY, USED_AT, USER},
 };
@@ -32,6 +32,7 @@ impl ServiceAccounts {
                     Ok(()) => self.follow_policy().await,
                     Err(_) => return, // no engine, no policy to follow
                 },
+                () = self.0.behind.notified() => self.follow_policy().await,
                 _ = sweeps.tick() => {
                     if let Err(error) = self.sweep().await {
                         tracing::warn!(error = &error as &dyn std::error::Error, "idle accounts not looked for");
@@ -59,12 +60,12 @@ impl ServiceAccounts {
         let Ok((revision, rendered)) = self.render(&who) else {
             return Ok(()); // no policy: nothing is allowed, and nothing is known to change
         };
-        if account.ready.load().as_ref().is_some_and(|ready| ready.revision == revision) {
-            return Ok(());
-        }
         let Some(rendered) = rendered else {
             return self.remove_account(user, account, &mut state).await;
         };
+        if !Steps::is_behind(&state, &rendered) {
+            return Ok(()); // the next request publishes the new revision
+        }
         let steps = self.steps(&who);
         steps.follow(&mut state, &rendered).await?;
         account.ready.store(steps.ready(&state, &rendered, revision).map(Arc::new));
@@ -120,7 +121,8 @@ impl ServiceAccounts {
         let account = |item: &Value| {
             let metadata = item.get("metadata")?;
             let user = metadata.get("labels")?.get(USER)?.as_str()?.parse().ok()?;
-            let used = metadata.get("annotations").and_then(|annotations| annotations.get(USED_AT)?.as_str()?.parse().ok());
+            let used =
+                metadata.get("annotations").and_then(|annotations| annotations.get(USED_AT)?.as_str()?.parse().ok());
             Some((user, used))
         };
         Ok(items(&list).filter_map(account).collect())

@@ -1,0 +1,186 @@
+//! As much of Kubernetes' protobuf as the three self-reviews need, read into the JSON that they would be.
+//!
+//! Field numbers are those of `k8s.io/api/authorization/v1/generated.proto` and of `Unknown` in
+//! `k8s.io/apimachinery/pkg/runtime/generated.proto`; the wire format is protobuf's own.
+
+use serde_json::{Map, Value};
+
+/// What the envelope of a protobuf object begins with.
+const MAGIC: &[u8] = b"k8s\0";
+
+/// The bytes are not a protobuf object of Kubernetes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the body is not protobuf as Kubernetes encodes it")]
+pub(crate) struct Undecodable;
+
+/// The object in the envelope: `apiVersion`, `kind` and `spec`.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Value, Undecodable> {
+    let (mut object, mut raw) = (Map::new(), &[][..]);
+    for field in Fields(bytes.strip_prefix(MAGIC).ok_or(Undecodable)?) {
+        match field? {
+            (1, meta) => object.extend(strings(meta, &[(1, "apiVersion"), (2, "kind")])?),
+            (2, object) => raw = object,
+            (3, encoding) if !encoding.is_empty() => return Err(Undecodable),
+            _ => {}
+        }
+    }
+    let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+    for field in Fields(raw) {
+        if let (2, spec) = field?
+            && let Some(spec) = self::spec(&kind, spec)?
+        {
+            object.insert("spec".into(), spec);
+        }
+    }
+    Ok(Value::Object(object))
+}
+
+fn spec(kind: &str, bytes: &[u8]) -> Result<Option<Value>, Undecodable> {
+    const RESOURCE: &[(u64, &str)] = &[
+        (1, "namespace"),
+        (2, "verb"),
+        (3, "group"),
+        (4, "version"),
+        (5, "resource"),
+        (6, "subresource"),
+        (7, "name"),
+    ];
+    const PATH: &[(u64, &str)] = &[(1, "path"), (2, "verb")];
+    match kind {
+        "SelfSubjectAccessReview" => {
+            let mut spec = Map::new();
+            for field in Fields(bytes) {
+                match field? {
+                    (1, attributes) => {
+                        spec.insert("resourceAttributes".into(), Value::Object(strings(attributes, RESOURCE)?));
+                    }
+                    (2, attributes) => {
+                        spec.insert("nonResourceAttributes".into(), Value::Object(strings(attributes, PATH)?));
+                    }
+                    _ => {}
+                }
+            }
+            Ok(Some(Value::Object(spec)))
+        }
+        "SelfSubjectRulesReview" => Ok(Some(Value::Object(strings(bytes, &[(1, "namespace")])?))),
+        _ => Ok(None),
+    }
+}
+
+/// The named string fields of a message; empty ones are left out, as in Kubernetes' JSON.
+fn strings(message: &[u8], names: &[(u64, &str)]) -> Result<Map<String, Value>, Undecodable> {
+    let mut found = Map::new();
+    for field in Fields(message) {
+        let (number, bytes) = field?;
+        if let Some((_, name)) = names.iter().find(|(known, _)| *known == number) {
+            let text = std::str::from_utf8(bytes).map_err(|_| Undecodable)?;
+            if !text.is_empty() {
+                found.insert((*name).into(), text.into());
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Length-delimited fields of a message in order; fields of the other types are skipped.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for place in 0..10 {
+            let (byte, rest) = self.0.split_first()?;
+            self.0 = rest;
+            value |= u64::from(byte & 0x7f).checked_shl(7 * place)?;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn take(&mut self, length: u64) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(usize::try_from(length).ok()?)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    /// `Some(None)` for a field of another type.
+    fn field(&mut self) -> Option<Option<(u64, &'a [u8])>> {
+        let key = self.varint()?;
+        match key & 7 {
+            0 => self.varint().map(|_| None),
+            1 => self.take(8).map(|_| None),
+            2 => {
+                let length = self.varint()?;
+                Some(Some((key >> 3, self.take(length)?)))
+            }
+            5 => self.take(4).map(|_| None),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<(u64, &'a [u8]), Undecodable>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.0.is_empty() {
+            match self.field() {
+                Some(Some(field)) => return Some(Ok(field)),
+                Some(None) => {}
+                None => {
+                    self.0 = &[];
+                    return Some(Err(Undecodable));
+                }
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn field(number: u8, content: &[u8]) -> Vec<u8> {
+        [&[number << 3 | 2, u8::try_from(content.len()).unwrap()], content].concat()
+    }
+
+    fn object(kind: &str, raw: &[u8]) -> Vec<u8> {
+        let meta = [field(1, b"authorization.k8s.io/v1"), field(2, kind.as_bytes())].concat();
+        [MAGIC, &field(1, &meta), &field(2, raw), &field(3, b""), &field(4, b"")].concat()
+    }
+
+    #[test]
+    fn reads_what_kubectl_sends() {
+        let attributes = [field(1, b"dev"), field(2, b"get"), field(3, b""), field(5, b"pods"), field(7, b"")].concat();
+        let raw = [field(1, &field(1, b"")), field(2, &field(1, &attributes)), field(3, &[8, 0])].concat();
+        assert_eq!(
+            decode(&object("SelfSubjectAccessReview", &raw)),
+            Ok(json!({
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SelfSubjectAccessReview",
+                "spec": {"resourceAttributes": {"namespace": "dev", "verb": "get", "resource": "pods"}},
+            }))
+        );
+    }
+
+    #[test]
+    fn refuses_what_is_cut_short_or_nonsense() {
+        let whole = object("SelfSubjectRulesReview", &field(2, &field(1, b"dev")));
+        assert_eq!(decode(&whole).unwrap()["spec"]["namespace"], "dev");
+        for length in 0..whole.len() {
+            // Cut between two fields it is an object still, only not with all its fields.
+            if let Ok(object) = decode(&whole[..length]) {
+                assert!(object.get("spec").is_none_or(|spec| spec["namespace"] == "dev"), "{length}");
+            }
+        }
+        for bad in [&b"{}"[..], b"k8s\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b"k8s\0\x12\xff\xff\xff\xff\x0f"]
+        {
+            assert_eq!(decode(bad), Err(Undecodable));
+        }
+    }
+}
