@@ -1,1 +1,122 @@
-//! Audit of ZTKA: event, layer, spool, receipts, sinks.
+//! Audit of ZTKA: no request goes on unrecorded, and no record is lost.
+//!
+//! ```text
+//!            Access<Authenticated>                      Access<Recorded>
+//! ─────────────► AuditLayer ─────────────────────────────► inner service
+//!                   │ RequestReceived, durable first           │
+//!                   │ ResponseStarted (streams)           Reply│
+//!                   │ ResponseComplete, when body or           │
+//!                   ▼ connection is gone       ◄───────────────┘
+//!                Journal ──── Spool (proxy): events        ┐ segments ──► Follower ──► FileSink, controller, …
+//!                        ──── Receipts (agent)             ┘
+//! ```
+//!
+//! - An [`Event`] has the shape of `audit.k8s.io/v1`; facts that it has no field for are annotations (below).
+//! - The [`AuditLayer`] opens a record in a [`Journal`] and closes it when the reply is over: when its body has ended or
+//!   was dropped, when an upgraded connection is gone, when the call fails, is cancelled or panics. A record that cannot
+//!   be opened is a 503. The [`Recorder`] notes refusals made before there was a record as well.
+//! - **Durability, one rule**: `RequestReceived` is *written* before the request goes on, so that a killed process loses
+//!   none; of mutating, streaming and secret-reading requests it is also *synced*, so that a loss of power loses none.
+//! - The [`Spool`] keeps records in segments that are one hash chain, closes at its start what the last process left
+//!   open, refuses when disk or quota is full and serves again when there is room. [`Follower`]s take from it, each with
+//!   a cursor of its own: a [`FileSink`], or whatever implements [`Shipper`].
+//! - [`Receipts`] are the agent's own record. The controller follows their [`Chain`] and [`compare`]s them with the events.
+//! - [`EventStore`] and [`ReceiptStore`] are what a controller keeps it all in.
+//!
+//! # Annotations
+//!
+//! All are named `ztka.dev/<name>`, all are texts.
+//!
+//! | name | value |
+//! |---|---|
+//! | `org`, `cluster`, `credential` | ids |
+//! | `request` | SHA-256 of verb, method and canonical target |
+//! | `source` | `asserted`: only the proxy vouches for `sourceIPs` |
+//! | `decision`, `reason` | `allow` or `deny`, and why it was denied |
+//! | `binding`, `role`, `policy` | what allowed it, by which revision of the policy |
+//! | `reached` | `true`: the far side answered with our Audit-ID (the agent to a proxy, the apiserver to an agent) |
+//! | `protocol`, `command`, `container`, `ports` | of streams; the command is a JSON list |
+//! | `bytes-sent`, `bytes-received` | body of the answer; of an upgraded connection to and from the client |
+//! | `duration` | seconds with six decimals |
+//! | `end` | `complete`, `cancelled`, `failed`, `panicked`, `interrupted` |
+//! | `suppressed` | refusals from about the same place that were left out before this one |
+//! | `truncated` | which field was cut, and by how much |
+//!
+//! # Example
+//!
+//! ```
+//! use std::{convert::Infallible, sync::Arc};
+//! # use ztka_core::{Authenticated, Evidence, Identity, Principal, Session, Verified};
+//! use tower::{ServiceBuilder, ServiceExt as _, service_fn};
+//! use ztka_audit::{AuditLayer, Recorder, Spool, SpoolOptions, Stage, Event, Reader};
+//! use ztka_core::{Access, Recorded, Reply, Status, SystemClock};
+//!
+//! # fn authenticated() -> Result<Access<Authenticated, ()>, ztka_core::BoxError> {
+//! #     let session = Session {
+//! #         user: "u1".parse()?,
+//! #         credential: "k1".parse()?,
+//! #         name: "alice".parse()?,
+//! #         groups: Vec::new(),
+//! #         active_until: jiff::Timestamp::MAX,
+//! #     };
+//! #     let alice = Verified::assertion(Principal::new("acme".parse()?, session));
+//! #     let identity = Identity::new(alice, "c1".parse()?, Evidence::new("…"));
+//! #     let (head, ()) = http::Request::get("/api/v1/namespaces/default/pods/web").body(())?.into_parts();
+//! #     Ok(Authenticated::assertion(identity, &head, ()))
+//! # }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), ztka_core::BoxError> {
+//! # let dir = tempfile::tempdir()?;
+//! # let dir = dir.path().join("spool");
+//! let (spool, _) = Spool::open(SpoolOptions::new(&dir).consumer("file"), &SystemClock)?;
+//! let recorder = Recorder::new(Arc::new(spool.clone()), Arc::new(SystemClock));
+//! let stack = ServiceBuilder::new()
+//!     .layer(AuditLayer::new(recorder))
+//!     .service(service_fn(async |_: Access<Recorded, ()>| {
+//!         Ok::<_, Infallible>(Reply::from(Status::new(http::StatusCode::NOT_FOUND, "no such pod")))
+//!     }));
+//! let reply = stack.oneshot(authenticated()?).await?;
+//! drop(reply); // the client leaves
+//!
+//! drop(spool); // writes what still waits
+//! let events: Vec<_> = Reader::new(&dir).collect::<Result<_, _>>()?;
+//! let last = Event::from_json(events[1].payload.as_bytes())?;
+//! assert_eq!((last.stage, last.fact("end")), (Stage::ResponseComplete, Some("cancelled")));
+//! # Ok(())
+//! # }
+//! ```
+mod batch;
+mod compare;
+mod event;
+mod file_sink;
+mod follow;
+mod journal;
+mod layer;
+mod metered;
+mod receipts;
+mod record;
+mod recorder;
+mod spool;
+mod store;
+
+pub use self::{
+    batch::{Batch, Chain},
+    compare::{Finding, compare},
+    event::{Annotations, End, Event, Level, ObjectRef, ResponseStatus, Stage, User},
+    file_sink::{FileSink, FileSinkError},
+    follow::{Follower, Pace, Shipper, UnknownConsumer},
+    journal::{Durability, Journal, MemoryJournal, Opening, Unrecorded},
+    layer::{Audit, AuditLayer},
+    receipts::{Receipt, Receipts, Sign, Signed},
+    recorder::Recorder,
+    spool::{
+        Damage, Hash, Kind, NotAHash, Position, Reader, Record, Recovery, Spool, SpoolError, SpoolOptions, SpoolStatus,
+    },
+    store::{EventQuery, EventStore, Ingested, MemoryStore, ReceiptStore, StoredEvent},
+};
+
+/// Iterates over the records of the spool in `dir`, oldest first; damage is an `Err`, and reading goes on behind it.
+/// The spool may be in use.
+pub fn read(dir: impl AsRef<std::path::Path>) -> Reader {
+    Reader::new(dir)
+}

@@ -1,0 +1,245 @@
+//! One open record: a guard that closes it when it is dropped, whatever the reason.
+
+use std::thread;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use sha2::{Digest as _, Sha256};
+use ztka_core::{Access, AuditId, Authenticated, Decision, DecisionSlot, Reason, Reply, RequestAttributes, Status};
+
+use crate::{
+    Durability, End, Event, Hash, Opening, Recorder, ResponseStatus, Stage, Unrecorded,
+    event::{MAX_TEXT, argument, clean},
+    metered::Metered,
+    recorder::refuse,
+};
+
+static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// Most bytes of a command that are recorded.
+const MAX_COMMAND: usize = 4096;
+
+/// An open record. Closed when dropped, so that a client that leaves is recorded as well.
+#[derive(Debug)]
+pub(crate) struct Record {
+    recorder: Recorder,
+    event: Event,
+    slot: DecisionSlot,
+    durability: Durability,
+    long_running: bool,
+    head_only: bool,
+    received: u64,
+    sent: u64,
+    expected: Option<u64>,
+    end: Option<End>,
+}
+
+impl Record {
+    pub(crate) fn new<B>(recorder: &Recorder, access: &Access<Authenticated, B>) -> Self {
+        let now = recorder.now();
+        let id = access.recorded_as().unwrap_or_else(AuditId::generate);
+        let mut event = Event::new(id, Stage::RequestReceived, now);
+        event.asked_by(access.principal());
+        event.annotations.set("cluster", access.cluster().as_str());
+        event.source_ips.extend(access.source());
+        if access.recorded_as().is_some() && access.source().is_some() {
+            // Only the proxy vouches for it.
+            event.annotations.set("source", "asserted");
+        }
+        if let Some(agent) = access.headers().get(header::USER_AGENT) {
+            event.user_agent = clean(&String::from_utf8_lossy(agent.as_bytes()), MAX_TEXT);
+        }
+        let (mut durability, mut long_running, mut head_only) = (Durability::Written, false, false);
+        match access.stage().attributes() {
+            Err(malformed) => event.asked_at(malformed.target()),
+            Ok(attributes) => {
+                describe(&mut event, attributes);
+                if attributes.is_mutating() || attributes.is_stream() || attributes.reads_secrets() {
+                    durability = Durability::Synced;
+                }
+                long_running = attributes.is_long_running();
+                head_only = *attributes.method() == Method::HEAD;
+            }
+        }
+        Self {
+            recorder: recorder.clone(),
+            event,
+            slot: DecisionSlot::default(),
+            durability,
+            long_running,
+            head_only,
+            received: 0,
+            sent: 0,
+            expected: None,
+            end: None,
+        }
+    }
+
+    /// Returns when the start of the request is durable.
+    pub(crate) fn open(&self) -> Opening {
+        self.recorder.journal().open(&self.event, self.durability)
+    }
+
+    /// The answer to a request whose record could not be opened.
+    pub(crate) fn refuse(mut self, why: &Unrecorded) -> Reply {
+        let reason = Reason::Unrecorded(why.to_string());
+        refuse(&mut self.event, &reason);
+        self.follow(Status::from(&reason).into())
+    }
+
+    pub(crate) fn id(&self) -> AuditId {
+        self.event.audit_id
+    }
+
+    pub(crate) fn slot(&self) -> DecisionSlot {
+        self.slot.clone()
+    }
+
+    /// Bytes from the far side on their way to the client.
+    pub(crate) fn count_sent(&mut self, bytes: usize) {
+        self.sent = self.sent.saturating_add(bytes as u64);
+        if self.expected.is_some_and(|expected| expected <= self.sent) {
+            // A server does not ask for more of a body whose announced length it has.
+            self.end(End::Complete);
+        }
+    }
+
+    /// Bytes from the client on their way to the far side.
+    pub(crate) fn count_received(&mut self, bytes: usize) {
+        self.received = self.received.saturating_add(bytes as u64);
+    }
+
+    /// Only the first end counts; none at all is [`End::Cancelled`].
+    pub(crate) fn end(&mut self, end: End) {
+        self.end.get_or_insert(end);
+    }
+
+    /// Leaves the record open until `reply` has been sent, or the upgraded connection is gone.
+    pub(crate) fn follow(mut self, reply: Reply) -> Reply {
+        match reply {
+            Reply::Response(mut response) => {
+                let status = response.status();
+                self.answered(status, response.headers_mut());
+                let empty = self.head_only || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+                if empty || response.body().is_end_stream() {
+                    self.end(End::Complete);
+                }
+                self.expected = response.body().size_hint().exact().or_else(|| content_length(response.headers()));
+                Reply::Response(response.map(|body| Metered::body(body, self).boxed_unsync()))
+            }
+            Reply::Upgraded { mut head, io } => {
+                let status = head.status();
+                self.answered(status, head.headers_mut());
+                let io = Box::pin(Metered::io(io, self));
+                Reply::Upgraded { head, io }
+            }
+        }
+    }
+
+    fn answered(&mut self, status: StatusCode, headers: &mut HeaderMap) {
+        let id = self.event.audit_id.to_string();
+        // An apiserver answers with the id it was given, and so does an agent: whoever sees it has been reached.
+        if headers.get(&AUDIT_ID).is_some_and(|answered| answered.as_bytes() == id.as_bytes()) {
+            self.event.annotations.set("reached", "true");
+        } else if let Ok(id) = HeaderValue::try_from(id) {
+            headers.insert(AUDIT_ID.clone(), id);
+        }
+        self.event.response_status.get_or_insert_with(|| ResponseStatus::from(status));
+        if self.long_running {
+            self.event.stage = Stage::ResponseStarted;
+            self.event.stage_timestamp = self.recorder.now();
+            self.decided();
+            self.recorder.journal().note(&self.event);
+        }
+    }
+
+    fn decided(&mut self) {
+        let annotations = &mut self.event.annotations;
+        match self.slot.get() {
+            None => {}
+            Some(Decision::Allow(grant)) => {
+                annotations.set("decision", "allow");
+                annotations.set("binding", clean(&grant.binding.to_string(), MAX_TEXT));
+                annotations.set("role", clean(&grant.role.to_string(), MAX_TEXT));
+                annotations.set("policy", grant.policy.to_string());
+            }
+            Some(Decision::Deny(reason)) => refuse(&mut self.event, reason),
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let now = self.recorder.now();
+        self.decided();
+        let end = self.end.unwrap_or(if thread::panicking() { End::Panicked } else { End::Cancelled });
+        let event = &mut self.event;
+        event.stage = Stage::ResponseComplete;
+        event.stage_timestamp = now;
+        let micros = now.as_microsecond().saturating_sub(event.request_received_timestamp.as_microsecond()).max(0);
+        event.annotations.set("duration", format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000));
+        event.annotations.set("bytes-sent", self.sent.to_string());
+        event.annotations.set("bytes-received", self.received.to_string());
+        event.annotations.set("end", end.as_str());
+        self.recorder.journal().note(event);
+    }
+}
+
+fn describe(event: &mut Event, attributes: &RequestAttributes) {
+    let target = attributes.path_and_query().as_str();
+    event.asked_at(target);
+    event.verb = attributes.verb().as_str().into();
+    event.asked_for(attributes.target());
+    if let Some(Ok(whom)) = attributes.impersonation() {
+        event.asked_as(whom);
+    }
+    event.annotations.set("request", request_digest(attributes).to_string());
+    if !attributes.is_stream() {
+        return;
+    }
+    if let Some(upgrade) = attributes.upgrade() {
+        event.annotations.set("protocol", upgrade.token());
+    }
+    for (parameter, name) in [("container", "container"), ("ports", "ports")] {
+        let values = attributes.query(parameter);
+        if !values.is_empty() {
+            event.annotations.set(name, clean(&values.join(","), MAX_TEXT));
+        }
+    }
+    let command = command(&attributes.query("command"));
+    if !command.is_empty() {
+        event.annotations.set("command", command);
+    }
+}
+
+/// The words of a command as a JSON list, the last ones left out where it is too long.
+fn command(words: &[impl AsRef<str>]) -> String {
+    let mut left = MAX_COMMAND;
+    let mut kept = Vec::new();
+    for word in words {
+        let word = argument(word.as_ref(), MAX_TEXT);
+        let Some(rest) = left.checked_sub(word.len() + 3) else {
+            kept.push("…".to_owned());
+            break;
+        };
+        left = rest;
+        kept.push(word);
+    }
+    // A list of texts always serialises.
+    if kept.is_empty() { String::new() } else { serde_json::to_string(&kept).unwrap_or_default() }
+}
+
+/// SHA-256 over what is asked, the same on both sides of a tunnel: verb, method and canonical target.
+fn request_digest(attributes: &RequestAttributes) -> Hash {
+    let mut digest = Sha256::new();
+    for part in [attributes.verb().as_str(), attributes.method().as_str(), attributes.path_and_query().as_str()] {
+        digest.update(part.as_bytes());
+        digest.update([0]);
+    }
+    Hash::from(digest)
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
