@@ -16,10 +16,12 @@ mod disk;
 mod documents;
 mod follower;
 mod member;
+mod ship;
 
 pub use self::{
     channel::{Channel, ChannelError},
     documents::{BootstrapError, Documents},
     follower::{Follower, Line},
     member::{JoinError, Member, Membership},
+    ship::ToController,
 };

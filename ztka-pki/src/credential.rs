@@ -13,7 +13,12 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use ztka_core::SpiffeId;
 
-use crate::{authority::SKEW, key::SoftwareKey, x509, x509::Facts};
+use crate::{
+    authority::SKEW,
+    key::{KeyError, SoftwareKey, sign},
+    x509,
+    x509::Facts,
+};
 
 /// A chain (leaf first) with the private key of its leaf.
 #[derive(Clone)]
@@ -54,6 +59,14 @@ impl Credential {
     /// [`CredentialError`]
     pub fn from_pem(chain: &[u8], key: &SoftwareKey) -> Result<Self, CredentialError> {
         Self::new(x509::from_pem(chain).ok_or(CredentialError::Unreadable)?, key)
+    }
+
+    /// Signs `message` with the private key; verified by [`PublicKey::is_signed`](crate::PublicKey::is_signed).
+    ///
+    /// # Errors
+    /// [`KeyError`]
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        sign(&*self.certified.key, message)
     }
 
     /// The chain, leaf first.

@@ -8,12 +8,15 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use async_trait::async_trait;
 
-pub(crate) use self::public::{hex, key_id};
 pub use self::{
     file::FileKeyStore,
     memory::MemoryKeyStore,
     public::{PublicKey, WeakKey},
     software::SoftwareKey,
+};
+pub(crate) use self::{
+    public::{hex, key_id},
+    software::sign,
 };
 
 /// Signs with one private key, which may be elsewhere (a token, a service).

@@ -111,10 +111,15 @@ impl SoftwareKey {
     }
 
     pub(crate) fn sign_now(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        let signer = self.signing.choose_scheme(&SCHEMES);
-        let signer = signer.ok_or(KeyError::Unusable("the key signs in no way that is known here"))?;
-        signer.sign(message).map_err(|error| KeyError::Unavailable(error.into()))
+        sign(&*self.signing, message)
     }
+}
+
+/// Signs with whatever the provider holds; its keys are in memory, so this takes no time.
+pub(crate) fn sign(key: &dyn SigningKey, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+    let signer = key.choose_scheme(&SCHEMES);
+    let signer = signer.ok_or(KeyError::Unusable("the key signs in no way that is known here"))?;
+    signer.sign(message).map_err(|error| KeyError::Unavailable(error.into()))
 }
 
 #[async_trait]

@@ -1,0 +1,120 @@
+//! The agent's configuration file.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, ensure};
+use rustls_pki_types::ServerName;
+use serde::Deserialize;
+use ztka_agent::accounts::AgentToken;
+use ztka_pki::EnrolmentToken;
+use ztka_runtime::{Common, Configuration};
+
+/// Where a pod finds the CA of its apiserver.
+const CA_IN_POD: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
+
+/// The agent's configuration file. Only `domain`, `front` and `state_dir` are needed in a pod.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Domain of the installation: servers are called `tunnel.<domain>`, `agents.<domain>`, `enroll.<domain>`.
+    pub domain: String,
+    /// `host:port` where the installation is reached, for enrolment and documents. Its name need not be of the domain.
+    pub front: String,
+    /// `host:port` of each proxy to keep a tunnel to. Default: `front` alone.
+    #[serde(default)]
+    pub proxies: Vec<String>,
+    /// Private directory (0700) for the credential, documents and receipts; has to survive restarts.
+    pub state_dir: PathBuf,
+    /// File with the one-time enrolment token; needed until the agent has enrolled.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// The cluster's apiserver. Default: that of the pod.
+    #[serde(default)]
+    pub apiserver: Apiserver,
+    /// Logs, health and metrics.
+    #[serde(default)]
+    pub runtime: Common,
+}
+
+/// The `[apiserver]` table.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Apiserver {
+    /// `https://host:port`. Default: as every pod finds it, by `KUBERNETES_SERVICE_HOST` and `_PORT`.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// PEM file with the CA of its certificate. Default: the pod's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// File with the token of the agent's own service account, read anew for each use. Default: the pod's.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+}
+
+impl Configuration for Config {
+    fn common(&self) -> &Common {
+        &self.runtime
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        self.server_name("agents")?;
+        ensure!(self.front.contains(':'), "front must be host:port, such as kube.{}:443", self.domain);
+        self.apiserver.url()?;
+        self.apiserver.ca()?;
+        self.token()?;
+        Ok(())
+    }
+}
+
+impl Config {
+    /// `<role>.<domain>`
+    pub(crate) fn server_name(&self, role: &str) -> anyhow::Result<ServerName<'static>> {
+        let name = format!("{role}.{}", self.domain);
+        ServerName::try_from(name).with_context(|| format!("domain = {:?} is not a DNS name", self.domain))
+    }
+
+    pub(crate) fn proxies(&self) -> Vec<String> {
+        if self.proxies.is_empty() { vec![self.front.clone()] } else { self.proxies.clone() }
+    }
+
+    /// The enrolment token; none if there is no file, as after a restart without its Secret.
+    pub(crate) fn token(&self) -> anyhow::Result<Option<EnrolmentToken>> {
+        let Some(file) = &self.token_file else { return Ok(None) };
+        if !file.exists() && self.state_dir.exists() {
+            return Ok(None);
+        }
+        let text = read(file, "token_file")?;
+        let token = text.trim().parse();
+        token.map(Some).with_context(|| format!("token_file: {} holds no enrolment token", file.display()))
+    }
+}
+
+impl Apiserver {
+    pub(crate) fn url(&self) -> anyhow::Result<http::Uri> {
+        let variable = |name| std::env::var(name).context("apiserver.url is not set, and this is not a pod");
+        let url = match &self.url {
+            Some(url) => url.clone(),
+            None => {
+                let host = variable("KUBERNETES_SERVICE_HOST")?;
+                let host = if host.contains(':') { format!("[{host}]") } else { host };
+                format!("https://{host}:{}", variable("KUBERNETES_SERVICE_PORT")?)
+            }
+        };
+        url.parse().with_context(|| format!("apiserver.url = {url:?} is not a URL"))
+    }
+
+    pub(crate) fn ca(&self) -> anyhow::Result<String> {
+        read(self.ca_file.as_deref().unwrap_or(Path::new(CA_IN_POD)), "apiserver.ca_file")
+    }
+
+    pub(crate) fn token(&self) -> AgentToken {
+        AgentToken::file(self.token_file.as_deref().unwrap_or(Path::new(AgentToken::IN_POD)))
+    }
+}
+
+fn read(file: &Path, key: &str) -> anyhow::Result<String> {
+    fs::read_to_string(file).with_context(|| format!("{key}: cannot read {}", file.display()))
+}

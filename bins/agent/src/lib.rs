@@ -1,0 +1,103 @@
+//! The agent as a server: what `ztka-agent` runs, and `ztka up` beside a controller and a proxy.
+
+mod config;
+mod tunnels;
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, anyhow, bail};
+use rustls::{ClientConfig, RootCertStore, crypto::CryptoProvider};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use tower::ServiceBuilder;
+use ztka_agent::{
+    ControlLayer, Pool, Upstream, Witness,
+    accounts::{self, ServiceAccounts},
+    selfreview::SelfReviewLayer,
+};
+use ztka_audit::{AuditLayer, Receipts, Recorder, Sign, Signed, SpoolOptions};
+use ztka_authz::AuthorizeLayer;
+use ztka_core::{Clock, Subject, SystemClock};
+use ztka_follow::{Follower, Member, Membership, ToController};
+use ztka_pki::{AuthenticateLayer, Purpose};
+use ztka_runtime::Process;
+
+pub use self::config::{Apiserver, Config};
+
+/// A proxy may have heard of a policy before its agent: so long a request waits for it.
+const POLICY_WITHIN: Duration = Duration::from_millis(500);
+/// The consumer of the receipts.
+const CONTROLLER: &str = "controller";
+
+/// Enrols if need be, dials the proxies and serves what comes through the tunnels until the process is asked to stop.
+pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let member = Member::join(membership(&config)?, provider.clone(), clock.clone()).await?;
+    let Subject::Agent { org, cluster, .. } = member.id().subject.clone() else {
+        bail!("the credential in {} is not an agent's: use an agent's token", config.state_dir.display());
+    };
+    let documents = member.documents().clone();
+    let engine = documents.engine().clone();
+
+    // The agent's own record, and where it goes.
+    let options = SpoolOptions::new(config.state_dir.join("receipts")).consumer(CONTROLLER);
+    let (receipts, _) = Receipts::open(options, &*clock)?;
+    let credentials = member.credentials().clone();
+    let sign: Sign = Arc::new(move |message| Ok(credentials.current().sign(message)?));
+    let shipper = Signed::new(ToController::receipts(member.channel().clone()), sign);
+    let shipping = ztka_audit::Follower::new(receipts.spool().clone(), CONTROLLER, shipper)?;
+    let recorder = Recorder::new(Arc::new(receipts), clock.clone());
+
+    // The one apiserver, and the accounts under which users come to it.
+    let pool = Pool::new(&config.apiserver.url()?, apiserver_tls(&config.apiserver, provider.clone())?)?;
+    let client = accounts::Client::new(pool.clone(), config.apiserver.token());
+    let settings = accounts::Settings::default();
+    let accounts =
+        Arc::new(ServiceAccounts::new(client.clone(), engine.clone(), cluster.clone(), clock.clone(), settings));
+
+    // Outermost first. The types keep the order of authenticate, record and authorize: `Upstream` takes only what is
+    // permitted, which only `AuthorizeLayer` makes, from what only `AuditLayer` makes.
+    let witness = Witness::new(org, cluster, documents.clone());
+    let access = ServiceBuilder::new()
+        .layer(ControlLayer::new(witness.clone(), documents.clone()))
+        .layer(AuthenticateLayer::new(witness, Arc::new(recorder.clone())))
+        .layer(AuditLayer::new(recorder))
+        .layer(AuthorizeLayer::new(engine.clone()).waiting(POLICY_WITHIN))
+        .layer(SelfReviewLayer::new(engine, accounts.clone(), client))
+        .service(Upstream::new(pool, accounts.clone()));
+
+    let renewer = member.renewer();
+    let follower = Follower::new(member.channel().clone(), documents);
+    let stop = process.shutdown().clone();
+    tokio::spawn(follower.run(stop.cancelled_owned(), || {}));
+    tokio::spawn(async move { shipping.run().await });
+    tokio::spawn(ServiceAccounts::clone(&accounts).tend());
+
+    process.ready();
+    tokio::select! {
+        ended = tunnels::keep(&config, &member, provider, access, &process) => ended,
+        end = renewer.run() => Err(anyhow!(end)),
+    }
+}
+
+fn membership(config: &Config) -> anyhow::Result<Membership> {
+    Ok(Membership {
+        state: config.state_dir.clone(),
+        token: config.token()?,
+        enrol: (config.front.clone(), config.server_name("enroll")?),
+        controller: (config.front.clone(), config.server_name("agents")?),
+        controller_purpose: Purpose::Servers,
+    })
+}
+
+fn apiserver_tls(apiserver: &Apiserver, provider: Arc<CryptoProvider>) -> anyhow::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(apiserver.ca()?.as_bytes()) {
+        roots.add(certificate.context("apiserver.ca_file is not PEM")?).context("apiserver.ca_file holds no CA")?;
+    }
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}

@@ -1,0 +1,68 @@
+//! Keeps a tunnel to each proxy, and replaces all of them when the credential is renewed.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use http::Request;
+use rustls::crypto::CryptoProvider;
+use rustls_pki_types::CertificateDer;
+use tower::Service;
+use ztka_core::{Body, BoxError, ProxyId, Reply, Subject, Verified};
+use ztka_follow::Member;
+use ztka_pki::{Purpose, TrustSource, tls};
+use ztka_runtime::Process;
+use ztka_tunnel::{Dialer, ProxyAddress, Tls};
+
+use crate::Config;
+
+/// Streams may go on for so long after the agent was asked to stop.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Serves `access` on tunnels to all proxies until the process is asked to stop.
+pub(crate) async fn keep<S>(
+    config: &Config,
+    member: &Member,
+    provider: Arc<CryptoProvider>,
+    access: S,
+    process: &Process,
+) -> anyhow::Result<()>
+where
+    S: Service<Request<Body>, Response = Reply> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+{
+    let trust = member.documents().trust().clone();
+    let credentials = member.credentials().clone();
+    let client = tls::client(provider, trust.clone(), Some(credentials.clone()), Purpose::Proxies, &[ztka_tunnel::ALPN])?;
+    let connect = Tls::new(client, move |chain| proxy(&trust, chain));
+    let dialer = Dialer::start(connect, addresses(config)?, access);
+
+    let mut renewals = credentials.changes();
+    loop {
+        tokio::select! {
+            () = renewals.changed() => dialer.renew(),
+            () = process.shutdown().cancelled() => break,
+        }
+    }
+    dialer.shutdown(GRACE).await;
+    Ok(())
+}
+
+/// Which proxy is at the other end: never what it says, but what its certificate says.
+fn proxy(trust: &TrustSource, chain: &[CertificateDer<'_>]) -> Result<Verified<ProxyId>, BoxError> {
+    let peer = trust.verify(Purpose::Proxies, chain)?;
+    match &peer.id.subject {
+        Subject::Proxy(id) => Ok(Verified::assertion(id.clone())),
+        _ => Err("the certificate is not a proxy's".into()),
+    }
+}
+
+fn addresses(config: &Config) -> anyhow::Result<Vec<ProxyAddress>> {
+    let name = config.server_name("tunnel")?;
+    let address = |text: &String| {
+        let (host, port) = text.rsplit_once(':').with_context(|| format!("proxies: {text:?} is not host:port"))?;
+        let port = port.parse().with_context(|| format!("proxies: {text:?} does not end with a port"))?;
+        Ok(ProxyAddress::new(host.trim_matches(['[', ']']), port)?.named(name.clone()))
+    };
+    config.proxies().iter().map(address).collect()
+}
