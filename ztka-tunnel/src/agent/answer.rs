@@ -1,0 +1,169 @@
+//! One stream on the agent: read, answered by the service, and its answer sent.
+
+use std::{future::poll_fn, task::Poll};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use h2::{Reason, RecvStream, ext::Protocol, server::SendResponse};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use tokio::sync::watch;
+use ztka_core::{Body, BoxError, ProxyId, Reply, Status, Upgrade, Verified, empty};
+
+use super::{serve::Phase, splice::splice};
+use crate::{
+    Channel, DRAIN_PATH, HELLO_PATH, PROTOCOL, PROTOCOL_HEADER, READY_PATH,
+    stream::{Received, pump},
+    wire,
+};
+
+/// What is to be done with a stream.
+pub(super) enum Asked {
+    /// Already answered.
+    Answered(Response<Body>),
+    /// A request for the service, and the receiving half of an upgrade.
+    Request(Request<Body>, Option<RecvStream>),
+}
+
+/// Reads one request; what proxies say about the tunnel itself is answered here.
+pub(super) fn read(request: Request<RecvStream>, proxy: Verified<ProxyId>, phase: &watch::Sender<Phase>) -> Asked {
+    if let Some(response) = own(&request, phase) {
+        return Asked::Answered(response);
+    }
+    match restore(request, proxy) {
+        Ok((request, upgrade)) => Asked::Request(request, upgrade),
+        Err(status) => Asked::Answered(status.into_response()),
+    }
+}
+
+/// Sends what the service replies. When the proxy resets the stream or the tunnel ends, the service's future or the body
+/// of its answer is dropped at once.
+pub(super) async fn answer(
+    mut reply: BoxFuture<'static, Result<Reply, BoxError>>,
+    upgrade: Option<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let reply = poll_fn(|cx| match respond.poll_reset(cx) {
+        Poll::Ready(_) => Poll::Ready(None),
+        Poll::Pending => reply.as_mut().poll(cx).map(Some),
+    })
+    .await;
+    let reply = match reply {
+        None => return,
+        Some(Ok(reply)) => reply,
+        Some(Err(error)) => {
+            tracing::error!(%error, "the service failed");
+            Status::new(StatusCode::INTERNAL_SERVER_ERROR, "the cluster's agent failed; its log says why").into()
+        }
+    };
+    match (reply, upgrade) {
+        (Reply::Response(response), None) => send(response, respond).await,
+        (Reply::Response(response), Some(_)) if response.status().is_success() => {
+            // On the wire a success means 101, and this was none.
+            let text = format!("the apiserver answered {} instead of upgrading", response.status());
+            send(Status::new(StatusCode::BAD_GATEWAY, text).into_response(), respond).await;
+        }
+        (Reply::Response(response), Some(_)) => send(response, respond).await,
+        (Reply::Upgraded { .. }, None) => {
+            let text = "the apiserver upgraded a request that did not ask for it";
+            send(Status::new(StatusCode::BAD_GATEWAY, text).into_response(), respond).await;
+        }
+        (Reply::Upgraded { head, io }, Some(receive)) => {
+            let mut head = clean(head);
+            *head.status_mut() = StatusCode::OK;
+            head.headers_mut().remove(header::CONTENT_LENGTH);
+            if let Ok(send) = respond.send_response(head, false) {
+                splice(Channel::new(send, receive, ()), io).await;
+            }
+        }
+    }
+}
+
+fn own(request: &Request<RecvStream>, phase: &watch::Sender<Phase>) -> Option<Response<Body>> {
+    if *request.method() != Method::POST {
+        return None;
+    }
+    let raise = |to: Phase| {
+        phase.send_if_modified(|phase| {
+            let raised = *phase < to;
+            *phase = to.max(*phase);
+            raised
+        })
+    };
+    let mut response = Response::new(empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    match request.uri().path() {
+        HELLO_PATH => {
+            if !wire::speaks(request.headers()) {
+                *response.status_mut() = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
+            }
+            response.headers_mut().insert(&PROTOCOL_HEADER, HeaderValue::from_static(PROTOCOL));
+        }
+        READY_PATH => _ = raise(Phase::Ready),
+        DRAIN_PATH => _ = raise(Phase::Draining),
+        _ => return None,
+    }
+    Some(response)
+}
+
+/// The request as it was before it was put on the wire, and the receiving half of an upgrade.
+///
+/// The authority is dropped: an agent has one upstream, whatever a request names.
+fn restore(
+    request: Request<RecvStream>,
+    proxy: Verified<ProxyId>,
+) -> Result<(Request<Body>, Option<RecvStream>), Status> {
+    let bad = |text: &'static str| Status::new(StatusCode::BAD_REQUEST, text);
+    let (mut head, stream) = request.into_parts();
+    let path = head.uri.path_and_query().cloned().ok_or_else(|| bad("a request without a path"))?;
+    head.uri = path.into();
+    head.extensions.insert(proxy);
+    let method = head.headers.remove(&ztka_core::METHOD);
+    if head.method != Method::CONNECT {
+        if method.is_some() {
+            return Err(bad("ztka-method belongs to an upgrade"));
+        }
+        let body = match stream.is_end_stream() {
+            true => empty(),
+            false => Received::new(stream, ()).boxed_unsync(),
+        };
+        return Ok((Request::from_parts(head, body), None));
+    }
+    let protocol = head.extensions.remove::<Protocol>();
+    let upgrade = protocol.as_ref().and_then(|protocol| Upgrade::from_token(protocol.as_str()));
+    head.extensions.insert(upgrade.ok_or_else(|| bad("only WebSocket and SPDY/3.1 can be upgraded to"))?);
+    let method = method.as_ref().map(HeaderValue::as_bytes);
+    head.method = match method {
+        Some(b"GET") => Method::GET,
+        Some(b"POST") => Method::POST,
+        _ => return Err(bad("an upgrade is a GET or a POST; ztka-method says which")),
+    };
+    Ok((Request::from_parts(head, empty()), Some(stream)))
+}
+
+/// Without what describes the connection that the answer came on.
+fn clean<B>(mut response: Response<B>) -> Response<B> {
+    wire::strip_hop_by_hop(response.headers_mut());
+    *response.version_mut() = http::Version::HTTP_2;
+    response
+}
+
+pub(super) async fn send(response: Response<Body>, mut respond: SendResponse<Bytes>) {
+    let (head, body) = clean(response).into_parts();
+    let end = body.is_end_stream();
+    // Fails only for a stream that has been reset meanwhile.
+    match respond.send_response(Response::from_parts(head, ()), end) {
+        Ok(stream) if !end => {
+            let pass = |trailers: HeaderMap| trailers;
+            if let Err(crate::stream::Unfinished::Body(error)) = pump(body, stream, pass).await {
+                tracing::debug!(%error, "an answer broke off");
+            }
+        }
+        Ok(_) => {}
+        Err(error) => {
+            tracing::debug!(%error, "an answer could not be sent");
+            respond.send_reset(Reason::INTERNAL_ERROR);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! One tunnel on the agent: requests are taken from it until it ends.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+};
+
+use futures_util::{FutureExt as _, TryFutureExt as _};
+use http::Request;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt as _};
+use ztka_core::{Body, BoxError, ProxyId, Reply, Verified};
+
+use super::answer::{Asked, answer, read, send};
+use crate::{Settings, TunnelError, io::gather, link::Link};
+
+/// What the proxy has said about the tunnel.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Phase {
+    /// Not ready yet.
+    SetUp,
+    /// Users' requests come.
+    Ready,
+    /// The proxy wants to stop; another tunnel should be dialled.
+    Draining,
+}
+
+/// Serves `service` on `io` until the tunnel ends.
+///
+/// `drain` starts the end: no new streams (GOAWAY), and it ends when the last stream has. Dropping the future ends the
+/// tunnel and all its streams at once.
+pub(super) async fn serve<T, S>(
+    io: T,
+    proxy: Verified<ProxyId>,
+    service: S,
+    settings: Settings,
+    drain: CancellationToken,
+    phase: watch::Sender<Phase>,
+) -> Result<(), TunnelError>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: Service<Request<Body>, Response = Reply> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+{
+    let (io, wire) = gather(io);
+    let mut handshake = pin!(settings.server().handshake(io));
+    // The handshake waits for the peer's preface, but our SETTINGS have to leave before.
+    let handshake = poll_fn(|cx| {
+        let done = handshake.as_mut().poll(cx).map_err(TunnelError::from);
+        match wire.poll_push(cx) {
+            Poll::Ready(Err(error)) if done.is_pending() => Poll::Ready(Err(error.into())),
+            _ => done,
+        }
+    });
+    let mut connection = timeout(settings.setup, handshake).await.map_err(|_| TunnelError::SetUp(settings.setup))??;
+    let ping = connection.ping_pong().ok_or(TunnelError::Protocol("no PING"))?;
+    let mut link = Link::new(wire, ping, settings);
+    let mut drained = pin!(drain.cancelled());
+    let mut draining = false;
+
+    poll_fn(move |cx| {
+        if !draining && drained.as_mut().poll(cx).is_ready() {
+            draining = true;
+            connection.graceful_shutdown();
+        }
+        loop {
+            match connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    match read(request, proxy.clone(), &phase) {
+                        Asked::Answered(response) => tokio::spawn(send(response, respond)),
+                        Asked::Request(request, upgrade) => {
+                            let reply = service.clone().oneshot(request).map_err(Into::into).boxed();
+                            tokio::spawn(answer(reply, upgrade, respond))
+                        }
+                    };
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error.into())),
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Pending => break,
+            }
+        }
+        link.poll(cx).map(|lost| lost.map(|never| match never {}))
+    })
+    .await
+}

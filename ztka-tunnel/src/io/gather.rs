@@ -1,0 +1,209 @@
+//! Gathers what one poll of an HTTP/2 connection writes, so that it leaves in one write.
+//!
+//! h2 flushes small frames one by one, and each would be a TLS record and a system call. Here a flush asked for by h2
+//! is only noted; whoever polls the connection calls [`Wire::poll_push`] afterwards, and that is the real one.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
+
+/// From here on a write goes to the transport before more is taken.
+const HIGH: usize = 64 << 10;
+/// Never more than this is held.
+const MAX: usize = 128 << 10;
+/// Pushes smaller than this are quiet; after some of them a large buffer is given back.
+const SMALL: usize = 8 << 10;
+const QUIET: u8 = 8;
+
+#[derive(Debug)]
+struct State<T> {
+    io: T,
+    buffer: BytesMut,
+    /// Something was written and no flush has succeeded since. TLS may hold ciphertext though it took every byte, so
+    /// an empty buffer alone says nothing.
+    owed: bool,
+    quiet: u8,
+    last_read: Instant,
+}
+
+impl<T: AsyncWrite + Unpin> State<T> {
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.buffer.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.buffer))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.owed = true;
+            self.buffer.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.buffer.len() > SMALL {
+            self.quiet = 0;
+        } else if !self.buffer.is_empty() {
+            self.quiet = self.quiet.saturating_add(1);
+        }
+        ready!(self.poll_drain(cx))?;
+        if self.quiet >= QUIET && self.buffer.capacity() > SMALL {
+            self.buffer = BytesMut::new();
+        }
+        if self.owed {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.owed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The transport as h2 sees it.
+#[derive(Debug)]
+pub(crate) struct Gather<T>(Arc<Mutex<State<T>>>);
+
+/// The transport as the one sees it who polls the connection.
+#[derive(Debug)]
+pub(crate) struct Wire<T>(Arc<Mutex<State<T>>>);
+
+pub(crate) fn gather<T>(io: T) -> (Gather<T>, Wire<T>) {
+    let state = State { io, buffer: BytesMut::new(), owed: false, quiet: 0, last_read: Instant::now() };
+    let state = Arc::new(Mutex::new(state));
+    (Gather(state.clone()), Wire(state))
+}
+
+fn lock<T>(state: &Mutex<State<T>>) -> MutexGuard<'_, State<T>> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<T: AsyncWrite + Unpin> Wire<T> {
+    /// Writes out what was gathered and flushes. To be called after each poll of the connection, by the same task.
+    pub(crate) fn poll_push(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        lock(&self.0).poll_push(cx)
+    }
+
+    /// When the peer was last heard of.
+    pub(crate) fn last_read(&self) -> Instant {
+        lock(&self.0).last_read
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Gather<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut state = lock(&self.0);
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut state.io).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            state.last_read = Instant::now();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let mut state = lock(&self.0);
+        if state.buffer.len() >= HIGH
+            && let Poll::Ready(Err(error)) = state.poll_drain(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
+        if state.buffer.len() >= HIGH {
+            return Poll::Pending; // `poll_drain` has left its waker
+        }
+        let taken = data.len().min(MAX - state.buffer.len());
+        state.buffer.extend_from_slice(data.get(..taken).unwrap_or_default());
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Says yes: [`Wire::poll_push`] does it.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = lock(&self.0);
+        ready!(state.poll_push(cx))?;
+        Pin::new(&mut state.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    /// Counts, and takes a flush only the second time it is asked, like TLS that still holds ciphertext.
+    #[derive(Debug)]
+    struct Lazy {
+        io: DuplexStream,
+        writes: usize,
+        flushes: usize,
+    }
+
+    impl AsyncWrite for Lazy {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+            self.writes += 1;
+            Pin::new(&mut self.io).poll_write(cx, data)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
+            if self.flushes % 2 == 1 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.io).poll_shutdown(cx)
+        }
+    }
+
+    #[tokio::test]
+    async fn many_writes_leave_as_one_and_a_flush_is_owed_until_it_succeeds() {
+        let (near, mut far) = duplex(1 << 20);
+        let (mut gather, wire) = gather(Lazy { io: near, writes: 0, flushes: 0 });
+        for _ in 0..10 {
+            gather.write_all(b"frame").await.unwrap();
+            gather.flush().await.unwrap();
+        }
+        assert_eq!(lock(&wire.0).io.writes, 0);
+
+        poll_fn(|cx| wire.poll_push(cx)).await.unwrap();
+        assert_eq!((lock(&wire.0).io.writes, lock(&wire.0).io.flushes), (1, 2));
+        let mut received = [0; 50];
+        far.read_exact(&mut received).await.unwrap();
+
+        poll_fn(|cx| wire.poll_push(cx)).await.unwrap();
+        assert_eq!(lock(&wire.0).io.flushes, 2, "nothing owed, nothing done");
+    }
+
+    #[tokio::test]
+    async fn a_full_transport_holds_up_the_writer_and_loses_nothing() {
+        let (near, mut far) = duplex(1000);
+        let (mut gather, wire) = gather(near);
+        let sent: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+        let write = async {
+            gather.write_all(&sent).await.unwrap();
+            assert!(lock(&wire.0).buffer.capacity() <= 2 * MAX);
+            gather.shutdown().await.unwrap();
+        };
+        let mut received = Vec::new();
+        let (_, read) = tokio::join!(write, far.read_to_end(&mut received));
+        read.unwrap();
+        assert_eq!(received, sent);
+    }
+}

@@ -1,0 +1,62 @@
+//! What both ends do beside polling their HTTP/2 connection: push writes out, and notice a dead peer.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use h2::{Ping, PingPong};
+use tokio::{
+    io::AsyncWrite,
+    time::{Instant, Sleep, sleep_until},
+};
+
+use crate::{Settings, TunnelError, io::Wire};
+
+/// Life of one connection.
+///
+/// Any byte from the peer is a sign of life, so that a slow network full of data is not taken for a dead one; a PING
+/// sees to it that a living peer has something to send.
+#[derive(Debug)]
+pub(crate) struct Link<T> {
+    wire: Wire<T>,
+    ping: PingPong,
+    outstanding: bool,
+    timer: Pin<Box<Sleep>>,
+    settings: Settings,
+}
+
+impl<T: AsyncWrite + Unpin> Link<T> {
+    pub(crate) fn new(wire: Wire<T>, ping: PingPong, settings: Settings) -> Self {
+        let timer = Box::pin(sleep_until(Instant::now() + settings.keepalive));
+        Self { wire, ping, outstanding: false, timer, settings }
+    }
+
+    /// To be called after each poll of the connection, by the same task; ready when the connection is lost.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, TunnelError>> {
+        let alive = self.poll_alive(cx);
+        if let Poll::Ready(Err(error)) = self.wire.poll_push(cx) {
+            return Poll::Ready(Err(error.into()));
+        }
+        alive
+    }
+
+    fn poll_alive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, TunnelError>> {
+        loop {
+            if self.outstanding && self.ping.poll_pong(cx).is_ready() {
+                self.outstanding = false;
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            let now = Instant::now();
+            let dead_at = self.wire.last_read() + self.settings.dead_after;
+            if dead_at <= now {
+                return Poll::Ready(Err(TunnelError::Dead(self.settings.dead_after)));
+            }
+            if !self.outstanding {
+                self.outstanding = self.ping.send_ping(Ping::opaque()).is_ok();
+            }
+            self.timer.as_mut().reset(dead_at.min(now + self.settings.keepalive));
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! One request on one tunnel: what is sent, and what comes back.
+
+use std::{future::poll_fn, pin::Pin};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, ext::Protocol};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use ztka_core::{BoxError, Reply, Upgrade, empty, strip_trailers};
+
+use super::lease::{AbortOnDrop, Lease};
+use crate::{
+    Channel, UNKNOWN,
+    stream::{Received, pump},
+    wire,
+};
+
+/// What became of a request.
+pub(super) enum Outcome<B> {
+    /// An answer.
+    Reply(Reply),
+    /// The agent has certainly not begun with it, and the body is as it was: another tunnel may be asked.
+    Untouched(B),
+    /// The agent does not hold the evidence that the request names; otherwise as `Untouched`.
+    Unproven(B),
+    /// Nobody knows how far the agent came.
+    Lost(h2::Error),
+}
+
+/// Sends `head` with `body`; an [`Upgrade`] among its extensions makes it an extended CONNECT (RFC 8441).
+///
+/// Dropped, it resets the stream. A reply that is dropped does so as well.
+pub(super) async fn exchange<B>(lease: Lease, mut head: Request<()>, body: B) -> Outcome<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError> + Send,
+{
+    let upgrade = head.extensions().get::<Upgrade>().copied();
+    let tunnel = lease.tunnel().clone();
+    let Ok(uri) = tunnel.uri(head.uri().path_and_query().cloned()) else { return Outcome::Untouched(body) };
+    *head.uri_mut() = uri;
+    *head.version_mut() = http::Version::HTTP_2;
+    if let Some(upgrade) = upgrade {
+        let method = std::mem::replace(head.method_mut(), Method::CONNECT);
+        if let Ok(method) = HeaderValue::from_str(method.as_str()) {
+            head.headers_mut().insert(&ztka_core::METHOD, method);
+        }
+        head.extensions_mut().insert(Protocol::from_static(upgrade.token()));
+    }
+    let end = upgrade.is_none() && body.is_end_stream();
+
+    let mut sender = tunnel.sender.clone();
+    let ready = poll_fn(|cx| sender.poll_ready(cx)).await;
+    let (response, stream) = match ready.and_then(|()| sender.send_request(head, end)) {
+        Ok(sent) => sent,
+        Err(_) => {
+            tunnel.leave();
+            return Outcome::Untouched(body);
+        }
+    };
+    drop(sender);
+
+    match upgrade {
+        Some(upgrade) => match response.await {
+            Ok(response) => upgraded(upgrade, response, stream, lease, body),
+            Err(error) => failed(error, Some(body)),
+        },
+        None if end => match response.await {
+            Ok(response) => answered(response, Some(body), (lease, None)),
+            Err(error) => failed(error, Some(body)),
+        },
+        None => with_body(response, stream, lease, body).await,
+    }
+}
+
+/// Sends the body while it waits for the answer, and goes on sending when the answer comes first.
+async fn with_body<B>(mut response: ResponseFuture, stream: SendStream<Bytes>, lease: Lease, body: B) -> Outcome<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError> + Send,
+{
+    let keep = |mut trailers: HeaderMap| {
+        strip_trailers(&mut trailers);
+        trailers
+    };
+    let mut sending = Some(Box::pin(pump(body, stream, keep)));
+    let response = poll_fn(|cx| {
+        if sending.as_mut().is_some_and(|sending| sending.as_mut().poll(cx).is_ready()) {
+            sending = None;
+        }
+        Pin::new(&mut response).poll(cx)
+    });
+    match response.await {
+        Ok(response) => {
+            let sending = sending.map(|sending| {
+                let sending = tokio::spawn(async move { drop(sending.await) });
+                AbortOnDrop(sending.abort_handle())
+            });
+            answered(response, None, (lease, sending))
+        }
+        Err(error) => failed(error, None),
+    }
+}
+
+fn failed<B>(error: h2::Error, body: Option<B>) -> Outcome<B> {
+    match body {
+        // RFC 9113 §8.7: nothing was done.
+        Some(body) if error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM) => Outcome::Untouched(body),
+        _ => Outcome::Lost(error),
+    }
+}
+
+fn answered<B>(response: Response<RecvStream>, body: Option<B>, held: (Lease, Option<AbortOnDrop>)) -> Outcome<B> {
+    let (mut head, stream) = response.into_parts();
+    let unproven = head.headers.get(&ztka_core::EVIDENCE) == Some(&UNKNOWN);
+    if unproven && let Some(body) = body {
+        return Outcome::Unproven(body);
+    }
+    wire::strip_internal(&mut head.headers);
+    head.version = http::Version::default();
+    let body = match stream.is_end_stream() {
+        true => empty(),
+        false => Received::new(stream, held).boxed_unsync(),
+    };
+    Outcome::Reply(Reply::Response(Response::from_parts(head, body)))
+}
+
+fn upgraded<B>(
+    upgrade: Upgrade,
+    response: Response<RecvStream>,
+    mut stream: SendStream<Bytes>,
+    lease: Lease,
+    body: B,
+) -> Outcome<B> {
+    if response.status() != StatusCode::OK {
+        // Nothing will be said on our half any more; fails only for a stream that has ended.
+        let _ = stream.send_data(Bytes::new(), true);
+        return answered(response, Some(body), (lease, None));
+    }
+    let (mut head, receive) = response.into_parts();
+    wire::strip_internal(&mut head.headers);
+    head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    head.headers.insert(header::UPGRADE, HeaderValue::from_static(upgrade.token()));
+    head.status = StatusCode::SWITCHING_PROTOCOLS;
+    head.version = http::Version::default();
+    let io = Box::pin(Channel::new(stream, receive, lease));
+    Outcome::Reply(Reply::Upgraded { head: Response::from_parts(head, ()), io })
+}

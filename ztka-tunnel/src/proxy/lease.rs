@@ -1,0 +1,40 @@
+//! One place on a tunnel, held as long as a request or stream lives.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use tokio::task::AbortHandle;
+
+use super::tunnel::Tunnel;
+
+/// Counts one stream against its tunnel's limit until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lease(Arc<Tunnel>);
+
+impl Lease {
+    /// `None` if the tunnel is full.
+    pub(super) fn take(tunnel: &Arc<Tunnel>) -> Option<Self> {
+        let more = |load: usize| (load < tunnel.limit()).then_some(load + 1);
+        tunnel.load.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Self(tunnel.clone()))
+    }
+
+    pub(super) fn tunnel(&self) -> &Arc<Tunnel> {
+        &self.0
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Ends the task that still sends a request's body when nobody waits for the answer any more.
+#[derive(Debug)]
+pub(super) struct AbortOnDrop(pub(super) AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,224 @@
+//! Live tunnels by cluster, and what their agents are to know.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+    time::timeout,
+};
+use ztka_core::{Clock, ClusterId, OrgId};
+
+use super::{board::Board, lease::Lease, session, tunnel::Tunnel};
+use crate::{DRAIN_PATH, Settings, TunnelError, TunnelPeer};
+
+/// More agents of one cluster, old tunnels included, than anybody runs.
+const MAX_TUNNELS: usize = 64;
+
+#[derive(Debug)]
+struct Inner {
+    clock: Arc<dyn Clock>,
+    settings: Settings,
+    clusters: RwLock<HashMap<ClusterId, Vec<Arc<Tunnel>>>>,
+    board: Board,
+    turn: AtomicUsize,
+    changed: watch::Sender<()>,
+}
+
+/// The tunnels that agents hold to this proxy. Clones are the same registry.
+#[derive(Clone, Debug)]
+pub struct Registry(Arc<Inner>);
+
+/// Why there is no place for a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum NoPlace {
+    /// No agent of the cluster is connected.
+    Away,
+    /// All its tunnels are at their limit.
+    Full,
+}
+
+impl Registry {
+    /// An empty registry with default [`Settings`]; certificates' ends are read off `clock`.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self::with_settings(clock, Settings::default())
+    }
+
+    /// An empty registry.
+    pub fn with_settings(clock: Arc<dyn Clock>, settings: Settings) -> Self {
+        let (clusters, board) = (RwLock::default(), Board::default());
+        let (turn, changed) = (AtomicUsize::new(0), watch::Sender::default());
+        Self(Arc::new(Inner { clock, settings, clusters, board, turn, changed }))
+    }
+
+    /// Runs the tunnel on `io`, a connection on which `peer` has authenticated, until it ends.
+    ///
+    /// Users' requests are sent on it once it is set up and every published document has been delivered. Dropping the
+    /// future ends the tunnel with all its streams.
+    ///
+    /// # Errors
+    /// [`TunnelError`] says why it ended; `Ok` if the agent ended it.
+    pub async fn serve<T>(&self, io: T, peer: TunnelPeer) -> Result<(), TunnelError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let span = tracing::info_span!("tunnel", org = %peer.org, cluster = %peer.cluster, instance = %peer.instance);
+        tracing::Instrument::instrument(session::run(self.clone(), io, peer), span).await
+    }
+
+    /// Makes `body` the latest document `name` of `scope`: an organisation's agents, or all for `None`.
+    ///
+    /// It is posted to `/.ztka/documents` of all live tunnels concerned, and on new tunnels before the first request.
+    /// Returns at once. A tunnel gets documents in the order in which they were published; of one name only the latest.
+    pub fn publish(&self, scope: Option<OrgId>, name: impl AsRef<str>, body: impl Into<Bytes>) {
+        self.0.board.publish(scope, name.as_ref(), body.into());
+    }
+
+    /// Takes a document off; agents that have it keep it.
+    pub fn withdraw(&self, scope: Option<OrgId>, name: impl AsRef<str>) {
+        self.0.board.withdraw(scope, name.as_ref());
+    }
+
+    /// Ends all tunnels of `cluster` with all their streams; says how many there were.
+    pub fn remove(&self, cluster: &ClusterId) -> usize {
+        self.close_where(|peer| peer.cluster == *cluster)
+    }
+
+    /// Ends the tunnels of each peer that `is_over` says so of, with all their streams; says how many there were.
+    /// For revoked instances.
+    pub fn close_where(&self, is_over: impl Fn(&TunnelPeer) -> bool) -> usize {
+        let over: Vec<_> = self.all().into_iter().filter(|tunnel| is_over(&tunnel.peer)).collect();
+        for tunnel in &over {
+            tunnel.leave();
+            tunnel.end.cancel();
+        }
+        over.len()
+    }
+
+    /// Agents that are connected and take new streams, in no order; one is listed once per tunnel.
+    pub fn peers(&self) -> Vec<TunnelPeer> {
+        self.all().into_iter().filter(|tunnel| !tunnel.is_leaving()).map(|tunnel| tunnel.peer.clone()).collect()
+    }
+
+    /// True if a request for `cluster` of `org` has a tunnel to go to.
+    pub fn is_connected(&self, org: &OrgId, cluster: &ClusterId) -> bool {
+        let clusters = self.0.clusters.read().unwrap_or_else(PoisonError::into_inner);
+        let takes = |tunnel: &Arc<Tunnel>| tunnel.peer.org == *org && !tunnel.is_leaving();
+        clusters.get(cluster).is_some_and(|tunnels| tunnels.iter().any(takes))
+    }
+
+    /// Users' requests and streams that are on tunnels now.
+    pub fn streams(&self) -> usize {
+        self.all().iter().map(|tunnel| tunnel.load.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Wakes when a tunnel has come or gone.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
+    }
+
+    /// Asks every agent to dial elsewhere and to let go of its tunnel here, and ends what is left after `grace`.
+    /// Requests still find the tunnels until their agents have let go.
+    pub async fn drain(&self, grace: Duration) {
+        let mut changed = self.subscribe();
+        let gone = async {
+            let asked = self.all().into_iter().map(|tunnel| async move {
+                let _ = tunnel.own(DRAIN_PATH, HeaderMap::new(), Bytes::new()).await;
+            });
+            futures_util::future::join_all(asked).await;
+            while !self.all().is_empty() && changed.changed().await.is_ok() {}
+        };
+        if timeout(grace, gone).await.is_err() {
+            tracing::info!(streams = self.streams(), "ending the tunnels that are left");
+        }
+        self.close_where(|_| true);
+    }
+
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.0.clock
+    }
+
+    pub(super) fn settings(&self) -> Settings {
+        self.0.settings
+    }
+
+    pub(super) fn board(&self) -> &Board {
+        &self.0.board
+    }
+
+    fn all(&self) -> Vec<Arc<Tunnel>> {
+        let clusters = self.0.clusters.read().unwrap_or_else(PoisonError::into_inner);
+        clusters.values().flatten().cloned().collect()
+    }
+
+    /// True if the agent of `than` has a tunnel here beside this one that takes new streams.
+    pub(super) fn has_newer(&self, than: &Arc<Tunnel>) -> bool {
+        let clusters = self.0.clusters.read().unwrap_or_else(PoisonError::into_inner);
+        let of_same = |tunnel: &&Arc<Tunnel>| {
+            tunnel.peer.instance == than.peer.instance && !tunnel.is_leaving() && !Arc::ptr_eq(tunnel, than)
+        };
+        clusters.get(&than.peer.cluster).is_some_and(|tunnels| tunnels.iter().any(|tunnel| of_same(&tunnel)))
+    }
+
+    /// Takes a place on the least loaded tunnel of the cluster, equal ones by turns.
+    pub(super) fn place(&self, org: &OrgId, cluster: &ClusterId) -> Result<Lease, NoPlace> {
+        let clusters = self.0.clusters.read().unwrap_or_else(PoisonError::into_inner);
+        let tunnels = clusters.get(cluster).map(Vec::as_slice).unwrap_or_default();
+        // The certificate said whose cluster it is: no agent of another organisation gets its requests.
+        let takes = |tunnel: &&Arc<Tunnel>| tunnel.peer.org == *org && !tunnel.is_leaving();
+        let first = match tunnels.len() {
+            0 | 1 => 0,
+            count => self.0.turn.fetch_add(1, Ordering::Relaxed) % count,
+        };
+        let by_turns = || tunnels.iter().cycle().skip(first).take(tunnels.len()).filter(takes);
+        let load = |tunnel: &&Arc<Tunnel>| tunnel.load.load(Ordering::Relaxed);
+        let Some(least) = by_turns().min_by_key(load) else { return Err(NoPlace::Away) };
+        // Its last place may have gone a moment ago, and limits differ.
+        Lease::take(least).or_else(|| by_turns().find_map(Lease::take)).ok_or(NoPlace::Full)
+    }
+
+    /// Makes `tunnel` known until the guard is dropped.
+    pub(super) fn enter(&self, tunnel: &Arc<Tunnel>) -> Result<Entry, TunnelError> {
+        let mut clusters = self.0.clusters.write().unwrap_or_else(PoisonError::into_inner);
+        let tunnels = clusters.entry(tunnel.peer.cluster.clone()).or_default();
+        if tunnels.len() >= MAX_TUNNELS {
+            return Err(TunnelError::TooMany(MAX_TUNNELS));
+        }
+        tunnels.push(tunnel.clone());
+        drop(clusters);
+        self.0.changed.send_replace(());
+        Ok(Entry { registry: self.clone(), tunnel: tunnel.clone() })
+    }
+}
+
+/// A tunnel's presence in the registry.
+#[derive(Debug)]
+pub(super) struct Entry {
+    registry: Registry,
+    tunnel: Arc<Tunnel>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.tunnel.leave();
+        let inner = &self.registry.0;
+        let mut clusters = inner.clusters.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tunnels) = clusters.get_mut(&self.tunnel.peer.cluster) {
+            tunnels.retain(|tunnel| !Arc::ptr_eq(tunnel, &self.tunnel));
+            if tunnels.is_empty() {
+                clusters.remove(&self.tunnel.peer.cluster);
+            }
+        }
+        drop(clusters);
+        inner.changed.send_replace(());
+    }
+}

@@ -1,0 +1,125 @@
+//! The life of one tunnel on the proxy: set-up, news to the agent, the certificate's end.
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    board::Following,
+    registry::{Entry, Registry},
+    tunnel::Tunnel,
+};
+use crate::{HELLO_PATH, PROTOCOL, PROTOCOL_HEADER, READY_PATH, TunnelError, TunnelPeer, io::gather, link::Link, wire};
+
+/// How often a tunnel whose certificate has expired is looked at.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// After so long a document is offered again that was not answered.
+const AGAIN: Duration = Duration::from_secs(1);
+
+pub(super) async fn run<T>(registry: Registry, io: T, peer: TunnelPeer) -> Result<(), TunnelError>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let settings = registry.settings();
+    let (io, pushed) = gather(io);
+    let builder = settings.client();
+    // It only writes, and into the gathering buffer; the first poll below pushes it out.
+    let (sender, mut connection) = builder.handshake(io).await?;
+    let ping = connection.ping_pong().ok_or(TunnelError::Protocol("no PING"))?;
+    let mut link = Link::new(pushed, ping, settings);
+    let end = CancellationToken::new();
+    let tunnel = Arc::new(Tunnel::new(peer, sender, end.clone(), settings)?);
+
+    let mut life = pin!(live(registry, tunnel));
+    let mut ended = pin!(end.cancelled());
+    poll_fn(|cx| {
+        if ended.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(TunnelError::Ended));
+        }
+        if let Poll::Ready(Err(error)) = life.as_mut().poll(cx) {
+            return Poll::Ready(Err(error));
+        }
+        if let Poll::Ready(closed) = Pin::new(&mut connection).poll(cx) {
+            return Poll::Ready(closed.map_err(TunnelError::from));
+        }
+        link.poll(cx).map(|lost| lost.map(|never| match never {}))
+    })
+    .await
+    .inspect_err(|error| tracing::info!(error = error as &dyn std::error::Error, "tunnel ended"))
+}
+
+/// Everything that is said on the tunnel beside users' requests; returns only if that fails.
+async fn live(registry: Registry, tunnel: Arc<Tunnel>) -> Result<Infallible, TunnelError> {
+    let settings = registry.settings();
+    let mut news = registry.board().follow(&tunnel.peer.org);
+    let late = |_| TunnelError::SetUp(settings.setup);
+    let _entry = timeout(settings.setup, set_up(&registry, &tunnel, &mut news)).await.map_err(late)??;
+    tracing::info!("tunnel is ready");
+    let mut expiry = pin!(expire(&registry, &tunnel));
+    let tell = async {
+        loop {
+            news.changed().await;
+            while let Err(error) = news.deliver(&tunnel).await {
+                let TunnelError::Late(_) = error else { return error };
+                tracing::warn!("the agent is slow to take documents");
+                sleep(AGAIN).await;
+            }
+        }
+    };
+    tokio::select! {
+        error = tell => Err(error),
+        error = &mut expiry => Err(error),
+    }
+}
+
+async fn set_up(registry: &Registry, tunnel: &Arc<Tunnel>, news: &mut Following) -> Result<Entry, TunnelError> {
+    let version = HeaderMap::from_iter([(PROTOCOL_HEADER.clone(), HeaderValue::from_static(PROTOCOL))]);
+    let hello = tunnel.own(HELLO_PATH, version, Bytes::new()).await?;
+    if hello.status() != StatusCode::NO_CONTENT || !wire::speaks(hello.headers()) {
+        return Err(TunnelError::Protocol("it did not answer the hello of this version"));
+    }
+    // SETTINGS come before any answer, so they are known by now.
+    if !tunnel.sender.is_extended_connect_protocol_enabled() {
+        return Err(TunnelError::Protocol("it does not offer extended CONNECT (RFC 8441)"));
+    }
+    news.deliver(tunnel).await?;
+    let entry = registry.enter(tunnel)?;
+    let ready = tunnel.own(READY_PATH, HeaderMap::new(), Bytes::new()).await?;
+    if !ready.status().is_success() {
+        return Err(TunnelError::Protocol("it is not ready for requests"));
+    }
+    Ok(entry)
+}
+
+/// Past its certificate's end a tunnel takes no new streams, and those it has may end in peace only while the same
+/// agent holds a valid tunnel.
+async fn expire(registry: &Registry, tunnel: &Arc<Tunnel>) -> TunnelError {
+    let mut expired_at: Option<Instant> = None;
+    loop {
+        let left = tunnel.peer.not_after.duration_since(registry.clock().now());
+        let left = Duration::try_from(left).unwrap_or_default();
+        if left.is_zero() {
+            let since = *expired_at.get_or_insert_with(Instant::now);
+            tunnel.leave();
+            if !registry.has_newer(tunnel) || since.elapsed() > tunnel.settings.max_drain {
+                return TunnelError::Ended;
+            }
+        }
+        // Never far ahead, for the clock may be set.
+        sleep(if left.is_zero() { LOOK } else { left.min(Duration::from_secs(60)) }).await;
+    }
+}

@@ -1,0 +1,93 @@
+//! Limits and times of a tunnel, and the HTTP/2 settings made of them.
+
+use std::time::Duration;
+
+/// Limits and times of one tunnel. The defaults suit both ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Settings {
+    /// Requests and streams at once on one tunnel, advertised by the agent and kept to by the proxy. Default 10,000.
+    pub max_streams: u32,
+    /// Bytes that a stream may be ahead of its reader. Default 1 MiB.
+    pub stream_window: u32,
+    /// Bytes that all streams together may be ahead of their readers. Default 64 MiB: readers who stop reading must
+    /// not be able to use it up, for then the tunnel stands still for everybody.
+    pub connection_window: u32,
+    /// Bytes of a header list as HPACK counts them, path included. Default 192 KiB: 128 KiB in 500 lines.
+    pub max_header_list: u32,
+    /// A PING is sent this often. Default 5 s.
+    pub keepalive: Duration,
+    /// A peer that has sent nothing for so long is dead. Default 12 s, so that a dead peer is noticed in under 15 s.
+    pub dead_after: Duration,
+    /// Bound on set-up, from the first byte of HTTP/2 until users' requests may come. Default 15 s.
+    pub setup: Duration,
+    /// Bound on one answer to a request of the tunnel's own (evidence, a document). Default 10 s.
+    pub answer: Duration,
+    /// A tunnel that takes no new streams is ended after this time even if it still has some. Default 24 h.
+    pub max_drain: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_streams: 10_000,
+            stream_window: 1 << 20,
+            connection_window: 64 << 20,
+            max_header_list: 192 << 10,
+            keepalive: Duration::from_secs(5),
+            dead_after: Duration::from_secs(12),
+            setup: Duration::from_secs(15),
+            answer: Duration::from_secs(10),
+            max_drain: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// Large frames mean fewer of them; beyond this nothing is gained.
+const FRAME: u32 = 64 << 10;
+/// Bytes that one stream may have waiting for the wire.
+const SEND_BUFFER: usize = 512 << 10;
+/// Streams that we reset are remembered, so that frames under way for them are known to be harmless.
+const REMEMBERED_RESETS: usize = 4096;
+const REMEMBERED_FOR: Duration = Duration::from_secs(10);
+/// Stream errors over the life of a connection before the peer counts as broken. High, for a tunnel lives for weeks
+/// and carries many users; it only has to be finite.
+const STREAM_ERRORS: usize = 100_000;
+
+impl Settings {
+    pub(crate) fn client(&self) -> h2::client::Builder {
+        let mut builder = h2::client::Builder::new();
+        builder
+            .initial_window_size(self.stream_window)
+            .initial_connection_window_size(self.connection_window)
+            .max_frame_size(FRAME)
+            .max_header_list_size(self.max_header_list)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_concurrent_streams(0) // the agent opens none
+            .initial_max_send_streams(1) // until the agent's own limit is known
+            .max_concurrent_reset_streams(REMEMBERED_RESETS)
+            .reset_stream_duration(REMEMBERED_FOR)
+            .max_local_error_reset_streams(Some(STREAM_ERRORS))
+            .data_frame_budget(self.connection_window as usize)
+            .enable_push(false);
+        builder
+    }
+
+    pub(crate) fn server(&self) -> h2::server::Builder {
+        let mut builder = h2::server::Builder::new();
+        builder
+            .initial_window_size(self.stream_window)
+            .initial_connection_window_size(self.connection_window)
+            .max_frame_size(FRAME)
+            .max_header_list_size(self.max_header_list)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_concurrent_streams(self.max_streams)
+            .max_concurrent_reset_streams(REMEMBERED_RESETS)
+            .reset_stream_duration(REMEMBERED_FOR)
+            .max_local_error_reset_streams(Some(STREAM_ERRORS))
+            // Many users' clients may leave at the same moment; that is no attack of the proxy's.
+            .max_pending_accept_reset_streams(self.max_streams as usize)
+            .data_frame_budget(self.connection_window as usize)
+            .enable_connect_protocol();
+        builder
+    }
+}

@@ -1,0 +1,77 @@
+//! Sends a body into a stream, no faster than the peer takes it.
+
+use std::{future::poll_fn, pin::pin, task::Poll};
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use http::HeaderMap;
+use http_body::Body;
+use ztka_core::BoxError;
+
+/// What ended before the body did.
+#[derive(Debug)]
+pub(crate) enum Unfinished {
+    /// The peer reset the stream, or the connection is gone.
+    Peer,
+    /// The body itself failed; the stream has been reset.
+    Body(BoxError),
+}
+
+/// Sends `body`, trailers as `trailers` lets them pass, and the end of the stream.
+///
+/// A chunk is asked for only while there is room in the windows. The peer's reset ends the wait for a quiet body
+/// too, for a watch may have nothing to say for hours. When the future is dropped, so is the stream's sending half.
+pub(crate) async fn pump<B>(
+    body: B,
+    mut stream: SendStream<Bytes>,
+    trailers: fn(HeaderMap) -> HeaderMap,
+) -> Result<(), Unfinished>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let mut body = pin!(body);
+    loop {
+        stream.reserve_capacity(1);
+        let frame = poll_fn(|cx| {
+            if stream.poll_reset(cx).is_ready() {
+                return Poll::Ready(Err(Unfinished::Peer));
+            }
+            while stream.capacity() == 0 {
+                match stream.poll_capacity(cx) {
+                    Poll::Ready(Some(Ok(_))) => {}
+                    Poll::Ready(_) => return Poll::Ready(Err(Unfinished::Peer)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            body.as_mut().poll_frame(cx).map(Ok)
+        })
+        .await?;
+        let gone = |_| Unfinished::Peer;
+        match frame {
+            None => return stream.send_data(Bytes::new(), true).map_err(gone),
+            Some(Err(error)) => {
+                stream.send_reset(Reason::INTERNAL_ERROR);
+                return Err(Unfinished::Body(error.into()));
+            }
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    let end = body.is_end_stream();
+                    if end || !data.is_empty() {
+                        stream.send_data(data, end).map_err(gone)?;
+                    }
+                    if end {
+                        return Ok(());
+                    }
+                }
+                Err(frame) => {
+                    let received = frame.into_trailers().map(trailers).unwrap_or_default();
+                    if received.is_empty() {
+                        return stream.send_data(Bytes::new(), true).map_err(gone);
+                    }
+                    return stream.send_trailers(received).map_err(gone);
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! A stream's receiving half as a body.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use http_body::{Body, Frame};
+use ztka_core::BoxError;
+
+/// What the peer sends on one stream, with `held` kept until the body is dropped.
+///
+/// Window is given back as chunks are taken. Dropped early, it resets the stream once nobody else holds it.
+pub(crate) struct Received<K> {
+    stream: RecvStream,
+    _held: K,
+}
+
+impl<K> Received<K> {
+    pub(crate) fn new(stream: RecvStream, held: K) -> Self {
+        Self { stream, _held: held }
+    }
+}
+
+impl<K> fmt::Debug for Received<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Received").field(&self.stream.stream_id()).finish()
+    }
+}
+
+impl<K: Unpin> Body for Received<K> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let stream = &mut self.stream;
+        Poll::Ready(match ready!(stream.poll_data(cx)) {
+            Some(Ok(data)) => {
+                // Fails only for a stream that has ended meanwhile.
+                let _ = stream.flow_control().release_capacity(data.len());
+                Some(Ok(Frame::data(data)))
+            }
+            Some(Err(error)) => Some(Err(error.into())),
+            None => match ready!(stream.poll_trailers(cx)) {
+                Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+                Err(error) => Some(Err(error.into())),
+            },
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+}
