@@ -1,2 +1,46 @@
-//! The commands of the workspace. 
-fn main() {}
+//! `cargo xtask <command>`: the workspace's own commands, one module each.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod check;
+mod fuzz;
+mod run;
+mod suite;
+mod tally;
+mod test;
+mod workspace;
+
+/// The commands of this workspace.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs every suite; prints the time of each and closes with one line of totals.
+    Test(test::Args),
+    /// Holds the tree to its rules: dependencies, sizes of files, panics, proofs, crates that build alone.
+    Check,
+    /// Fuzzes every target for a while (or one of them).
+    Fuzz(fuzz::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Test(args) => test::run(&args),
+        Command::Check => check::run(),
+        Command::Fuzz(args) => fuzz::run(&args),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -76,14 +76,10 @@ impl Kubectl {
     /// # Errors
     /// When the program cannot be had.
     pub async fn of(program: Program, kubeconfig: impl Into<PathBuf>) -> Result<Self> {
-        Ok(Self {
-            program: binaries::find_one(program).await?,
-            kubeconfig: kubeconfig.into(),
-            args: Vec::new(),
-            env: Vec::new(),
-            home: Arc::new(TempDir::with_prefix("ztka-kubectl-")?),
-            bound: BOUND,
-        })
+        let kubeconfig = kubeconfig.into();
+        let home = Arc::new(home_beside(&kubeconfig)?);
+        let program = binaries::find_one(program).await?;
+        Ok(Self { program, kubeconfig, args: Vec::new(), env: Vec::new(), home, bound: BOUND })
     }
 
     /// Puts an argument before those of every command, such as `--namespace=blue`.
@@ -116,9 +112,9 @@ impl Kubectl {
     /// Forgets the discovery cache by taking a new home.
     ///
     /// # Errors
-    /// When no temporary folder can be made.
+    /// When no folder can be made beside the kubeconfig.
     pub fn fresh(mut self) -> Result<Self> {
-        self.home = Arc::new(TempDir::with_prefix("ztka-kubectl-")?);
+        self.home = Arc::new(home_beside(&self.kubeconfig)?);
         Ok(self)
     }
 
@@ -290,6 +286,13 @@ impl Running {
     pub async fn kill(mut self) -> Result<()> {
         Ok(self.child.kill().await?)
     }
+}
+
+/// Beside the kubeconfig, so that it goes when the folder of the test or cluster goes, even if the test is killed.
+fn home_beside(kubeconfig: &Path) -> Result<TempDir> {
+    let folder = kubeconfig.parent().with_context(|| format!("{} has no folder", kubeconfig.display()))?;
+    TempDir::with_prefix_in("kubectl-", folder)
+        .with_context(|| format!("cannot make a home for kubectl in {}", folder.display()))
 }
 
 fn succeeded(line: &str, output: Output) -> Result<String> {

@@ -83,7 +83,6 @@ fn configuration(slot: &Slot, plane: &ControlPlane) -> Result<String> {
         "authorization": { "mode": "AlwaysAllow" },
         "containerRuntimeEndpoint": format!("unix://{}/containerd.sock", slot.folder().display()),
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": format!("/{}", slot.name()),
         "cgroupsPerQOS": false,
         "enforceNodeAllocatable": [],
         "failCgroupV1": false,

@@ -35,6 +35,12 @@ pub fn missing_for_level2() -> Option<String> {
         .then(|| format!("missing: {}; run apt-get install {}", missing.join(", "), PACKAGES.join(" ")))
 }
 
+/// Whether this process may install packages and start real nodes.
+#[must_use]
+pub fn is_root() -> bool {
+    slot::user().is_ok_and(|user| user == 0)
+}
+
 /// Installs `packages` with apt-get, as root. What it prints goes to our standard error.
 ///
 /// # Errors

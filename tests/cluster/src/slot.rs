@@ -78,7 +78,7 @@ impl Slot {
         &self.lock
     }
 
-    /// Name of the bridge and of the cgroup.
+    /// Name of the bridge and of the network.
     pub(crate) fn name(&self) -> String {
         format!("ztka{}", self.number)
     }

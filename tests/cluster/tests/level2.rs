@@ -26,7 +26,7 @@ async fn a_real_node_runs_pods() -> Result<()> {
     assert_eq!(kubectl.ok(["logs", "a"]).await?, "started\n");
 
     // Pods reach the apiserver by their own environment and servers of the test by the bridge.
-    let in_pod = r#"echo -n $KUBERNETES_SERVICE_HOST; nc -z -w 5 $KUBERNETES_SERVICE_HOST 443 && echo " reached""#;
+    let in_pod = "echo -n $KUBERNETES_SERVICE_HOST; nc -w 5 $KUBERNETES_SERVICE_HOST 443 </dev/null && echo ' reached'";
     let reached = kubectl.ok(["exec", "a", "--", "sh", "-c", in_pod]).await?;
     assert_eq!(format!("https://{}", reached.trim()), format!("{} reached", cluster.url()));
 

@@ -1,5 +1,5 @@
 # Removes a cluster when the process that started it lets go of our standard input, however it ended.
-# $1 folder of the cluster, $2 name of its bridge and cgroup, $3 "keep" to leave the folder, $4 where to copy the logs.
+# $1 folder of the cluster, $2 name of its bridge, $3 "keep" to leave the folder, $4 where to copy the logs.
 # Standard output is the slot's lock file: the slot stays taken until this process ends.
 folder=$1 name=$2 keep=$3 logs=$4
 trap '' INT TERM HUP
@@ -23,9 +23,13 @@ done
 
 if [ -e "/sys/class/net/$name" ]; then
     ip link delete "$name" 2>/dev/null
+    # containerd keeps a folder per container, named like the container's cgroup.
     round=0
     while [ "$round" -lt 40 ]; do
-        left=$(find /sys/fs/cgroup -depth -type d -path "*/$name*" 2>/dev/null)
+        left=$(for path in "$folder"/containerd-state/io.containerd.runtime.v2.task/k8s.io/*; do
+            [ -d "$path" ] || continue
+            find /sys/fs/cgroup -depth -type d -path "*/${path##*/}*" 2>/dev/null
+        done)
         [ -z "$left" ] && break
         echo "$left" | while read -r group; do rmdir "$group" 2>/dev/null; done
         round=$((round + 1))

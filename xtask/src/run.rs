@@ -1,0 +1,60 @@
+//! Running a command with its output streamed line by line to ours, and looked at on the way.
+
+use std::{
+    io::{self, BufRead, BufReader, IsTerminal as _, Write as _},
+    process::{Command, ExitStatus, Stdio},
+    thread,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{tally::Tally, workspace};
+
+/// cargo in the workspace's folder, without standard input, in colour when we are on a terminal.
+pub(crate) fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(workspace::root()).stdin(Stdio::null());
+    if io::stdout().is_terminal() {
+        command.env("CARGO_TERM_COLOR", "always");
+    }
+    command
+}
+
+/// Runs a command to its end; both of its outputs go to ours, and the results of tests in them are summed.
+pub(crate) fn streamed(mut command: Command) -> Result<(ExitStatus, Tally)> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot run {name}"))?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (stdout, stderr) = (stdout.context("no standard output")?, stderr.context("no standard error")?);
+    let tally = thread::scope(|scope| {
+        let errors = scope.spawn(|| forward(stderr, io::stderr()));
+        let mut tally = forward(stdout, io::stdout());
+        tally += errors.join().unwrap_or_default();
+        tally
+    });
+    Ok((child.wait()?, tally))
+}
+
+fn forward(from: impl io::Read, mut to: impl io::Write) -> Tally {
+    let (mut tally, mut line, mut from) = (Tally::default(), Vec::new(), BufReader::new(from));
+    while from.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+        // Our own output may be closed before the command ends; it is still to run to its end.
+        let _ = to.write_all(&line).and_then(|()| to.flush());
+        tally.read(&String::from_utf8_lossy(&line));
+        line.clear();
+    }
+    tally
+}
+
+/// Whether a program can be run with these arguments.
+pub(crate) fn answers(program: &str, args: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Prints one line of ours among the output of commands.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stdout().lock(), "{text}");
+}

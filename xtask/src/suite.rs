@@ -1,0 +1,144 @@
+//! The suites of `cargo xtask test`: what each runs and what it needs.
+
+use std::process::Command;
+
+use anyhow::Result;
+use ztka_test_cluster::{
+    PACKAGES,
+    binaries::{self, Program},
+    install_packages, is_root, missing_for_level2,
+};
+
+use crate::{
+    run::{self, cargo},
+    tally::Tally,
+    workspace,
+};
+
+/// How a suite ended, other than by an error of ours.
+pub(crate) enum Outcome {
+    /// It ran.
+    Ran(Tally),
+    /// It could not run here, and why.
+    Skipped(String),
+}
+
+/// A suite by name.
+pub(crate) struct Suite {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    run: fn(long: bool) -> Result<Outcome>,
+}
+
+impl Suite {
+    pub(crate) fn run(&self, long: bool) -> Result<Outcome> {
+        (self.run)(long)
+    }
+}
+
+/// All suites, in the order in which they run: what fails fast comes first.
+pub(crate) const SUITES: &[Suite] = &[
+    Suite { name: "format", about: "cargo fmt --check", run: |_| one(cargo(&["fmt", "--all", "--check"])) },
+    Suite { name: "check", about: "cargo xtask check", run: |_| Ok(Outcome::Ran(crate::check::tally()?)) },
+    Suite {
+        name: "deny",
+        about: "banned and doubled dependencies (cargo-deny, when installed; --long installs it)",
+        run: deny,
+    },
+    Suite { name: "lints", about: "clippy, warnings are errors", run: lints },
+    Suite { name: "unit", about: "unit, property and integration tests of every crate", run: unit },
+    Suite { name: "doctests", about: "examples in the documentation", run: doctests },
+    Suite { name: "kit", about: "the test clusters themselves; builds Kubernetes the first time", run: kit },
+    Suite { name: "e2e", about: "kubectl through proxy, tunnel and agent to a real Kubernetes", run: e2e },
+];
+
+/// A command that is one test by itself.
+fn one(command: Command) -> Result<Outcome> {
+    let (status, _) = run::streamed(command)?;
+    let (passed, failed) = if status.success() { (1, 0) } else { (0, 1) };
+    Ok(Outcome::Ran(Tally { passed, failed, ..Tally::default() }))
+}
+
+/// A command that runs test programs; one that fails without a failed test (it does not compile) counts as one.
+fn tests(command: Command) -> Result<Outcome> {
+    let (status, tally) = run::streamed(command)?;
+    let mut tally = tally.settled();
+    if !status.success() && tally.failed == 0 {
+        tally.failed = 1;
+    }
+    Ok(Outcome::Ran(tally))
+}
+
+fn lints(_: bool) -> Result<Outcome> {
+    one(cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+}
+
+fn deny(long: bool) -> Result<Outcome> {
+    if !run::answers("cargo", &["deny", "--version"]) {
+        if !long {
+            run::say("cargo-deny is not installed; --long installs and runs it");
+            return Ok(Outcome::Ran(Tally::default()));
+        }
+        let (status, _) = run::streamed(cargo(&["install", "--locked", "cargo-deny"]))?;
+        if !status.success() {
+            return Ok(Outcome::Skipped("cargo-deny cannot be installed".to_owned()));
+        }
+    }
+    one(cargo(&["deny", "--all-features", "check", "bans"]))
+}
+
+/// Packages with tests that need a cluster, which have suites of their own.
+const CLUSTERED: &[&str] = &["ztka-test-cluster", "ztka-e2e"];
+
+fn unit(long: bool) -> Result<Outcome> {
+    let mut command = cargo(&["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests", "--examples"]);
+    for member in workspace::members()?.iter().filter(|member| CLUSTERED.contains(&member.name.as_str())) {
+        command.args(["--exclude", &member.name]);
+    }
+    if long {
+        command.args(["--", "--include-ignored"]);
+    }
+    tests(command)
+}
+
+fn doctests(_: bool) -> Result<Outcome> {
+    tests(cargo(&["test", "--workspace", "--no-fail-fast", "--doc"]))
+}
+
+fn kit(_: bool) -> Result<Outcome> {
+    if let Some(missing) = prepare(Program::CLUSTER) {
+        return Ok(Outcome::Skipped(missing));
+    }
+    tests(cargo(&["test", "--package=ztka-test-cluster", "--no-fail-fast", "--tests", "--", "--test-threads=2"]))
+}
+
+fn e2e(long: bool) -> Result<Outcome> {
+    if !workspace::members()?.iter().any(|member| member.name == "ztka-e2e") {
+        return Ok(Outcome::Skipped("there is no package ztka-e2e".to_owned()));
+    }
+    let programs: Vec<Program> = Program::CLUSTER.iter().copied().chain([Program::Helm]).collect();
+    if let Some(missing) = prepare(&programs) {
+        return Ok(Outcome::Skipped(missing));
+    }
+    let (built, _) = run::streamed(cargo(&["build", "--workspace", "--bins"]))?;
+    if !built.success() {
+        return Ok(Outcome::Ran(Tally { failed: 1, ..Tally::default() }));
+    }
+    let mut command = cargo(&["test", "--package=ztka-e2e", "--no-fail-fast", "--tests", "--", "--test-threads=1"]);
+    if long {
+        command.arg("--include-ignored");
+    }
+    tests(command)
+}
+
+/// Gets what test clusters need; says what is missing for all of them. A real node that is impossible here is the
+/// concern of the tests that need one: they skip themselves, or fail with `CI=true`.
+fn prepare(programs: &[Program]) -> Option<String> {
+    if is_root()
+        && missing_for_level2().is_some()
+        && let Err(error) = install_packages(PACKAGES)
+    {
+        run::say(&format!("{error:#}"));
+    }
+    binaries::ensure_all(programs).err().map(|error| format!("{error:#}"))
+}
