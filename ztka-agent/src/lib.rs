@@ -6,12 +6,11 @@
 pub mod accounts;
 mod control;
 mod evidence;
-mod selfreview;
+pub mod selfreview;
 mod upstream;
 
 pub use self::{
     control::{Control, ControlLayer},
     evidence::Witness,
-    selfreview::{SelfReview, SelfReviewLayer},
     upstream::{Accounts, InvalidApiserver, Pool, Upstream, UpstreamError},
 };

@@ -9,6 +9,10 @@
 //! clusters chosen by id, name or label, cluster-wide or in some namespaces. What no binding gives is denied. So is
 //! everything while there is no policy, or none that is still believed.
 //!
+//! Whatever a role says, some things stay shut: the agent's namespace ([`AGENT_NAMESPACE`]), changes to the RBAC objects
+//! that the agent makes ([`AGENT_PREFIX`]), and impersonation. Secrets of all namespaces in one list, the agent's own
+//! keys among them, take a role that allows everything.
+//!
 //! ```
 //! # use std::sync::Arc;
 //! # use jiff::Timestamp;

@@ -13,7 +13,9 @@ use ztka_core::{Body, Status, body, empty};
 
 use crate::{Pool, UpstreamError};
 
-/// The longest answer that is read: a list of one user's roles.
+/// Items of a list in one answer.
+const PAGE: usize = 250;
+/// The longest answer that is read.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
 /// For one call.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -123,8 +125,24 @@ impl Client {
         Self { pool, token }
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Result<Answer, CallError> {
+    async fn get(&self, path: &str) -> Result<Answer, CallError> {
         self.call(Method::GET, path, None, &self.token.authorization().await?).await
+    }
+
+    /// All items of a collection, page by page; `path` has a query already.
+    pub(crate) async fn list(&self, what: &'static str, path: &str) -> Result<Vec<Value>, CallError> {
+        let (mut items, mut next) = (Vec::new(), String::new());
+        loop {
+            let mut page = self.get(&format!("{path}&limit={PAGE}{next}")).await?.accepted(what)?;
+            if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
+                items.extend(more);
+            }
+            match page.pointer("/metadata/continue").and_then(Value::as_str) {
+                None | Some("") => return Ok(items),
+                // Base64 in the alphabet for URLs.
+                Some(token) => next = format!("&continue={token}"),
+            }
+        }
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Result<Answer, CallError> {

@@ -10,6 +10,7 @@
 mod account;
 mod client;
 mod objects;
+mod revoked;
 mod tend;
 
 use std::{
@@ -19,7 +20,7 @@ use std::{
 };
 
 use http::{HeaderValue, StatusCode};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::timeout};
 use ztka_authz::{AGENT_NAMESPACE, Engine, Rendered};
 use ztka_core::{Clock, ClusterId, Principal, Reason, Revision, Status, UserId, Verified};
 
@@ -34,6 +35,12 @@ use crate::Accounts;
 /// Namespace `ztka-system` and the agent's own ServiceAccount `ztka-agent` in it with roles and bindings, as YAML for
 /// `kubectl apply`.
 pub const AGENT_RBAC: &str = include_str!("agent-rbac.yaml");
+
+/// ServiceAccounts of the namespace that are not a user's: an account is named by its user's id.
+const RESERVED: [&str; 2] = ["default", "ztka-agent"];
+
+/// How long a request waits for its account, its turn included.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How accounts are kept.
 #[derive(Clone, Debug)]
@@ -130,19 +137,31 @@ impl ServiceAccounts {
     /// # Errors
     /// What the user is told: 403 without any role here, 503 if there is no policy or the cluster does not do its part.
     pub async fn token(&self, who: &Principal, namespace: Option<&str>) -> Result<HeaderValue, Status> {
+        if RESERVED.contains(&who.user().as_str()) {
+            return Err(Status::new(StatusCode::FORBIDDEN, format!("user id {} is reserved", who.user())));
+        }
         let account = self.account(who.user());
         let now = self.0.clock.now();
         account.touch(now);
         let revision = self.0.engine.policy(who.org()).map_err(|reason| Status::from(&reason))?.revision();
-        let ready = || account.ready.load().as_ref()?.serves(who, namespace, revision, now);
-        if let Some(authorization) = ready() {
+        if let Some(ready) = account.ready.load().as_ref()
+            && let Some(authorization) = ready.serves(who, namespace, revision, now)
+        {
             return Ok(authorization);
         }
+        let made = timeout(PATIENCE, self.make(&account, who, namespace));
+        made.await.unwrap_or_else(|_| Err(CallError::Late.status()))
+    }
+
+    async fn make(&self, account: &Account, who: &Principal, namespace: Option<&str>) -> Result<HeaderValue, Status> {
         let mut state = account.state.lock().await;
-        if let Some(authorization) = ready() {
+        let (revision, rendered) = self.render(who).map_err(|reason| Status::from(&reason))?;
+        // Somebody else may have made it while this request waited.
+        let ready = account.ready.load();
+        let ready = ready.as_ref().and_then(|ready| ready.serves(who, namespace, revision, self.0.clock.now()));
+        if let Some(authorization) = ready {
             return Ok(authorization);
         }
-        let (revision, rendered) = self.render(who).map_err(|reason| Status::from(&reason))?;
         let Some(rendered) = rendered else {
             return Err(Status::new(StatusCode::FORBIDDEN, format!("{} has no role on this cluster", who.name())));
         };

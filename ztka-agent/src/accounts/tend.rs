@@ -1,6 +1,6 @@
 //! What happens to accounts without anybody asking: they follow policy, and go when they are not needed any more.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -76,7 +76,7 @@ impl ServiceAccounts {
     ///
     /// # Errors
     /// If the cluster cannot be asked; the call is to be repeated then.
-    pub async fn disabled(&self, users: &HashSet<UserId>) -> Result<(), ztka_core::BoxError> {
+    pub async fn disabled(&self, users: &BTreeSet<UserId>) -> Result<(), ztka_core::BoxError> {
         let existing = self.existing().await?;
         let gone = existing.into_iter().map(|(user, _)| user).filter(|user| users.contains(user));
         for user in gone.collect::<Vec<_>>() {
@@ -102,8 +102,8 @@ impl ServiceAccounts {
         let mut paths = vec![names.secret(), names.service_account()];
         paths.extend(CLUSTER_KINDS.map(|kind| names.rbac(kind, None)));
         for kind in NAMESPACE_KINDS {
-            let list = client.get(&names.everywhere(kind)).await?.accepted("listing an account's roles")?;
-            let namespaces = items(&list).filter_map(|item| item.pointer("/metadata/namespace")?.as_str());
+            let items = client.list("listing an account's roles", &names.everywhere(kind)).await?;
+            let namespaces = items.iter().filter_map(|item| item.pointer("/metadata/namespace")?.as_str());
             paths.extend(namespaces.map(|namespace| names.rbac(kind, Some(namespace))));
         }
         let removed = join_all(paths.iter().map(|path| remove(client, path))).await;
@@ -117,7 +117,7 @@ impl ServiceAccounts {
     async fn existing(&self) -> Result<Vec<(UserId, Option<Timestamp>)>, CallError> {
         let home = &self.0.settings.namespace;
         let path = format!("/api/v1/namespaces/{home}/serviceaccounts?labelSelector={MANAGED_BY}%3D{AGENT}");
-        let list = self.0.client.get(&path).await?.accepted("listing accounts")?;
+        let items = self.0.client.list("listing accounts", &path).await?;
         let account = |item: &Value| {
             let metadata = item.get("metadata")?;
             let user = metadata.get("labels")?.get(USER)?.as_str()?.parse().ok()?;
@@ -125,7 +125,7 @@ impl ServiceAccounts {
                 metadata.get("annotations").and_then(|annotations| annotations.get(USED_AT)?.as_str()?.parse().ok());
             Some((user, used))
         };
-        Ok(items(&list).filter_map(account).collect())
+        Ok(items.iter().filter_map(account).collect())
     }
 
     /// Removes accounts that neither this agent nor, by their annotation, another one has used for a while.
@@ -145,8 +145,4 @@ impl ServiceAccounts {
         accounts.retain(|_, account| Arc::strong_count(account) > 1 || account.used() >= limit);
         Ok(())
     }
-}
-
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
-    list.get("items").and_then(Value::as_array).into_iter().flatten()
 }

@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower::{Layer as _, Service};
 use ztka_agent::{
-    Pool, SelfReviewLayer, Upstream,
+    Pool, Upstream,
     accounts::{AGENT_RBAC, AgentToken, Client, ServiceAccounts, Settings},
+    selfreview::SelfReviewLayer,
 };
 use ztka_authz::{AuthorizeLayer, Engine};
 use ztka_core::{
