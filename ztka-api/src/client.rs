@@ -1,6 +1,6 @@
 //! The typed client.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, StatusCode, header};
@@ -12,8 +12,8 @@ use ztka_core::{BindingName, ClusterId, CredentialId, GroupName, OrgId, RoleName
 
 use crate::{
     Access, Binding, ClientError, Cluster, CreateBinding, CreateCluster, CreateCredential, CreateGroup, CreateManifest,
-    CreateOrg, CreateRole, CreateToken, CreateUser, Credential, EnrolmentToken, Event, EventQuery, Finding, Group,
-    IssuedCredential, Org, PREFIX, Problem, Proxy, Role, User, WhoAmI,
+    CreateOrg, CreateRole, CreateToken, CreateUser, Credential, EnrolmentToken, Event, EventQuery, Finding,
+    FindingQuery, Group, IssuedCredential, Org, PREFIX, Problem, Proxy, Role, User, WhoAmI,
     connection::{send, within},
 };
 
@@ -288,33 +288,26 @@ impl Client {
     /// Audit events of an organisation, newest first. `query.follow` has no say here.
     pub async fn events(&self, org: &OrgId, query: &EventQuery) -> Result<Vec<Event>, ClientError> {
         let query = EventQuery { follow: false, ..query.clone() };
-        self.read(&events_path(org, &query)).await
+        self.read(&with_query(format!("/orgs/{org}/events"), &query)?).await
     }
 
     /// Audit events as they come in, after the newest `query.limit`.
     pub async fn follow_events(&self, org: &OrgId, query: &EventQuery) -> Result<EventStream, ClientError> {
         let query = EventQuery { follow: true, ..query.clone() };
-        let path = events_path(org, &query);
+        let path = with_query(format!("/orgs/{org}/events"), &query)?;
         let (body, status) = within(self.limit, self.send(Method::GET, &path, None)).await?;
         Ok(EventStream { body, status, held: BytesMut::new() })
     }
 
-    /// Where receipts and events disagree, newest first.
-    pub async fn findings(&self, org: &OrgId) -> Result<Vec<Finding>, ClientError> {
-        self.read(&format!("/orgs/{org}/findings")).await
+    /// Where receipts and events disagree.
+    pub async fn findings(&self, org: &OrgId, query: &FindingQuery) -> Result<Vec<Finding>, ClientError> {
+        self.read(&with_query(format!("/orgs/{org}/findings"), query)?).await
     }
 }
 
-fn events_path(org: &OrgId, query: &EventQuery) -> String {
-    let mut path = format!("/orgs/{org}/events?follow={}", query.follow);
-    // Writing to a string cannot fail.
-    if let Some(limit) = query.limit {
-        let _ = write!(path, "&limit={limit}");
-    }
-    if let Some(before) = query.before {
-        let _ = write!(path, "&before={before}");
-    }
-    path
+fn with_query(path: String, query: &impl Serialize) -> Result<String, ClientError> {
+    let query = serde_urlencoded::to_string(query).map_err(|_| ClientError::Query)?;
+    Ok(format!("{path}?{query}"))
 }
 
 async fn collect(body: Incoming, status: StatusCode) -> Result<Bytes, ClientError> {

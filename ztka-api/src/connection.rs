@@ -55,6 +55,9 @@ pub enum ClientError {
     /// The request could not be formed.
     #[error("the request could not be formed")]
     Request(#[source] http::Error),
+    /// The query could not be formed.
+    #[error("the query could not be formed")]
+    Query,
     /// The answer is larger than anything the API sends.
     #[error("the answer is larger than {0} bytes; ask for less")]
     TooLarge(usize),

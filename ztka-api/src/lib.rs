@@ -38,15 +38,17 @@ mod audit;
 mod client;
 mod cluster;
 mod connection;
+mod credential;
 mod people;
 mod policy;
 mod problem;
 
 pub use self::{
-    audit::{Event, EventQuery, Finding},
+    audit::{Event, EventQuery, Finding, FindingQuery},
     client::{Client, Endpoint, EventStream},
     cluster::{Cluster, CreateCluster, CreateManifest, CreateToken, EnrolmentToken, HostAlias, Instance, Proxy},
     connection::ClientError,
+    credential::CredentialFile,
     people::{
         Access, AdminRole, CreateCredential, CreateGroup, CreateOrg, CreateUser, Credential, Group, IssuedCredential,
         Member, Org, ReachableCluster, User, WhoAmI,

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{credential::CredentialFile, output::Output, session::Session};
+use crate::{output::Output, session::Session};
 
 /// Zero-trust kubectl access to every Kubernetes cluster of an organisation.
 #[derive(Debug, Parser)]
@@ -90,7 +90,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     if let Command::Up(up) = command {
         return runtime.block_on(up.run());
     }
-    let credential = CredentialFile::open(global.credential.as_deref())?;
+    let credential = credential::open(global.credential.as_deref())?;
     let session = Session::new(&credential, global.org, global.output)?;
     runtime.block_on(async {
         match command {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
-use ztka_api::{Client, Endpoint, User};
+use ztka_api::{Client, CredentialFile, Endpoint, User};
 use ztka_core::{ClusterId, OrgId};
 
-use crate::{credential::CredentialFile, output::Output};
+use crate::output::Output;
 
 /// What every command needs.
 #[derive(Debug)]

@@ -1,53 +1,83 @@
 //! `ztka audit`
 
 use anyhow::Context as _;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::Value;
-use ztka_api::EventQuery;
+use ztka_api::{EventQuery, FindingQuery};
+use ztka_core::{AuditId, UserName};
 
 use crate::{output::Output, session::Session};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Audit {
     /// Show the newest events; with --follow also those to come
-    Tail {
-        /// Go on with new events until interrupted
-        #[arg(long, short)]
-        follow: bool,
-        /// How many events to begin with
-        #[arg(long, short = 'n', default_value_t = 20)]
-        lines: u32,
-    },
-    /// Show where the agents' receipts and the proxies' events disagree
+    Tail(Tail),
+    /// Show where the agents' receipts and the proxies' events disagree; the last day without the last two minutes
     Findings,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Tail {
+    /// Go on with new events until interrupted
+    #[arg(long, short)]
+    follow: bool,
+    /// How many events to begin with
+    #[arg(long, short = 'n', default_value_t = 20)]
+    lines: u32,
+    /// Only of this cluster, by name or id
+    #[arg(long)]
+    cluster: Option<String>,
+    /// Only by this user
+    #[arg(long)]
+    user: Option<UserName>,
+    /// Only those that were allowed, or denied: allow or deny
+    #[arg(long)]
+    decision: Option<String>,
+    /// Only of this request
+    #[arg(long, value_name = "AUDIT-ID", value_parser = audit_id)]
+    id: Option<AuditId>,
+}
+
+fn audit_id(text: &str) -> Result<AuditId, String> {
+    AuditId::parse(text).ok_or_else(|| "an Audit-ID is a UUID".into())
 }
 
 impl Audit {
     pub(crate) async fn run(self, session: &Session) -> anyhow::Result<()> {
-        let (api, org) = (&session.api, session.org().await?);
         match self {
-            Self::Tail { follow: true, lines } => {
-                let query = EventQuery { limit: Some(lines), ..EventQuery::default() };
-                let mut events = api.follow_events(&org, &query).await?;
-                while let Some(event) = events.next().await? {
-                    print(session.output, &event)?;
-                }
-                anyhow::bail!("the controller ended the stream; run the command again")
-            }
-            Self::Tail { follow: false, lines } => {
-                let query = EventQuery { limit: Some(lines), ..EventQuery::default() };
-                let events = api.events(&org, &query).await?;
-                // The answer is newest first; a log is read downwards.
-                events.iter().rev().try_for_each(|event| print(session.output, event))
-            }
+            Self::Tail(tail) => tail.run(session).await,
             Self::Findings => {
-                let findings = api.findings(&org).await?;
+                let org = session.org().await?;
+                let findings = session.api.findings(&org, &FindingQuery::default()).await?;
                 session.output.list(&findings, ["KIND", "AUDIT-ID", "CLUSTER", "MESSAGE"], |finding| {
-                    let finding = finding.clone();
-                    [finding.kind, finding.audit_id, finding.cluster, finding.message]
+                    let id = finding.audit_id.map_or("-".into(), |id| id.to_string());
+                    let cluster = finding.cluster.as_ref().map_or("-".into(), ToString::to_string);
+                    [finding.kind.clone(), id, cluster, finding.message.clone()]
                 })
             }
         }
+    }
+}
+
+impl Tail {
+    async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let (api, org) = (&session.api, session.org().await?);
+        let cluster = match &self.cluster {
+            Some(name) => Some(session.cluster(&org, name).await?),
+            None => None,
+        };
+        let (user, decision, limit) = (self.user, self.decision, Some(self.lines));
+        let query = EventQuery { cluster, user, decision, audit_id: self.id, limit, ..EventQuery::default() };
+        if self.follow {
+            let mut events = api.follow_events(&org, &query).await?;
+            while let Some(event) = events.next().await? {
+                print(session.output, &event.event)?;
+            }
+            anyhow::bail!("the controller ended the stream; run the command again")
+        }
+        let events = api.events(&org, &query).await?;
+        // The answer is newest first; a log is read downwards.
+        events.iter().rev().try_for_each(|event| print(session.output, &event.event))
     }
 }
 
