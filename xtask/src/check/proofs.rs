@@ -17,6 +17,8 @@ const ALLOWED: &[(&str, &str)] = &[
     // A principal, read from chain and session document: once by the proxy, once more by the agent.
     ("Verified", "ztka-proxy/src/directory.rs"),
     ("Verified", "ztka-agent/src/evidence.rs"),
+    // A proxy's id, read from a verified peer, for the agent's end of a tunnel.
+    ("Verified", "bins/agent/src/tunnels.rs"),
     // rustls's own proofs: our verifiers of certificates.
     ("ClientCertVerified", "ztka-pki/src/tls/verifier.rs"),
     ("ServerCertVerified", "ztka-pki/src/tls/verifier.rs"),

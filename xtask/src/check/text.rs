@@ -48,16 +48,25 @@ pub(crate) fn panics(members: &[Member]) -> Result<Vec<String>> {
     Ok(broken)
 }
 
+/// A conformance suite: panics are its verdicts, so it has to be behind a feature that nobody gets unasked.
+const GATED_SUITE: &str = "#[cfg(feature = \"conformance\")]\npub mod conformance;";
+
 /// The files of what is shipped: sources of crates and servers, without files of tests.
 pub(crate) fn shipped(members: &[Member]) -> Result<Vec<String>> {
     let mut files = Vec::new();
-    for member in
-        members.iter().filter(|member| member.folder.starts_with("ztka-") || member.folder.starts_with("bins/"))
-    {
-        let all = workspace::rust_files(&format!("{}/src", member.folder))?;
-        files.extend(all.into_iter().filter(|file| !file.ends_with("/tests.rs") && !file.contains("/tests/")));
+    for Member { folder, .. } in members.iter().filter(|member| is_shipped(member)) {
+        let suite = format!("{folder}/src/conformance");
+        let root = format!("{folder}/src/lib.rs");
+        let gated = workspace::root().join(&root).exists() && read(&root)?.contains(GATED_SUITE);
+        let is_test =
+            |file: &str| file.ends_with("/tests.rs") || file.contains("/tests/") || gated && file.starts_with(&suite);
+        files.extend(workspace::rust_files(&format!("{folder}/src"))?.into_iter().filter(|file| !is_test(file)));
     }
     Ok(files)
+}
+
+fn is_shipped(member: &Member) -> bool {
+    member.folder.starts_with("ztka-") || member.folder.starts_with("bins/")
 }
 
 pub(crate) fn read(file: &str) -> Result<String> {
