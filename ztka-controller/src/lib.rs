@@ -1,4 +1,43 @@
 //! The controller as a library: documents, change feed, enrolment, REST.
+//!
+//! ```text
+//!  API (users CA, requested) ──► change ─┐ one transaction: the change, and the new version of what it touches
+//!                                        ▼
+//!                     stores ──► what is due ──► signed ──► feed ──► proxies: all  (proxies CA, required)
+//!                                                                └─► agents: their organisation's  (agents CA, required)
+//!  agents: renewal, receipts ─┐
+//!  proxies: renewal, events ──┴► compared: findings
+//!  newcomers: one-time token ──► certificate  (no client certificate)
+//! ```
+//!
+//! A [`Controller`] is made from [stores](store::Stores), the certificate authorities in them, and a clock. Its four
+//! routers ([`Controller::api`], [`Controller::agents`], [`Controller::enrol`], [`Controller::proxies`]) are plain
+//! `axum` routers that expect a [`Verified`](ztka_core::Verified)`<`[`Peer`](ztka_pki::Peer)`>` as request extension;
+//! [`serve`] has the listeners that put it there. [`Controller::run`] signs what is due and follows what others signed.
+//! Nothing here is on the way of a user's request: with every controller down, proxies and agents go on by the documents
+//! that they have.
+mod api;
+mod audit;
+mod authority;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod controller;
+mod enrolment;
+mod feed;
+mod findings;
+mod first;
+mod ingest;
+mod manifest;
+mod publish;
+pub mod serve;
+mod server_certificate;
 pub mod store;
+
+pub use self::{
+    api::{Needs, ROUTES, Route},
+    controller::{Controller, OpenError, Settings},
+    first::FirstAdmin,
+    manifest::{Manifest, render},
+    publish::PublishError,
+    serve::PeerKey,
+};

@@ -2,12 +2,65 @@
 //!
 //! A change and the new version of every document that it touches are one transaction. Controllers then sign what is
 //! due: whoever comes first publishes, the others find it done.
+mod authorities;
 mod documents;
+mod findings;
 mod resources;
+
+use std::sync::Arc;
+
+use ztka_audit::{EventStore, ReceiptStore};
+use ztka_identity::IdentityStore;
+use ztka_pki::{EnrolmentStore, KeyStore};
 
 pub use ztka_identity::StoreError;
 
 pub use self::{
+    authorities::AuthorityStore,
     documents::{Content, DocumentStore, FeedEntry, FeedScope, Published, RevokedFacts, Snapshot},
+    findings::{FindingStore, Found},
     resources::{Cluster, Instance, Proxy, ResourceStore},
 };
+
+/// Every store that a controller needs. Cheap to clone.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the types say it")]
+pub struct Stores {
+    pub identity: Arc<dyn IdentityStore>,
+    pub resources: Arc<dyn ResourceStore>,
+    pub documents: Arc<dyn DocumentStore>,
+    pub authorities: Arc<dyn AuthorityStore>,
+    pub enrolment: Arc<dyn EnrolmentStore>,
+    pub events: Arc<dyn EventStore>,
+    pub receipts: Arc<dyn ReceiptStore>,
+    pub findings: Arc<dyn FindingStore>,
+    pub keys: Arc<dyn KeyStore>,
+}
+
+impl Stores {
+    /// One store for everything but keys.
+    pub fn of<S>(store: Arc<S>, keys: Arc<dyn KeyStore>) -> Self
+    where
+        S: IdentityStore
+            + ResourceStore
+            + DocumentStore
+            + AuthorityStore
+            + EnrolmentStore
+            + EventStore
+            + ReceiptStore
+            + FindingStore
+            + 'static,
+    {
+        Self {
+            identity: store.clone(),
+            resources: store.clone(),
+            documents: store.clone(),
+            authorities: store.clone(),
+            enrolment: store.clone(),
+            events: store.clone(),
+            receipts: store.clone(),
+            findings: store,
+            keys,
+        }
+    }
+}

@@ -126,3 +126,71 @@ CREATE TABLE private_keys (
     name   TEXT PRIMARY KEY,
     sealed BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- One-time tokens: a hash of each, and who has spent it.
+CREATE TABLE tokens (
+    id            TEXT PRIMARY KEY,
+    secret_hash   BLOB NOT NULL,
+    enrollee      TEXT NOT NULL,
+    cluster       TEXT,
+    created       INTEGER NOT NULL,
+    expires       INTEGER NOT NULL,
+    spent_key     TEXT,
+    spent_subject TEXT,
+    spent_at      INTEGER,
+    chain         TEXT,
+    used          INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tokens_key ON tokens (spent_key) WHERE spent_key IS NOT NULL;
+
+-- Which key belongs to which name.
+CREATE TABLE bound_keys (
+    key     TEXT PRIMARY KEY,
+    subject TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- How far each journal of each sender has been seen.
+CREATE TABLE journals (
+    source  TEXT NOT NULL,
+    journal TEXT NOT NULL,
+    next    INTEGER NOT NULL,
+    head    TEXT NOT NULL,
+    PRIMARY KEY (source, journal)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE events (
+    number    INTEGER PRIMARY KEY AUTOINCREMENT,
+    source    TEXT NOT NULL,
+    audit_id  TEXT NOT NULL,
+    stage     TEXT NOT NULL,
+    org       TEXT NOT NULL,
+    cluster   TEXT NOT NULL,
+    user      TEXT NOT NULL,
+    verb      TEXT NOT NULL,
+    namespace TEXT NOT NULL,
+    resource  TEXT NOT NULL,
+    decision  TEXT NOT NULL,
+    received  INTEGER NOT NULL,
+    payload   TEXT NOT NULL,
+    UNIQUE (audit_id, stage, source)
+) STRICT;
+CREATE INDEX events_org ON events (org, number);
+CREATE INDEX events_cluster ON events (org, cluster, received);
+
+CREATE TABLE receipts (
+    number  INTEGER PRIMARY KEY AUTOINCREMENT,
+    cluster TEXT NOT NULL,
+    time    INTEGER NOT NULL,
+    payload TEXT NOT NULL
+) STRICT;
+CREATE INDEX receipts_time ON receipts (cluster, time);
+
+CREATE TABLE findings (
+    number  INTEGER PRIMARY KEY AUTOINCREMENT,
+    org     TEXT NOT NULL,
+    cluster TEXT,
+    source  TEXT NOT NULL,
+    at      INTEGER NOT NULL,
+    body    TEXT NOT NULL
+) STRICT;
+CREATE INDEX findings_org ON findings (org, number);

@@ -37,7 +37,7 @@ async fn keys() {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let keys = |byte| SealedKeyStore::new(store.clone(), MasterKey::new(&[byte; 32]).unwrap(), provider.clone());
     let (name, other) = ("root".parse().unwrap(), "users".parse().unwrap());
-    assert!(matches!(keys(1).open(&name).await, Err(KeyError::Absent(_))));
+    ztka_pki::conformance::key_store(&keys(1)).await.unwrap();
     let made = keys(1).create(&name).await.unwrap();
     assert!(matches!(keys(1).create(&name).await, Err(KeyError::Exists(_))));
     let opened = keys(1).open(&name).await.unwrap();
@@ -50,4 +50,30 @@ async fn keys() {
     keys(1).destroy(&name).await.unwrap();
     assert!(matches!(keys(1).destroy(&name).await, Err(KeyError::Absent(_))));
     assert!(matches!(keys(1).open(&other).await, Err(KeyError::Absent(_))));
+}
+
+#[tokio::test]
+async fn enrolment() {
+    use ztka_controller::store::{Cluster, ResourceStore as _};
+    use ztka_core::OrgId;
+    use ztka_identity::{IdentityStore as _, Org};
+    use ztka_pki::EnrolmentStore as _;
+
+    let (store, _directory) = store().await;
+    let created = "2026-01-01T00:00:00Z".parse().unwrap();
+    let org: OrgId = "conformance".parse().unwrap();
+    store.create_org(&Org { id: org.clone(), name: "conformance".parse().unwrap(), created }).await.unwrap();
+    let (id, name): (ztka_core::ClusterId, _) = ("c1".parse().unwrap(), "c1".parse().unwrap());
+    let cluster = Cluster { id: id.clone(), org: org.clone(), name, labels: Default::default(), created };
+    store.create_cluster(&cluster).await.unwrap();
+    ztka_pki::conformance::enrolment_store(&store).await.unwrap();
+
+    // Tokens of a deleted cluster are gone with it.
+    let enrollee = ztka_pki::Enrollee::Agent { org: org.clone(), cluster: id.clone() };
+    let pin = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".parse().unwrap();
+    let life = jiff::SignedDuration::from_hours(1);
+    let (token, record) = ztka_pki::EnrolmentToken::generate(enrollee, pin, created, life).unwrap();
+    store.add_token(record).await.unwrap();
+    store.delete_cluster(&org, &id, created).await.unwrap();
+    assert_eq!(store.token(token.id()).await.unwrap(), None);
 }

@@ -1,0 +1,154 @@
+//! The REST API: one table of routes, each with who may call it.
+//!
+//! The table is the only way to a handler: a route without a rule cannot be written, and the guard in front of each
+//! finds out who calls, whether they still may, and whether the rule lets them, before the handler sees anything. What
+//! changes something is on record before it happens.
+mod answer;
+mod clusters;
+mod credentials;
+mod events;
+mod groups;
+mod guard;
+mod labels;
+mod orgs;
+mod policy;
+mod proxies;
+mod users;
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    handler::Handler,
+    middleware::from_fn,
+    routing::{MethodFilter, MethodRouter, on},
+};
+use http::Method;
+use ztka_api::{Code, PREFIX, Problem};
+
+use self::answer::ApiError;
+use crate::Controller;
+
+pub(crate) use self::credentials::CredentialError;
+
+/// Larger than any role or manifest request.
+const LARGEST: usize = 1 << 20;
+
+/// Who may call a route. Everybody else is refused before the handler runs.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Needs {
+    /// Any user whose session is active.
+    Caller,
+    /// A user of the organisation in the path, or who may administer it.
+    Member,
+    /// The user in the path, or who may administer the organisation.
+    Oneself,
+    /// Who may administer the organisation in the path.
+    OrgAdmin,
+    /// Who may administer the installation.
+    SystemAdmin,
+}
+
+/// A route of the API.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Route {
+    /// `GET`, `POST`, `PUT` or `DELETE`.
+    pub method: &'static str,
+    /// The path below [`PREFIX`], parameters in braces.
+    pub path: &'static str,
+    /// Who may call it.
+    pub needs: Needs,
+}
+
+macro_rules! routes {
+    ($($method:ident $path:literal $needs:ident $handler:path;)+) => {
+        /// Every route of the API. The router is made from this table and from nothing else.
+        pub const ROUTES: &[Route] = &[
+            $(Route { method: stringify!($method), path: $path, needs: Needs::$needs },)+
+        ];
+
+        fn table(controller: &Controller) -> Router<Controller> {
+            Router::new()$(.route(
+                concat!("/api/v1", $path),
+                guarded(controller, Method::$method, Needs::$needs, $handler),
+            ))+
+        }
+    };
+}
+
+routes! {
+    GET    "/whoami"                                              Caller      users::whoami;
+    GET    "/orgs"                                                Caller      orgs::list;
+    POST   "/orgs"                                                SystemAdmin orgs::create;
+    GET    "/proxies"                                             SystemAdmin proxies::list;
+    POST   "/proxies"                                             SystemAdmin proxies::create;
+    GET    "/orgs/{org}/clusters"                                 Member      clusters::list;
+    POST   "/orgs/{org}/clusters"                                 OrgAdmin    clusters::create;
+    GET    "/orgs/{org}/clusters/{cluster}"                       OrgAdmin    clusters::read;
+    DELETE "/orgs/{org}/clusters/{cluster}"                       OrgAdmin    clusters::delete;
+    POST   "/orgs/{org}/clusters/{cluster}/tokens"                OrgAdmin    clusters::create_token;
+    POST   "/orgs/{org}/clusters/{cluster}/manifest"              OrgAdmin    clusters::create_manifest;
+    GET    "/orgs/{org}/users"                                    OrgAdmin    users::list;
+    POST   "/orgs/{org}/users"                                    OrgAdmin    users::create;
+    GET    "/orgs/{org}/users/{user}"                             Oneself     users::read;
+    POST   "/orgs/{org}/users/{user}/disable"                     OrgAdmin    users::disable;
+    POST   "/orgs/{org}/users/{user}/enable"                      OrgAdmin    users::enable;
+    GET    "/orgs/{org}/users/{user}/access"                      Oneself     credentials::access;
+    GET    "/orgs/{org}/users/{user}/credentials"                 Oneself     credentials::list;
+    POST   "/orgs/{org}/users/{user}/credentials"                 Oneself     credentials::create;
+    DELETE "/orgs/{org}/users/{user}/credentials/{credential}"    Oneself     credentials::revoke;
+    GET    "/orgs/{org}/groups"                                   OrgAdmin    groups::list;
+    POST   "/orgs/{org}/groups"                                   OrgAdmin    groups::create;
+    PUT    "/orgs/{org}/groups/{group}/members/{user}"            OrgAdmin    groups::add;
+    DELETE "/orgs/{org}/groups/{group}/members/{user}"            OrgAdmin    groups::remove;
+    GET    "/orgs/{org}/roles"                                    OrgAdmin    policy::roles;
+    POST   "/orgs/{org}/roles"                                    OrgAdmin    policy::create_role;
+    DELETE "/orgs/{org}/roles/{role}"                             OrgAdmin    policy::delete_role;
+    GET    "/orgs/{org}/bindings"                                 OrgAdmin    policy::bindings;
+    POST   "/orgs/{org}/bindings"                                 OrgAdmin    policy::create_binding;
+    DELETE "/orgs/{org}/bindings/{binding}"                       OrgAdmin    policy::delete_binding;
+    GET    "/orgs/{org}/events"                                   OrgAdmin    events::events;
+    GET    "/orgs/{org}/findings"                                 OrgAdmin    events::findings;
+}
+
+fn guarded<H, T>(controller: &Controller, method: Method, needs: Needs, handler: H) -> MethodRouter<Controller>
+where
+    H: Handler<T, Controller>,
+    T: 'static,
+{
+    let filter = match method {
+        Method::GET => MethodFilter::GET,
+        Method::PUT => MethodFilter::PUT,
+        Method::DELETE => MethodFilter::DELETE,
+        _ => MethodFilter::POST,
+    };
+    let controller = controller.clone();
+    let guard = from_fn(move |request, next| {
+        let controller = controller.clone();
+        async move { guard::guard(controller, needs, request, next).await }
+    });
+    on(filter, handler).route_layer(guard)
+}
+
+impl Controller {
+    /// The REST API below `/api/v1`, for `api.<domain>`: client certificates of users, requested.
+    pub fn api(&self) -> Router {
+        debug_assert_eq!(PREFIX, "/api/v1");
+        table(self)
+            .fallback(async || ApiError::from(not_found()))
+            .method_not_allowed_fallback(async || ApiError::from(wrong_method()))
+            .layer(DefaultBodyLimit::max(LARGEST))
+            .with_state(self.clone())
+    }
+}
+
+fn not_found() -> Problem {
+    Problem::new(
+        Code::NotFound,
+        "there is no such path",
+        "check the address, and the versions of client and controller",
+    )
+}
+
+fn wrong_method() -> Problem {
+    Problem::new(Code::MethodNotAllowed, "this path does not take this method", "check the client's version")
+}

@@ -1,0 +1,143 @@
+//! Bodies in and out: JSON, and errors as problem details.
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{FromRequest, Request, rejection::BytesRejection},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use serde::{Serialize, de::DeserializeOwned};
+use ztka_api::{Code, PROBLEM_JSON, Problem};
+use ztka_core::BoxError;
+use ztka_identity::StoreError;
+
+/// A problem as the answer. Boxed: it is the rare case.
+#[derive(Debug)]
+pub(crate) struct ApiError(Box<Problem>);
+
+pub(crate) type Answer<T> = Result<T, ApiError>;
+
+impl ApiError {
+    pub(crate) fn new(code: Code, detail: impl Into<String>, action: impl Into<String>) -> Self {
+        Problem::new(code, detail, action).into()
+    }
+
+    /// The request cannot be understood; `text` says why and, behind the last semicolon, what to do.
+    pub(crate) fn invalid(text: impl Into<String>) -> Self {
+        Self::worded(Code::Invalid, text.into())
+    }
+
+    fn worded(code: Code, text: String) -> Self {
+        match text.rsplit_once("; ") {
+            Some((detail, action)) => Self::new(code, detail, action),
+            None => Self::new(code, text, ""),
+        }
+    }
+
+    /// Something of ours failed, which our log describes and the answer does not.
+    pub(crate) fn failed(error: impl Into<BoxError>) -> Self {
+        let error = error.into();
+        tracing::error!(error = &*error, "a request to the API failed");
+        Self::new(Code::Unavailable, "the controller cannot do this now", "try again, and see the controller's log")
+    }
+
+    pub(crate) fn not_found(what: &'static str, name: impl ToString) -> Self {
+        StoreError::not_found(what, name).into()
+    }
+
+    pub(crate) fn problem(&self) -> &Problem {
+        &self.0
+    }
+}
+
+impl From<Problem> for ApiError {
+    fn from(problem: Problem) -> Self {
+        Self(Box::new(problem))
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound { .. } => Self::new(Code::NotFound, error.to_string(), "check the id"),
+            StoreError::Exists { .. } => Self::worded(Code::Exists, error.to_string()),
+            StoreError::Refused(text) => Self::worded(Code::Refused, text),
+            StoreError::Unavailable(source) => Self::failed(source),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        // Strings and a number always serialise.
+        let json = serde_json::to_vec(&self.0).unwrap_or_default();
+        let mut response = Response::new(Body::from(json));
+        *response.status_mut() = self.0.code().status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
+
+/// JSON, in a request or an answer.
+#[derive(Debug)]
+pub(crate) struct Json<T>(pub(crate) T);
+
+/// A new thing, as the answer.
+#[derive(Debug)]
+pub(crate) struct Created<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        // A browser sends no such request to another site without asking it first.
+        if kind.split(';').next().is_none_or(|kind| !kind.trim().eq_ignore_ascii_case("application/json")) {
+            return Err(ApiError::invalid("the body is not JSON; send it with content-type application/json"));
+        }
+        let body = Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
+            BytesRejection::FailedToBufferBody(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                ApiError::new(Code::TooLarge, "the body is larger than 1 MiB", "send less at once")
+            }
+            _ => ApiError::invalid("the body ends early; send it again"),
+        })?;
+        let object = serde_json::from_slice(&body);
+        object
+            .map(Self)
+            .map_err(|error| ApiError::invalid(format!("the body is not what is expected: {error}; correct it")))
+    }
+}
+
+fn respond(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(json) => {
+            let mut response = Response::new(Body::from(json));
+            *response.status_mut() = status;
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response
+        }
+        Err(error) => ApiError::failed(error).into_response(),
+    }
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        respond(StatusCode::OK, &self.0)
+    }
+}
+
+impl<T: Serialize> IntoResponse for Created<T> {
+    fn into_response(self) -> Response {
+        respond(StatusCode::CREATED, &self.0)
+    }
+}
+
+/// The query, which has no unknown fields.
+pub(crate) fn query<T: DeserializeOwned>(query: Option<&str>) -> Answer<T> {
+    let read = serde_urlencoded::from_str(query.unwrap_or_default());
+    read.map_err(|error| ApiError::invalid(format!("the query is not what is expected: {error}; correct it")))
+}

@@ -1,0 +1,119 @@
+//! Clusters and the enrolment of their agents.
+
+use axum::{
+    Extension,
+    extract::{Path, State},
+    response::{IntoResponse as _, Response},
+};
+use http::{StatusCode, header};
+use ztka_api::{Cluster, CreateCluster, CreateManifest, CreateToken, EnrolmentToken, Instance};
+use ztka_core::{ClusterId, OrgId};
+use ztka_identity::Caller;
+use ztka_pki::Enrollee;
+
+use super::{
+    answer::{Answer, ApiError, Created, Json},
+    labels,
+};
+use crate::{Controller, manifest, store};
+
+impl Controller {
+    /// The TLS server name of a cluster.
+    pub(super) fn server_name(&self, cluster: &ClusterId) -> String {
+        format!("{cluster}.kube.{}", self.domain())
+    }
+
+    async fn cluster_of(&self, org: &OrgId, id: &ClusterId) -> Answer<store::Cluster> {
+        let found = self.0.stores.resources.cluster(id).await?.filter(|cluster| cluster.org == *org);
+        found.ok_or_else(|| ApiError::not_found("cluster", id))
+    }
+
+    async fn wire_cluster(&self, cluster: store::Cluster) -> Answer<Cluster> {
+        let instances = self.0.stores.resources.instances(&cluster.id, self.now()).await?;
+        let wire = |instance: store::Instance| Instance { id: instance.id, not_after: instance.not_after };
+        Ok(Cluster {
+            server_name: self.server_name(&cluster.id),
+            id: cluster.id,
+            name: cluster.name,
+            labels: cluster.labels,
+            created: cluster.created,
+            instances: instances.into_iter().map(wire).collect(),
+        })
+    }
+}
+
+pub(super) async fn list(
+    State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
+    Path(org): Path<OrgId>,
+) -> Answer<Json<Vec<Cluster>>> {
+    let mut clusters = controller.0.stores.resources.clusters(&org).await?;
+    if !caller.administers(&org) {
+        let visible = controller.visible(&caller.user).await?;
+        clusters.retain(|cluster| visible.iter().any(|seen| seen.id == cluster.id));
+    }
+    let mut listed = Vec::with_capacity(clusters.len());
+    for cluster in clusters {
+        listed.push(controller.wire_cluster(cluster).await?);
+    }
+    Ok(Json(listed))
+}
+
+pub(super) async fn create(
+    State(controller): State<Controller>,
+    Path(org): Path<OrgId>,
+    Json(asked): Json<CreateCluster>,
+) -> Answer<Created<Cluster>> {
+    if org == OrgId::installation() {
+        let message = "the organisation \"installation\" has administrators only; create the cluster in another one";
+        return Err(ApiError::invalid(message));
+    }
+    labels::validate(&asked.labels)?;
+    let cluster = store::Cluster {
+        id: ClusterId::generate(),
+        org,
+        name: asked.name,
+        labels: asked.labels,
+        created: controller.now(),
+    };
+    controller.0.stores.resources.create_cluster(&cluster).await?;
+    Ok(Created(controller.wire_cluster(cluster).await?))
+}
+
+pub(super) async fn read(
+    State(controller): State<Controller>,
+    Path((org, id)): Path<(OrgId, ClusterId)>,
+) -> Answer<Json<Cluster>> {
+    let cluster = controller.cluster_of(&org, &id).await?;
+    Ok(Json(controller.wire_cluster(cluster).await?))
+}
+
+pub(super) async fn delete(
+    State(controller): State<Controller>,
+    Path((org, id)): Path<(OrgId, ClusterId)>,
+) -> Answer<StatusCode> {
+    controller.0.stores.resources.delete_cluster(&org, &id, controller.now()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn create_token(
+    State(controller): State<Controller>,
+    Path((org, id)): Path<(OrgId, ClusterId)>,
+    Json(asked): Json<CreateToken>,
+) -> Answer<Created<EnrolmentToken>> {
+    let cluster = controller.cluster_of(&org, &id).await?.id;
+    Ok(Created(controller.token(Enrollee::Agent { org, cluster }, asked.ttl_seconds).await?))
+}
+
+pub(super) async fn create_manifest(
+    State(controller): State<Controller>,
+    Path((org, id)): Path<(OrgId, ClusterId)>,
+    Json(asked): Json<CreateManifest>,
+) -> Answer<Response> {
+    let cluster = controller.cluster_of(&org, &id).await?.id;
+    manifest::validate(&asked).map_err(ApiError::invalid)?;
+    let token = controller.token(Enrollee::Agent { org, cluster }, asked.ttl_seconds).await?;
+    let yaml = manifest::render(&controller.manifest(&asked, &token.token));
+    let kind = [(header::CONTENT_TYPE, "application/yaml"), (header::CACHE_CONTROL, "no-store")];
+    Ok((StatusCode::CREATED, kind, yaml).into_response())
+}

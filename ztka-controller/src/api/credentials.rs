@@ -1,0 +1,185 @@
+//! Credentials: certificates in kubeconfigs, and what they give access to.
+
+use axum::{
+    Extension,
+    extract::{Path, State},
+};
+use http::StatusCode;
+use jiff::SignedDuration;
+use ztka_api::{Access, CreateCredential, Credential, IssuedCredential, ReachableCluster};
+use ztka_authz::{PolicyDocument, Subject};
+use ztka_core::{CredentialId, DocumentKind, OrgId, SeriesKey, UserId};
+use ztka_identity::{Caller, StoreError, User};
+use ztka_pki::{Issued, ValidCsr};
+
+use super::answer::{Answer, ApiError, Created, Json};
+use crate::{Controller, authority::OrgAuthorityError, store::Content};
+
+/// Life of a certificate that was not asked for otherwise.
+const DEFAULT: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// Why a credential was not issued.
+#[derive(Debug)]
+pub(crate) enum CredentialError {
+    Store(StoreError),
+    Issue(ztka_pki::IssueError),
+}
+
+impl From<StoreError> for CredentialError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<ztka_pki::IssueError> for CredentialError {
+    fn from(error: ztka_pki::IssueError) -> Self {
+        Self::Issue(error)
+    }
+}
+
+impl From<OrgAuthorityError> for CredentialError {
+    fn from(error: OrgAuthorityError) -> Self {
+        match error {
+            OrgAuthorityError::Store(error) => Self::Store(error),
+            OrgAuthorityError::Issue(error) => Self::Issue(error),
+        }
+    }
+}
+
+impl From<CredentialError> for ApiError {
+    fn from(error: CredentialError) -> Self {
+        match error {
+            CredentialError::Store(error) => error.into(),
+            CredentialError::Issue(error) => Self::failed(error),
+        }
+    }
+}
+
+/// A new credential, and its certificate.
+#[derive(Debug)]
+pub(crate) struct NewCredential {
+    pub(crate) credential: ztka_identity::Credential,
+    pub(crate) chain: String,
+}
+
+fn wire(credential: ztka_identity::Credential) -> Credential {
+    Credential {
+        id: credential.id,
+        user: credential.user,
+        created: credential.created,
+        not_after: credential.not_after,
+        revoked: credential.revoked,
+    }
+}
+
+impl Controller {
+    /// Records a credential and issues its certificate. What is recorded without a certificate does no harm.
+    pub(crate) async fn issue_credential(
+        &self,
+        user: &User,
+        csr: &ValidCsr,
+        life: SignedDuration,
+    ) -> Result<NewCredential, CredentialError> {
+        self.0.authorities.ensure_org(&user.org).await?;
+        let credential = self.directory().issue_credential(&user.id, life).await?;
+        self.0.changed.notify_one();
+        let issued: Issued = self.hierarchy().issue_user(csr, &user.org, &user.id, &credential.id, life).await?;
+        // The certificate may end earlier than asked for: with its issuer.
+        let not_after = credential.not_after.min(issued.not_after());
+        let credential = ztka_identity::Credential { not_after, ..credential };
+        Ok(NewCredential { credential, chain: issued.pem() })
+    }
+
+    /// The policy of an organisation as it is now, published or not.
+    async fn policy(&self, org: &OrgId) -> Result<PolicyDocument, StoreError> {
+        let series = SeriesKey { kind: DocumentKind::Policy, org: Some(org.clone()), subject: String::new() };
+        match self.0.stores.documents.snapshot(&series, self.now()).await? {
+            Some(snapshot) => match snapshot.content {
+                Content::Policy(policy) => Ok(policy),
+                _ => Err(StoreError::unavailable("the store gave another document than the policy asked for")),
+            },
+            None => Err(StoreError::not_found("organisation", org)),
+        }
+    }
+
+    /// The clusters on which some binding names the user, by name.
+    pub(super) async fn visible(&self, user: &User) -> Answer<Vec<ztka_authz::Cluster>> {
+        let groups = self.directory().store().groups_of(&user.id).await?;
+        let policy = self.policy(&user.org).await?;
+        let is_named = |subject: &Subject| match subject {
+            Subject::User(name) => *name == user.name,
+            Subject::Group(name) => groups.contains(name),
+        };
+        let bound: Vec<_> = policy.bindings.iter().filter(|binding| binding.subjects.iter().any(is_named)).collect();
+        let mut clusters = policy.clusters;
+        clusters.retain(|cluster| bound.iter().any(|binding| binding.clusters.selects(cluster)));
+        clusters.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(clusters)
+    }
+
+    async fn access(&self, user: &User) -> Answer<Access> {
+        let org = self.directory().store().org(&user.org).await?;
+        let org = org.ok_or_else(|| ApiError::not_found("organisation", &user.org))?;
+        let reachable = |cluster: ztka_authz::Cluster| {
+            let name = cluster.name.parse().map_err(ApiError::failed)?;
+            let server_name = self.server_name(&cluster.id);
+            Ok(ReachableCluster { id: cluster.id, name, server_name })
+        };
+        Ok(Access {
+            org: org.name,
+            user: user.name.clone(),
+            front: self.0.settings.front.clone(),
+            ca_bundle: self.hierarchy().root_pem(),
+            clusters: self.visible(user).await?.into_iter().map(reachable).collect::<Answer<_>>()?,
+        })
+    }
+}
+
+pub(super) async fn access(
+    State(controller): State<Controller>,
+    Path((org, id)): Path<(OrgId, UserId)>,
+) -> Answer<Json<Access>> {
+    let user = controller.user_of(&org, &id).await?;
+    Ok(Json(controller.access(&user).await?))
+}
+
+pub(super) async fn list(
+    State(controller): State<Controller>,
+    Path((org, id)): Path<(OrgId, UserId)>,
+) -> Answer<Json<Vec<Credential>>> {
+    let user = controller.user_of(&org, &id).await?;
+    let credentials = controller.directory().store().credentials(&user.id).await?;
+    Ok(Json(credentials.into_iter().map(wire).collect()))
+}
+
+pub(super) async fn create(
+    State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
+    Path((org, id)): Path<(OrgId, UserId)>,
+    Json(asked): Json<CreateCredential>,
+) -> Answer<Created<IssuedCredential>> {
+    let user = controller.user_of(&org, &id).await?;
+    let csr = ValidCsr::from_pem(asked.csr.as_bytes());
+    let csr = csr.map_err(|error| ApiError::invalid(error.to_string()))?;
+    let mut life = asked.life_seconds.map_or(DEFAULT, |seconds| SignedDuration::from_secs(seconds.into()));
+    if !caller.administers(&org) {
+        // Nobody prolongs their own session: a stolen credential would renew itself for ever.
+        life = life.min(caller.active_until.duration_since(controller.now()));
+    }
+    let NewCredential { credential, chain } = controller.issue_credential(&user, &csr, life).await?;
+    let access = controller.access(&user).await?;
+    Ok(Created(IssuedCredential { credential: wire(credential), chain, access }))
+}
+
+pub(super) async fn revoke(
+    State(controller): State<Controller>,
+    Path((org, id, credential)): Path<(OrgId, UserId, CredentialId)>,
+) -> Answer<StatusCode> {
+    let user = controller.user_of(&org, &id).await?;
+    let found = controller.directory().store().credential(&credential).await?;
+    if found.is_none_or(|(found, _)| found.user != user.id) {
+        return Err(ApiError::not_found("credential", &credential));
+    }
+    controller.directory().revoke(&credential).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,50 @@
+//! Groups and their members.
+
+use std::collections::HashMap;
+
+use axum::extract::{Path, State};
+use http::StatusCode;
+use ztka_api::{CreateGroup, Group, Member};
+use ztka_core::{GroupName, OrgId, UserId, UserName};
+
+use super::answer::{Answer, Created, Json};
+use crate::Controller;
+
+pub(super) async fn list(State(controller): State<Controller>, Path(org): Path<OrgId>) -> Answer<Json<Vec<Group>>> {
+    let store = controller.directory().store();
+    let groups = store.groups(&org).await?;
+    let users = store.users(&org).await?;
+    let names: HashMap<UserId, UserName> = users.into_iter().map(|user| (user.id, user.name)).collect();
+    let wire = |group: ztka_identity::Group| {
+        let member = |id: UserId| names.get(&id).cloned().map(|name| Member { id, name });
+        let mut members: Vec<_> = group.members.into_iter().filter_map(member).collect();
+        members.sort_by(|a, b| a.name.cmp(&b.name));
+        Group { name: group.name, members }
+    };
+    Ok(Json(groups.into_iter().map(wire).collect()))
+}
+
+pub(super) async fn create(
+    State(controller): State<Controller>,
+    Path(org): Path<OrgId>,
+    Json(asked): Json<CreateGroup>,
+) -> Answer<Created<Group>> {
+    controller.directory().create_group(&org, &asked.name).await?;
+    Ok(Created(Group { name: asked.name, members: Vec::new() }))
+}
+
+pub(super) async fn add(
+    State(controller): State<Controller>,
+    Path((org, group, user)): Path<(OrgId, GroupName, UserId)>,
+) -> Answer<StatusCode> {
+    controller.directory().store().add_member(&org, &group, &user).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn remove(
+    State(controller): State<Controller>,
+    Path((org, group, user)): Path<(OrgId, GroupName, UserId)>,
+) -> Answer<StatusCode> {
+    controller.directory().store().remove_member(&org, &group, &user).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

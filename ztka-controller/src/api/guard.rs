@@ -1,0 +1,146 @@
+//! In front of every handler: who calls, may they, and the record of it.
+
+use std::{net::IpAddr, str::FromStr};
+
+use axum::{
+    RequestExt as _,
+    extract::{RawPathParams, Request},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use http::Method;
+use ztka_api::Code;
+use ztka_audit::Stage;
+use ztka_core::{BindingName, ClusterId, CredentialId, GroupName, OrgId, RoleName, Subject, UserId, Verified};
+use ztka_identity::{Caller, NotActive};
+use ztka_pki::Peer;
+
+use super::{
+    Needs,
+    answer::{Answer, ApiError},
+};
+use crate::{Controller, audit::Act};
+
+/// Lets a request through to its handler, with the [`Caller`] as extension, or answers it.
+pub(super) async fn guard(controller: Controller, needs: Needs, mut request: Request, next: Next) -> Response {
+    let checked = check(&controller, needs, &mut request).await;
+    let (caller, org) = match checked {
+        Ok(checked) => checked,
+        Err(refused) => return refused.into_response(),
+    };
+    let source = request.extensions().get::<IpAddr>().copied();
+    let (method, path) = (request.method(), request.uri().path());
+    let act = Act::new(&caller, org.as_ref(), method, path, source, controller.now());
+    if let Err(refused) = allow(&caller, needs, org.as_ref(), request.extensions().get::<InPath>()) {
+        let event = act.refused(refused.problem().detail(), controller.now());
+        if let Err(error) = controller.0.journal.record(event).await {
+            tracing::error!(error = &*error, "a refusal is not on record");
+        }
+        return refused.into_response();
+    }
+    if let Err(missing) = exists(&controller, &caller, org.as_ref()).await {
+        return missing.into_response();
+    }
+    let changes = !matches!(*method, Method::GET);
+    request.extensions_mut().insert(caller);
+    if !changes {
+        return next.run(request).await;
+    }
+    // A task of its own: a client that leaves neither stops a change halfway nor keeps its end from the record.
+    let done = tokio::spawn(async move { change(&controller, &act, request, next).await });
+    done.await.unwrap_or_else(|error| ApiError::failed(error).into_response())
+}
+
+/// Changes something, on record before and after.
+async fn change(controller: &Controller, act: &Act, request: Request, next: Next) -> Response {
+    let begun = act.event(Stage::RequestReceived, controller.now());
+    if let Err(error) = controller.0.journal.record(begun).await {
+        return ApiError::failed(error).into_response();
+    }
+    let response = next.run(request).await;
+    controller.0.changed.notify_one();
+    if let Err(error) = controller.0.journal.record(act.done(response.status(), controller.now())).await {
+        tracing::error!(error = &*error, "the end of a change is not on record");
+    }
+    response
+}
+
+/// What the path names, where a rule looks at it.
+#[derive(Clone, Debug)]
+struct InPath {
+    user: Option<UserId>,
+}
+
+/// Who calls, and the organisation in the path. Nothing is told to whoever is not a user with an active session.
+async fn check(controller: &Controller, needs: Needs, request: &mut Request) -> Answer<(Caller, Option<OrgId>)> {
+    let unauthenticated = |detail: String, action: &str| ApiError::new(Code::Unauthenticated, detail, action);
+    let no_certificate =
+        || unauthenticated("a client certificate is needed".into(), "call with a credential of `ztka kubeconfig`");
+    let peer = request.extensions().get::<Verified<Peer>>().cloned().ok_or_else(no_certificate)?;
+    let Subject::User { org, user, credential } = &peer.id.subject else { return Err(no_certificate()) };
+    // The connection may be older than what has happened since.
+    if peer.not_after <= controller.now() {
+        return Err(unauthenticated("the certificate has expired".into(), "get a new credential"));
+    }
+    let caller = controller.directory().whoami(user, credential).await.map_err(|error| match error {
+        NotActive::Store(error) => ApiError::from(error),
+        ended => {
+            let text = ended.to_string();
+            let (detail, action) = text.split_once("; ").unwrap_or((&text, ""));
+            unauthenticated(detail.into(), action)
+        }
+    })?;
+    if caller.user.org != *org {
+        return Err(no_certificate());
+    }
+    let params = request.extract_parts::<RawPathParams>().await;
+    let params = params.map_err(|_| ApiError::invalid("the path is not what is expected; correct it"))?;
+    let (mut in_path, mut named) = (InPath { user: None }, None);
+    for (name, value) in &params {
+        match name {
+            "org" => named = Some(parse::<OrgId>("organisation", value)?),
+            "user" => in_path.user = Some(parse("user", value)?),
+            "cluster" => drop(parse::<ClusterId>("cluster", value)?),
+            "credential" => drop(parse::<CredentialId>("credential", value)?),
+            "group" => drop(parse::<GroupName>("group", value)?),
+            "role" => drop(parse::<RoleName>("role", value)?),
+            "binding" => drop(parse::<BindingName>("binding", value)?),
+            _ => return Err(ApiError::failed(format!("the rule {needs:?} does not know the parameter {name}"))),
+        }
+    }
+    request.extensions_mut().insert(in_path);
+    Ok((caller, named))
+}
+
+/// An administrator of the installation may ask for an organisation that is not there.
+async fn exists(controller: &Controller, caller: &Caller, org: Option<&OrgId>) -> Answer<()> {
+    match org.filter(|org| **org != caller.user.org) {
+        Some(org) if controller.directory().store().org(org).await?.is_none() => {
+            Err(ApiError::not_found("organisation", org))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is not even a name names nothing.
+fn parse<T: FromStr>(what: &'static str, text: &str) -> Answer<T> {
+    let shown: String = text.chars().take(80).collect();
+    text.parse().map_err(|_| ApiError::not_found(what, shown))
+}
+
+fn allow(caller: &Caller, needs: Needs, org: Option<&OrgId>, in_path: Option<&InPath>) -> Answer<()> {
+    let administers = org.is_some_and(|org| caller.administers(org));
+    let belongs = org.is_some_and(|org| caller.user.org == *org);
+    let oneself = in_path.and_then(|path| path.user.as_ref()).is_some_and(|user| *user == caller.user.id);
+    let (allowed, who) = match needs {
+        Needs::Caller => (true, ""),
+        Needs::Member => (belongs || administers, "users of this organisation"),
+        Needs::Oneself => ((belongs && oneself) || administers, "this user, and administrators of the organisation"),
+        Needs::OrgAdmin => (administers, "administrators of this organisation"),
+        Needs::SystemAdmin => (caller.is_system_admin(), "administrators of the installation"),
+    };
+    if allowed {
+        return Ok(());
+    }
+    Err(ApiError::new(Code::Forbidden, format!("only {who} may do this"), "ask one of them"))
+}

@@ -1,0 +1,102 @@
+//! Users.
+
+use axum::{
+    Extension,
+    extract::{Path, State},
+};
+use http::StatusCode;
+use ztka_api::{AdminRole, CreateUser, User, WhoAmI};
+use ztka_core::{OrgId, UserId};
+use ztka_identity::Caller;
+
+use super::{
+    answer::{Answer, ApiError, Created, Json},
+    orgs,
+};
+use crate::Controller;
+
+fn role(admin: ztka_identity::AdminRole) -> AdminRole {
+    match admin {
+        ztka_identity::AdminRole::SystemAdmin => AdminRole::SystemAdmin,
+        ztka_identity::AdminRole::OrgAdmin => AdminRole::OrgAdmin,
+    }
+}
+
+impl Controller {
+    /// The user, if they are of this organisation.
+    pub(super) async fn user_of(&self, org: &OrgId, id: &UserId) -> Answer<ztka_identity::User> {
+        let found = self.directory().store().user(id).await?.filter(|user| user.org == *org);
+        found.ok_or_else(|| ApiError::not_found("user", id))
+    }
+
+    async fn wire_user(&self, user: ztka_identity::User) -> Answer<User> {
+        let groups = self.directory().store().groups_of(&user.id).await?;
+        Ok(User {
+            id: user.id,
+            org: user.org,
+            name: user.name,
+            admin: user.admin.map(role),
+            groups,
+            disabled: user.disabled,
+            created: user.created,
+        })
+    }
+}
+
+pub(super) async fn whoami(
+    State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
+) -> Answer<Json<WhoAmI>> {
+    let org = controller.directory().store().org(&caller.user.org).await?;
+    let org = orgs::wire(org.ok_or_else(|| ApiError::not_found("organisation", &caller.user.org))?);
+    let user = controller.wire_user(caller.user).await?;
+    Ok(Json(WhoAmI { user, org, credential: caller.credential.id, active_until: caller.active_until }))
+}
+
+pub(super) async fn list(State(controller): State<Controller>, Path(org): Path<OrgId>) -> Answer<Json<Vec<User>>> {
+    let users = controller.directory().store().users(&org).await?;
+    let mut listed = Vec::with_capacity(users.len());
+    for user in users {
+        listed.push(controller.wire_user(user).await?);
+    }
+    Ok(Json(listed))
+}
+
+pub(super) async fn create(
+    State(controller): State<Controller>,
+    Path(org): Path<OrgId>,
+    Json(asked): Json<CreateUser>,
+) -> Answer<Created<User>> {
+    let admin = asked.admin.map(|admin| match admin {
+        AdminRole::SystemAdmin => ztka_identity::AdminRole::SystemAdmin,
+        AdminRole::OrgAdmin => ztka_identity::AdminRole::OrgAdmin,
+    });
+    let user = controller.directory().create_user(&org, asked.name, admin).await?;
+    Ok(Created(controller.wire_user(user).await?))
+}
+
+pub(super) async fn read(
+    State(controller): State<Controller>,
+    Path((org, id)): Path<(OrgId, UserId)>,
+) -> Answer<Json<User>> {
+    let user = controller.user_of(&org, &id).await?;
+    Ok(Json(controller.wire_user(user).await?))
+}
+
+pub(super) async fn disable(
+    State(controller): State<Controller>,
+    Path((org, id)): Path<(OrgId, UserId)>,
+) -> Answer<StatusCode> {
+    let user = controller.user_of(&org, &id).await?;
+    controller.directory().disable(&user.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn enable(
+    State(controller): State<Controller>,
+    Path((org, id)): Path<(OrgId, UserId)>,
+) -> Answer<StatusCode> {
+    let user = controller.user_of(&org, &id).await?;
+    controller.directory().enable(&user.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

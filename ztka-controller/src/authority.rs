@@ -1,0 +1,74 @@
+//! The certificate authorities, opened from the store or made for the first time.
+
+use std::sync::Arc;
+
+use ztka_core::{Clock, OrgId};
+use ztka_identity::StoreError;
+use ztka_pki::{Hierarchy, IssueError, Lifetimes, Names};
+
+use crate::{
+    controller::OpenError,
+    store::{AuthorityStore, Stores},
+};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Authorities {
+    hierarchy: Arc<Hierarchy>,
+    store: Arc<dyn AuthorityStore>,
+}
+
+/// Why an organisation's authorities are not there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OrgAuthorityError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+}
+
+impl Authorities {
+    pub(crate) async fn open(
+        stores: &Stores,
+        names: Names,
+        lifetimes: Lifetimes,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, OpenError> {
+        let store = stores.authorities.clone();
+        let state = match store.hierarchy().await? {
+            Some(state) => state,
+            None => {
+                let made = Hierarchy::create(names, lifetimes, stores.keys.clone(), clock.clone()).await?;
+                match store.create_hierarchy(&made.state()).await {
+                    Ok(()) | Err(StoreError::Exists { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                // Another controller may have been first: what is stored counts.
+                store.hierarchy().await?.unwrap_or_else(|| made.state())
+            }
+        };
+        let hierarchy = Hierarchy::open(state, lifetimes, stores.keys.clone(), clock).await?;
+        for org in store.org_authorities().await? {
+            hierarchy.open_org(&org).await?;
+        }
+        Ok(Self { hierarchy: Arc::new(hierarchy), store })
+    }
+
+    pub(crate) fn hierarchy(&self) -> &Arc<Hierarchy> {
+        &self.hierarchy
+    }
+
+    /// Opens the intermediates of an organisation, making them if there are none.
+    pub(crate) async fn ensure_org(&self, org: &OrgId) -> Result<(), OrgAuthorityError> {
+        if self.hierarchy.has_org(org) {
+            return Ok(());
+        }
+        let stored = match self.store.org_authority(org).await? {
+            Some(stored) => stored,
+            None => {
+                let made = self.hierarchy.create_org(org).await?;
+                self.store.create_org_authority(&made).await?
+            }
+        };
+        Ok(self.hierarchy.open_org(&stored).await?)
+    }
+}

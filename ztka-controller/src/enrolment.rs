@@ -1,0 +1,163 @@
+//! Enrolment and renewal, wired to the stores: who enrols is written down before it gets its certificate.
+
+use std::sync::{Arc, PoisonError};
+
+use async_trait::async_trait;
+use axum::{Router, routing::post_service};
+use jiff::Timestamp;
+use ztka_audit::{Event, ResponseStatus, Stage};
+use ztka_core::{AuditId, Clock, KeyId, OrgId, Subject};
+use ztka_pki::{
+    ENROL_PATH, EnrolmentAudit, EnrolmentEvent, EnrolmentOutcome, EnrolmentService, EnrolmentStore, Lifetimes,
+    Published, RENEW_PATH, RenewalService, Spent, StoreError, TokenId, TokenRecord, TrustPublisher,
+};
+
+use crate::{
+    Controller,
+    store::{Instance, ResourceStore},
+};
+
+/// Notes each agent and proxy whose key is bound, so that they are known (and can be revoked) before they can connect.
+#[derive(Debug)]
+struct Recording {
+    inner: Arc<dyn EnrolmentStore>,
+    resources: Arc<dyn ResourceStore>,
+    lifetimes: Lifetimes,
+    clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl EnrolmentStore for Recording {
+    async fn add_token(&self, record: TokenRecord) -> Result<(), StoreError> {
+        self.inner.add_token(record).await
+    }
+
+    async fn token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {
+        self.inner.token(id).await
+    }
+
+    async fn spend(&self, id: &TokenId, spent: Spent) -> Result<Option<Spent>, StoreError> {
+        self.inner.spend(id, spent).await
+    }
+
+    async fn keep_answer(&self, id: &TokenId, chain: String) -> Result<String, StoreError> {
+        self.inner.keep_answer(id, chain).await
+    }
+
+    async fn mark_used(&self, key: &KeyId) -> Result<(), StoreError> {
+        self.inner.mark_used(key).await
+    }
+
+    async fn bind_key(&self, key: &KeyId, subject: &Subject) -> Result<bool, StoreError> {
+        if !self.inner.bind_key(key, subject).await? {
+            return Ok(false);
+        }
+        let until = |life| self.clock.now().checked_add(life).unwrap_or(Timestamp::MAX);
+        let recorded = match subject {
+            Subject::Agent { org, cluster, instance } => {
+                let instance = Instance {
+                    id: instance.clone(),
+                    org: org.clone(),
+                    cluster: cluster.clone(),
+                    not_after: until(self.lifetimes.agent),
+                };
+                self.resources.record_instance(&instance).await
+            }
+            Subject::Proxy(proxy) => self.resources.record_proxy(proxy, until(self.lifetimes.proxy)).await,
+            Subject::User { .. } | Subject::Controller(_) => Ok(()),
+        };
+        recorded.map_err(StoreError::new)?;
+        Ok(true)
+    }
+}
+
+impl TrustPublisher for Controller {
+    fn published(&self) -> Published {
+        let document = self.0.trust_document.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Published { bundle: self.hierarchy().trust_bundle(), document }
+    }
+}
+
+impl EnrolmentAudit for Controller {
+    fn note(&self, event: &EnrolmentEvent) {
+        self.0.journal.note(record(event));
+    }
+}
+
+fn org_of(subject: Option<&Subject>) -> OrgId {
+    match subject {
+        Some(Subject::Agent { org, .. } | Subject::User { org, .. }) => org.clone(),
+        Some(Subject::Proxy(_) | Subject::Controller(_)) | None => OrgId::installation(),
+    }
+}
+
+fn record(enrolment: &EnrolmentEvent) -> Event {
+    let mut event = Event::new(AuditId::generate(), Stage::ResponseComplete, enrolment.at);
+    let renewal = matches!(enrolment.outcome, EnrolmentOutcome::Renewed) || enrolment.token.is_none();
+    event.verb = if renewal { "renew".into() } else { "enrol".into() };
+    event.request_uri = if renewal { RENEW_PATH.into() } else { ENROL_PATH.into() };
+    event.source_ips.extend(enrolment.source);
+    event.annotations.set("org", org_of(enrolment.subject.as_ref()).as_str());
+    if let Some(subject) = &enrolment.subject {
+        event.user.username = subject.to_string();
+        if let Subject::Agent { cluster, .. } = subject {
+            event.annotations.set("cluster", cluster.as_str());
+        }
+    }
+    if let Some(token) = &enrolment.token {
+        event.annotations.set("token", token.as_str());
+    }
+    if let Some(key) = &enrolment.key {
+        event.annotations.set("key", key.0.as_str());
+    }
+    let (code, decision, reason) = match &enrolment.outcome {
+        EnrolmentOutcome::Enrolled | EnrolmentOutcome::Repeated | EnrolmentOutcome::Renewed => {
+            (http::StatusCode::OK, "allow", None)
+        }
+        EnrolmentOutcome::Refused(refusal) => (http::StatusCode::FORBIDDEN, "deny", Some(refusal.to_string())),
+        EnrolmentOutcome::Failed(why) => (http::StatusCode::SERVICE_UNAVAILABLE, "deny", Some(why.clone())),
+    };
+    event.response_status = Some(ResponseStatus::from(code));
+    event.annotations.set("decision", decision);
+    if let Some(reason) = reason {
+        event.annotations.set("reason", reason);
+    }
+    event
+}
+
+impl Controller {
+    fn enrolment_store(&self) -> Arc<dyn EnrolmentStore> {
+        Arc::new(Recording {
+            inner: self.0.stores.enrolment.clone(),
+            resources: self.0.stores.resources.clone(),
+            lifetimes: self.0.settings.lifetimes,
+            clock: self.0.clock.clone(),
+        })
+    }
+
+    /// `POST /v1/enrol`, for `enroll.<domain>`: no client certificate, a one-time token inside.
+    pub fn enrol(&self) -> Router {
+        let (store, this) = (self.enrolment_store(), Arc::new(self.clone()));
+        let service = EnrolmentService::new(self.hierarchy().clone(), store, this.clone(), this);
+        Router::new().route(ENROL_PATH, post_service(service))
+    }
+
+    /// `POST /v1/renew`, for members with a certificate.
+    pub(crate) fn renewal(&self) -> RenewalService {
+        let (store, this) = (self.enrolment_store(), Arc::new(self.clone()));
+        RenewalService::new(self.hierarchy().clone(), store, this.clone(), this, self.0.trust.clone())
+    }
+
+    /// Notes that the holder of `key` has connected with its certificate: its token's answer is not given again.
+    pub(crate) async fn connected(&self, key: &KeyId) {
+        if self.0.seen_keys.lock().unwrap_or_else(PoisonError::into_inner).contains(key) {
+            return;
+        }
+        match self.0.stores.enrolment.mark_used(key).await {
+            Ok(()) => {
+                self.0.seen_keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+            }
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a first connection is not noted"),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The change feed: `GET /v1/documents?from=<feed>`, list then watch, one JSON object per line.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::{RawQuery, State},
+    response::{IntoResponse, Response},
+    routing::{get, post_service},
+};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::stream;
+use http::{StatusCode, header};
+use serde::Deserialize;
+use tokio::{sync::watch, time::timeout};
+use ztka_core::{Status, Subject, Verified};
+use ztka_pki::{Peer, RENEW_PATH};
+
+use crate::{
+    Controller, ingest, server_certificate,
+    store::{FeedEntry, FeedScope},
+};
+
+/// Documents in one piece of the answer.
+const PAGE: u32 = 100;
+/// A bookmark is sent after this long without news: it shows a dead connection, and ends one that may no longer be.
+const IDLE: Duration = Duration::from_secs(10);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FeedQuery {
+    #[serde(default)]
+    from: u64,
+}
+
+pub(crate) fn refuse(code: StatusCode, message: impl Into<String>) -> Response {
+    Status::new(code, message).into_response().map(Body::new).into_response()
+}
+
+impl Controller {
+    /// For proxies, on the controllers' own listener: documents of every organisation, renewal, certificates for the
+    /// users' port, events.
+    pub fn proxies(&self) -> Router {
+        Router::new()
+            .route("/v1/documents", get(documents))
+            .route("/v1/events", ingest::events())
+            .route("/v1/server-certificate", server_certificate::route())
+            .with_state(self.clone())
+            .route(RENEW_PATH, post_service(self.renewal()))
+    }
+
+    /// For agents, at `agents.<domain>`: documents of their organisation, renewal, receipts.
+    pub fn agents(&self) -> Router {
+        Router::new()
+            .route("/v1/documents", get(documents))
+            .route("/v1/receipts", ingest::receipts())
+            .with_state(self.clone())
+            .route(RENEW_PATH, post_service(self.renewal()))
+    }
+}
+
+async fn documents(
+    State(controller): State<Controller>,
+    peer: Option<Extension<Verified<Peer>>>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let Some(Extension(peer)) = peer else {
+        return refuse(StatusCode::UNAUTHORIZED, "a client certificate of an agent or a proxy is needed");
+    };
+    let scope = match &peer.id.subject {
+        Subject::Proxy(_) => FeedScope::Installation,
+        Subject::Agent { org, .. } => FeedScope::Org(org.clone()),
+        Subject::User { .. } | Subject::Controller(_) => {
+            return refuse(StatusCode::FORBIDDEN, "documents are for agents and proxies");
+        }
+    };
+    if controller.trust().is_revoked(&peer) {
+        return refuse(StatusCode::FORBIDDEN, "the certificate is revoked; join again with a new enrolment token");
+    }
+    let Ok(FeedQuery { from }) = serde_urlencoded::from_str(&query.unwrap_or_default()) else {
+        return refuse(StatusCode::BAD_REQUEST, "the query is not from=<number>");
+    };
+    match controller.0.stores.documents.feed_head().await {
+        Ok(head) if from > head => {
+            return refuse(StatusCode::GONE, "the feed does not reach that far (any more); begin with from=0");
+        }
+        Ok(_) => {}
+        Err(error) => return refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    }
+    let head = controller.0.head.subscribe();
+    let watch = Watch { controller, peer, scope, from, head, current: false };
+    let pieces = stream::unfold(watch, |mut watch| async move {
+        let piece = watch.next().await?;
+        Some((Ok::<_, Infallible>(piece), watch))
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(pieces)).into_response()
+}
+
+struct Watch {
+    controller: Controller,
+    peer: Verified<Peer>,
+    scope: FeedScope,
+    from: u64,
+    head: watch::Receiver<u64>,
+    /// The last thing sent was a bookmark for `from`.
+    current: bool,
+}
+
+impl Watch {
+    fn may_go_on(&self) -> bool {
+        !self.controller.trust().is_revoked(&self.peer) && self.controller.now() < self.peer.not_after
+    }
+
+    /// The next lines; `None` at the end: the peer is revoked or its certificate over, or the store fails.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if !self.may_go_on() {
+                return None;
+            }
+            // Looked at before the list, so that the list has everything up to it.
+            let head = *self.head.borrow_and_update();
+            let documents = &self.controller.0.stores.documents;
+            let entries = match documents.feed(&self.scope, self.from, PAGE).await {
+                Ok(entries) => entries,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a feed ends");
+                    return None;
+                }
+            };
+            let whole = entries.len() < PAGE as usize;
+            let mut lines = BytesMut::new();
+            for FeedEntry { feed, wire } in &entries {
+                self.from = *feed;
+                self.current = false;
+                lines.put_slice(format!("{{\"feed\":{feed},\"document\":").as_bytes());
+                lines.put_slice(wire);
+                lines.put_slice(b"}\n");
+            }
+            if whole && (!self.current || head > self.from) {
+                self.from = self.from.max(head);
+                self.current = true;
+                lines.put_slice(self.bookmark().as_bytes());
+            }
+            if !lines.is_empty() {
+                return Some(lines.freeze());
+            }
+            match timeout(IDLE, self.head.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return None,
+                Err(_) if self.may_go_on() => return Some(self.bookmark().into()),
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn bookmark(&self) -> String {
+        format!("{{\"feed\":{},\"bookmark\":true}}\n", self.from)
+    }
+}

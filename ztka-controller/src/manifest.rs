@@ -1,0 +1,184 @@
+//! The bootstrap manifest: the YAML that starts the agent in a cluster.
+
+use std::fmt::Write as _;
+
+use ztka_api::{CreateManifest, HostAlias};
+
+use crate::Controller;
+
+/// What goes into a manifest.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// Container image of the agent.
+    pub image: String,
+    /// Where the agent finds the apiserver; none: as every pod does.
+    pub apiserver: Option<String>,
+    /// Names that the pod resolves by itself.
+    pub host_aliases: Vec<HostAlias>,
+    /// Domain of the installation.
+    pub domain: String,
+    /// Where the token is redeemed.
+    pub enrol_at: String,
+    /// Where documents are followed and certificates renewed.
+    pub agents_at: String,
+    /// Where tunnels are dialled to.
+    pub tunnels_at: Vec<String>,
+    /// The one-time token: a secret.
+    pub token: String,
+}
+
+/// A YAML scalar that can be nothing but this text: JSON's strings are YAML's.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// The first thing that is wrong, and what to do.
+pub(crate) fn validate(asked: &CreateManifest) -> Result<(), String> {
+    let plain =
+        |text: &str, most: usize| !text.is_empty() && text.len() <= most && text.bytes().all(|b| b.is_ascii_graphic());
+    if !plain(&asked.image, 512) {
+        return Err("image is not the name of a container image; use one like registry.example.com/ztka-agent:1".into());
+    }
+    if let Some(url) = &asked.apiserver
+        && !(plain(url, 512) && url.starts_with("https://"))
+    {
+        return Err("apiserver is not a URL; use one like https://192.0.2.1:6443".into());
+    }
+    let is_name = |name: &String| {
+        plain(name, 253) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b))
+    };
+    if asked.host_aliases.len() > 64 || asked.host_aliases.iter().any(|alias| alias.hostnames.is_empty()) {
+        return Err("host_aliases are at most 64, each with a name; correct them".into());
+    }
+    match asked.host_aliases.iter().flat_map(|alias| &alias.hostnames).find(|name| !is_name(name)) {
+        Some(bad) => Err(format!("{bad:?} is not a host name in lower case; correct host_aliases")),
+        None => Ok(()),
+    }
+}
+
+impl Controller {
+    pub(crate) fn manifest(&self, asked: &CreateManifest, token: &str) -> Manifest {
+        let settings = &self.0.settings;
+        Manifest {
+            image: asked.image.clone(),
+            apiserver: asked.apiserver.clone(),
+            host_aliases: asked.host_aliases.clone(),
+            domain: self.domain().into(),
+            enrol_at: settings.enrol_at.clone(),
+            agents_at: settings.agents_at.clone(),
+            tunnels_at: settings.tunnels_at.clone(),
+            token: token.into(),
+        }
+    }
+}
+
+const RBAC: &str = include_str!("manifest/rbac.yaml");
+
+/// The YAML that `kubectl apply` takes. It has the token in it: keep it as secret as the token.
+pub fn render(manifest: &Manifest) -> String {
+    let mut config = format!("domain = {}\n", quoted(&manifest.domain));
+    // Writing to a string cannot fail.
+    let _ = writeln!(config, "state_dir = \"/var/lib/ztka\"");
+    let _ = writeln!(config, "enrolment_token_file = \"/etc/ztka/enrolment/token\"");
+    if let Some(apiserver) = &manifest.apiserver {
+        let _ = writeln!(config, "apiserver = {}", quoted(apiserver));
+    }
+    let tunnels: Vec<_> = manifest.tunnels_at.iter().map(|address| quoted(address)).collect();
+    let _ = write!(
+        config,
+        "\n[controller]\nenrol = {}\nagents = {}\n\n[tunnel]\nproxies = [{}]\n",
+        quoted(&manifest.enrol_at),
+        quoted(&manifest.agents_at),
+        tunnels.join(", "),
+    );
+    let mut aliases = String::new();
+    if !manifest.host_aliases.is_empty() {
+        aliases.push_str("      hostAliases:\n");
+        for alias in &manifest.host_aliases {
+            let _ = writeln!(aliases, "      - ip: {}\n        hostnames:", quoted(&alias.ip.to_string()));
+            for name in &alias.hostnames {
+                let _ = writeln!(aliases, "        - {}", quoted(name));
+            }
+        }
+    }
+    format!(
+        "{RBAC}---
+apiVersion: v1
+kind: Secret
+metadata:
+  name: ztka-agent-enrolment
+  namespace: ztka-system
+type: Opaque
+stringData:
+  token: {token}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: ztka-agent
+  namespace: ztka-system
+data:
+  agent.toml: {config}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: ztka-agent
+  namespace: ztka-system
+  labels:
+    app.kubernetes.io/name: ztka-agent
+spec:
+  replicas: 1
+  # The certificate is in the volume of one pod.
+  strategy:
+    type: Recreate
+  selector:
+    matchLabels:
+      app.kubernetes.io/name: ztka-agent
+  template:
+    metadata:
+      labels:
+        app.kubernetes.io/name: ztka-agent
+    spec:
+      serviceAccountName: ztka-agent
+{aliases}      securityContext:
+        runAsNonRoot: true
+        runAsUser: 65532
+        runAsGroup: 65532
+        fsGroup: 65532
+        seccompProfile:
+          type: RuntimeDefault
+      containers:
+      - name: agent
+        image: {image}
+        args: [\"--config\", \"/etc/ztka/config/agent.toml\"]
+        securityContext:
+          allowPrivilegeEscalation: false
+          readOnlyRootFilesystem: true
+          capabilities:
+            drop: [ALL]
+        volumeMounts:
+        - name: config
+          mountPath: /etc/ztka/config
+          readOnly: true
+        - name: enrolment
+          mountPath: /etc/ztka/enrolment
+          readOnly: true
+        - name: state
+          mountPath: /var/lib/ztka
+      volumes:
+      - name: config
+        configMap:
+          name: ztka-agent
+      - name: enrolment
+        secret:
+          secretName: ztka-agent-enrolment
+          defaultMode: 0440
+      - name: state
+        emptyDir: {{}}
+",
+        token = quoted(&manifest.token),
+        config = quoted(&config),
+        image = quoted(&manifest.image),
+    )
+}

@@ -1,0 +1,152 @@
+//! Signs what is due, and goes by what was signed.
+
+use std::{sync::PoisonError, time::Duration};
+
+use jiff::Timestamp;
+use tokio::time::timeout;
+use ztka_core::{DocumentHeader, DocumentKind, Rejected, SeriesKey, SignedDocument};
+use ztka_identity::StoreError;
+use ztka_pki::{IssueError, Revocations};
+
+use crate::{
+    Controller,
+    store::{Content, FeedScope, Published, RevokedFacts},
+};
+
+/// Another controller's changes are seen after this long at the latest; one's own at once.
+const POLL: Duration = Duration::from_millis(500);
+/// Documents signed between two looks at the store.
+const AT_ONCE: u32 = 200;
+
+/// Why documents were not signed.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The store cannot be used.
+    #[error("documents cannot be signed: the store cannot be used")]
+    Store(#[from] StoreError),
+    /// The signing key cannot be used.
+    #[error("documents cannot be signed: the signing key cannot be used")]
+    Sign(#[from] IssueError),
+}
+
+impl Controller {
+    /// Signs and publishes what is due, until `shutdown`; every change is out within milliseconds of its transaction,
+    /// another controller's within half a second. Runs once per process.
+    pub async fn run(&self, shutdown: impl Future<Output = ()>) {
+        let work = async {
+            loop {
+                if let Err(error) = self.publish_due().await {
+                    tracing::error!(error = &error as &dyn std::error::Error, "documents cannot be signed now");
+                    tokio::time::sleep(POLL).await;
+                }
+                let _ = timeout(POLL, self.0.changed.notified()).await;
+            }
+        };
+        let record = self.0.journal.run();
+        tokio::select! {
+            () = work => {}
+            () = record => {}
+            () = shutdown => {}
+        }
+        self.0.journal.flush().await;
+    }
+
+    /// Signs and publishes everything that is due, and follows the feed; tells how many documents were signed.
+    ///
+    /// # Errors
+    /// [`PublishError`]; what was published stays so.
+    pub async fn publish_due(&self) -> Result<usize, PublishError> {
+        let documents = &self.0.stores.documents;
+        let mut count = 0;
+        loop {
+            let now = self.now();
+            let signed_before = now.checked_sub(self.0.settings.resign_after).unwrap_or(Timestamp::MIN);
+            let due = documents.due(signed_before, now, AT_ONCE).await?;
+            let mut progress = false;
+            for series in &due {
+                if self.publish(series, now).await? {
+                    (count, progress) = (count + 1, true);
+                }
+            }
+            self.follow().await?;
+            // What could not be published (an invalid policy, a clock that stands still) is not tried in a circle.
+            if !progress || due.len() < AT_ONCE as usize {
+                return Ok(count);
+            }
+        }
+    }
+
+    async fn publish(&self, series: &SeriesKey, now: Timestamp) -> Result<bool, PublishError> {
+        let documents = &self.0.stores.documents;
+        let Some(snapshot) = documents.snapshot(series, now).await? else { return Ok(false) };
+        // The store keeps microseconds; what is signed says the same.
+        let issued = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now);
+        let expires = issued.checked_add(self.0.settings.document_life).unwrap_or(Timestamp::MAX);
+        let header = DocumentHeader { series: series.clone(), revision: snapshot.revision, issued, expires };
+        let hierarchy = self.hierarchy();
+        let signed = match snapshot.content {
+            Content::Trust => hierarchy.sign_document(header, &hierarchy.trust_bundle()).await?,
+            Content::Policy(policy) => {
+                // Proxies and agents would refuse it, and keep the one before; say so where it can be mended.
+                if let Err(error) = policy.validate() {
+                    tracing::error!(org = ?series.org, %error, "the policy is not valid and is not published");
+                    return Ok(false);
+                }
+                hierarchy.sign_document(header, &policy).await?
+            }
+            Content::Session(session) => hierarchy.sign_document(header, &session).await?,
+            Content::Revocations(facts) => hierarchy.sign_document(header, &revocations(facts)).await?,
+        };
+        let published =
+            Published { series: series.clone(), revision: snapshot.revision, issued, wire: signed.to_wire().into() };
+        Ok(documents.publish(&published).await?)
+    }
+
+    /// Goes by what is new in the feed, whoever signed it, and wakes those who wait for it.
+    async fn follow(&self) -> Result<(), StoreError> {
+        let documents = &self.0.stores.documents;
+        let mut applied = self.0.applied.lock().await;
+        loop {
+            let entries = documents.feed(&FeedScope::Installation, *applied, AT_ONCE).await?;
+            for entry in &entries {
+                if let Err(error) = self.apply(&entry.wire) {
+                    tracing::error!(feed = entry.feed, %error, "a published document cannot be used");
+                }
+                *applied = entry.feed;
+            }
+            if entries.len() < AT_ONCE as usize {
+                break;
+            }
+        }
+        let head = *applied;
+        self.0.head.send_if_modified(|known| std::mem::replace(known, head) != head);
+        Ok(())
+    }
+
+    fn apply(&self, wire: &[u8]) -> Result<(), Rejected> {
+        let document = SignedDocument::from_wire(wire)?;
+        let series = document.header().series.clone();
+        match series.kind {
+            DocumentKind::Trust => {
+                let mut held = self.0.trust_document.write().unwrap_or_else(PoisonError::into_inner);
+                *held = Some(document);
+                Ok(())
+            }
+            DocumentKind::Revocations => {
+                let accepted = document.accept(&self.hierarchy().trust_bundle(), None, self.now())?;
+                self.0.trust.set_revocations(series.org, accepted.body()?);
+                Ok(())
+            }
+            DocumentKind::Policy | DocumentKind::Session | DocumentKind::Head => Ok(()),
+        }
+    }
+}
+
+fn revocations(facts: RevokedFacts) -> Revocations {
+    Revocations {
+        credentials: facts.credentials.into_iter().collect(),
+        instances: facts.instances.into_iter().collect(),
+        users: facts.users.into_iter().collect(),
+        ..Revocations::default()
+    }
+}

@@ -1,0 +1,108 @@
+//! One connection: handshake, peer, requests.
+
+use std::{convert::Infallible, net::IpAddr, time::Duration};
+
+use axum::body::Body;
+use http::Request;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use rustls_pki_types::CertificateDer;
+use tokio::time::timeout;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+use ztka_core::{BoxError, Verified};
+use ztka_pki::{Peer, PublicKey};
+
+use super::{Arrived, PeerKey, Site, Sites};
+
+/// For the ClientHello and the rest of the handshake, each.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// For the head of a request over HTTP/1.1.
+const HEAD: Duration = Duration::from_secs(10);
+/// A dead peer is noticed after the sum of the two, over HTTP/2.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_WITHIN: Duration = Duration::from_secs(10);
+/// Streams of one connection.
+const STREAMS: u32 = 128;
+
+pub(super) async fn serve(sites: &Sites, arrived: Arrived, end: CancellationToken) -> Result<(), BoxError> {
+    let Arrived { io, client } = arrived;
+    let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io);
+    let start = timeout(HANDSHAKE, acceptor).await??;
+    let name = start.client_hello().server_name().map(str::to_owned);
+    let Some(site) = sites.find(name.as_deref()) else {
+        return Err(format!("no site has the server name {name:?}").into());
+    };
+    let tls = timeout(HANDSHAKE, start.into_stream(site.tls.clone())).await??;
+    let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    let peer = identify(sites, site, chain)?;
+    if let Some((peer, _)) = &peer {
+        sites.controller().connected(&peer.spki).await;
+    }
+    let (router, client) = (site.router.clone(), client.map(|client| client.ip()));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (router, peer) = (router.clone(), peer.clone());
+        async move {
+            let request = with_peer(request.map(Body::new), peer, client);
+            Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {}))
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_WITHIN)
+        .max_concurrent_streams(STREAMS);
+    let connection = builder.serve_connection(TokioIo::new(tls), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        done = connection.as_mut() => return done,
+        () = end.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+/// Whom the certificate was issued to; the handshake has accepted it, so that an error here is a race with a rotation.
+fn identify(
+    sites: &Sites,
+    site: &Site,
+    chain: &[CertificateDer<'_>],
+) -> Result<Option<(Verified<Peer>, PeerKey)>, BoxError> {
+    let Some(leaf) = chain.first() else { return Ok(None) };
+    let trust = sites.controller().trust();
+    let mut refused = None;
+    for purpose in &site.clients {
+        match trust.identify(*purpose, chain) {
+            Ok(peer) => {
+                let spki = webpki::EndEntityCert::try_from(leaf)?.subject_public_key_info();
+                let key = PublicKey::from_spki(&spki)?;
+                return Ok(Some((peer, PeerKey(key))));
+            }
+            Err(error) => refused = Some(error),
+        }
+    }
+    refused.map_or(Ok(None), |error| Err(error.into()))
+}
+
+/// The request with what the connection knows, and with nothing of the kind that the client could have put there.
+fn with_peer(
+    mut request: Request<Body>,
+    peer: Option<(Verified<Peer>, PeerKey)>,
+    client: Option<IpAddr>,
+) -> Request<Body> {
+    let extensions = request.extensions_mut();
+    if let Some((peer, key)) = peer {
+        extensions.insert(peer);
+        extensions.insert(key);
+    }
+    if let Some(client) = client {
+        extensions.insert(client);
+    }
+    request
+}

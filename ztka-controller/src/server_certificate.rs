@@ -1,0 +1,128 @@
+//! Certificates of servers: the controller's own names, and the users' port of proxies.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Extension, Json,
+    extract::{DefaultBodyLimit, State},
+    response::{IntoResponse as _, Response},
+    routing::{MethodRouter, post},
+};
+use bytes::Bytes;
+use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use ztka_core::{BoxError, Subject, Verified};
+use ztka_pki::{Credential, CredentialSource, Issued, Peer, SoftwareKey, ValidCsr};
+
+use crate::{Controller, feed::refuse};
+
+/// Between looks at how old a certificate is.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// `POST /v1/server-certificate`: a CSR in PEM.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    csr: String,
+}
+
+/// The chain in PEM, leaf first.
+#[derive(Debug, Serialize)]
+struct Answer {
+    chain: String,
+}
+
+pub(crate) fn route() -> MethodRouter<Controller> {
+    post(issue).layer(DefaultBodyLimit::max(64 << 10))
+}
+
+impl Controller {
+    /// The names under which users reach clusters: `kube.<domain>`, `*.kube.<domain>`.
+    fn user_names(&self) -> [String; 2] {
+        let domain = self.domain();
+        [format!("kube.{domain}"), format!("*.kube.{domain}")]
+    }
+
+    async fn server_certificate(&self, csr: &ValidCsr, names: &[String]) -> Result<Issued, BoxError> {
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        Ok(self.hierarchy().issue_server(csr.key(), &names).await?)
+    }
+
+    /// A certificate for `names` with a new key; [`Self::keep_fresh`] renews it.
+    ///
+    /// # Errors
+    /// A name is not below the domain, or the authority's key cannot be used.
+    pub async fn server_credential(&self, names: &[String]) -> Result<Credential, BoxError> {
+        let key = SoftwareKey::generate(&self.0.provider)?;
+        let csr = ValidCsr::from_der(&key.csr()?)?;
+        let issued = self.server_certificate(&csr, names).await?;
+        Ok(Credential::new(issued.chain().to_vec(), &key)?)
+    }
+
+    /// For the users' port of a proxy in the same process.
+    ///
+    /// # Errors
+    /// The authority's key cannot be used.
+    pub async fn users_port_credential(&self) -> Result<Credential, BoxError> {
+        self.server_credential(&self.user_names()).await
+    }
+
+    /// The controller's certificate among proxies and controllers.
+    ///
+    /// # Errors
+    /// The authority's key cannot be used.
+    pub async fn controller_credential(&self) -> Result<Credential, BoxError> {
+        let key = SoftwareKey::generate(&self.0.provider)?;
+        let csr = ValidCsr::from_der(&key.csr()?)?;
+        let issued = self.hierarchy().issue_controller(&csr, &self.0.settings.id).await?;
+        Ok(Credential::new(issued.chain().to_vec(), &key)?)
+    }
+
+    /// Replaces the credential in `source` by one of `renew` when two thirds of its life are over, without end.
+    pub async fn keep_fresh<F>(&self, source: CredentialSource, renew: impl Fn() -> F)
+    where
+        F: Future<Output = Result<Credential, BoxError>>,
+    {
+        loop {
+            let current = source.current();
+            if self.now() >= two_thirds(&current) {
+                match renew().await {
+                    Ok(credential) => source.rotate(credential),
+                    Err(error) => tracing::error!(error = &*error, "a certificate of this controller is not renewed"),
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+fn two_thirds(credential: &Arc<Credential>) -> Timestamp {
+    let life = credential.not_after().duration_since(credential.issued());
+    let part = SignedDuration::from_secs(life.as_secs() / 3 * 2);
+    credential.issued().checked_add(part).unwrap_or(credential.not_after())
+}
+
+async fn issue(State(controller): State<Controller>, peer: Option<Extension<Verified<Peer>>>, body: Bytes) -> Response {
+    let Some(Extension(peer)) = peer.filter(|peer| matches!(peer.id.subject, Subject::Proxy(_))) else {
+        return refuse(StatusCode::FORBIDDEN, "certificates of the users' port are for proxies");
+    };
+    if controller.trust().is_revoked(&peer) {
+        return refuse(StatusCode::FORBIDDEN, "the certificate is revoked; join again with a new token");
+    }
+    let asked: Asked = match serde_json::from_slice(&body) {
+        Ok(asked) => asked,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("not {{\"csr\": PEM}}: {error}")),
+    };
+    let csr = match ValidCsr::from_pem(asked.csr.as_bytes()) {
+        Ok(csr) => csr,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    match controller.server_certificate(&csr, &controller.user_names()).await {
+        Ok(issued) => Json(Answer { chain: issued.pem() }).into_response(),
+        Err(error) => {
+            tracing::error!(error = &*error, "a certificate of the users' port is not issued");
+            refuse(StatusCode::SERVICE_UNAVAILABLE, "no certificate can be issued now; try again")
+        }
+    }
+}

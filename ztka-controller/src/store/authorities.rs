@@ -1,0 +1,26 @@
+//! The certificate authorities as stored: certificates and names of keys, nothing secret.
+
+use async_trait::async_trait;
+use ztka_core::OrgId;
+use ztka_pki::{HierarchyState, OrgState};
+
+use super::StoreError;
+
+/// Keeps what has to be known to open a [`Hierarchy`](ztka_pki::Hierarchy) again. Each method is one transaction.
+#[async_trait]
+pub trait AuthorityStore: Send + Sync + std::fmt::Debug + 'static {
+    /// Root and purpose intermediates; `None` before the first start.
+    async fn hierarchy(&self) -> Result<Option<HierarchyState>, StoreError>;
+
+    /// Keeps them, once: [`StoreError::Exists`] if there are some. Raises the version of the `trust` document.
+    async fn create_hierarchy(&self, state: &HierarchyState) -> Result<(), StoreError>;
+
+    /// The intermediates of an organisation.
+    async fn org_authority(&self, org: &OrgId) -> Result<Option<OrgState>, StoreError>;
+
+    /// The intermediates of every organisation.
+    async fn org_authorities(&self) -> Result<Vec<OrgState>, StoreError>;
+
+    /// Keeps the intermediates of an organisation, unless there are some; returns those kept.
+    async fn create_org_authority(&self, state: &OrgState) -> Result<OrgState, StoreError>;
+}
