@@ -7,7 +7,8 @@
 //!
 //! Nothing is mocked: the programs are the released ones, found or built by [`binaries`]. A cluster lives in a
 //! [`Slot`] that no other cluster on the machine has (ports, folder, addresses, bridge). A small shell process watches
-//! each cluster and removes all of it when the cluster is dropped, and also when the test process is killed.
+//! each cluster and removes all of it when the cluster is dropped, and also when the test process is killed. With
+//! `ZTKA_TEST_KEEP` set, the folder of each cluster (logs, audit log, certificates) stays for reading.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {

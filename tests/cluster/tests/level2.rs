@@ -1,7 +1,14 @@
 //! The kit against itself: one real node, whose exec has real exit codes.
 
-use anyhow::{Result, ensure};
-use ztka_test_cluster::{BUSYBOX, Cluster, Image, Options, wait_for};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use ztka_test_cluster::{BUSYBOX, Cluster, Image, Kubectl, Options, missing_for_level2, wait_for};
 
 fn pod(name: &str, image: &str, script: &str) -> String {
     serde_json::json!({
@@ -56,4 +63,50 @@ async fn two_real_nodes_at_once() -> Result<()> {
         cluster.kubectl().ok(["wait", "--for=condition=Ready", "pod/a", "--timeout=30s"]).await?;
     }
     Ok(())
+}
+
+/// Containers, mounts, the bridge and cgroups go with a process that is killed, not only with one that ends well.
+#[tokio::test]
+async fn a_killed_process_leaves_no_node() -> Result<()> {
+    if missing_for_level2().is_some() {
+        // Says so, or fails where it has to run.
+        return Cluster::level2_or_skip(Options::default()).await.map(drop);
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ztka-test-cluster"))
+        .arg("--real-node")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().context("no pipe")?).read_line(&mut line)?;
+    let kubeconfig = line.trim().strip_prefix("KUBECONFIG=").context("no kubeconfig was printed")?;
+    let folder = Path::new(kubeconfig).parent().context("it has no folder")?;
+    let kubectl = Kubectl::new(kubeconfig).await?;
+    let marker = format!("86400.{}", child.id());
+    kubectl.apply(pod("a", BUSYBOX, &format!("exec sleep {marker}"))).await?;
+    kubectl.ok(["wait", "--for=condition=Ready", "pod/a", "--timeout=30s"]).await?;
+    ensure!(running(&marker)?, "the container's process is not seen from here");
+    let bridges = || -> Result<usize> {
+        let number = folder.file_name().context("no number")?.to_string_lossy().into_owned();
+        Ok(usize::from(Path::new("/sys/class/net").join(format!("ztka{number}")).exists()))
+    };
+    assert_eq!(bridges()?, 1);
+
+    child.kill()?;
+    child.wait()?;
+    wait_for("the watchdog to clean up", || async {
+        ensure!(!folder.exists(), "{} is left", folder.display());
+        ensure!(bridges()? == 0, "the bridge is left");
+        ensure!(!running(&marker)?, "the container's process is left");
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        ensure!(!mounts.contains(&folder.display().to_string()), "mounts are left");
+        Ok(())
+    })
+    .await
+}
+
+/// Whether any process on this machine has `marker` on its command line.
+fn running(marker: &str) -> Result<bool> {
+    let mut processes = fs::read_dir("/proc")?.filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
+    Ok(processes.any(|line| line.split(|byte| *byte == 0).any(|word| word == marker.as_bytes())))
 }
