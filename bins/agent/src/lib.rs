@@ -67,11 +67,12 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
         .service(Upstream::new(pool, accounts.clone()));
 
     let renewer = member.renewer();
-    let follower = Follower::new(member.channel().clone(), documents);
+    let follower = Follower::new(member.channel().clone(), documents.clone());
     let stop = process.shutdown().clone();
     tokio::spawn(follower.run(stop.cancelled_owned(), || {}));
     tokio::spawn(async move { shipping.run().await });
     tokio::spawn(ServiceAccounts::clone(&accounts).tend());
+    tokio::spawn(ServiceAccounts::clone(&accounts).follow_revocations(documents.clone()));
 
     process.ready();
     tokio::select! {

@@ -33,7 +33,8 @@ where
 {
     let trust = member.documents().trust().clone();
     let credentials = member.credentials().clone();
-    let client = tls::client(provider, trust.clone(), Some(credentials.clone()), Purpose::Proxies, &[ztka_tunnel::ALPN])?;
+    let client =
+        tls::client(provider, trust.clone(), Some(credentials.clone()), Purpose::Proxies, &[ztka_tunnel::ALPN])?;
     let connect = Tls::new(client, move |chain| proxy(&trust, chain));
     let dialer = Dialer::start(connect, addresses(config)?, access);
 

@@ -1,0 +1,133 @@
+//! The proxy's configuration file.
+
+use std::{
+    fs,
+    net::{SocketAddr, ToSocketAddrs as _},
+    path::PathBuf,
+};
+
+use anyhow::{Context as _, ensure};
+use jiff::SignedDuration;
+use rustls_pki_types::ServerName;
+use serde::Deserialize;
+use ztka_pki::EnrolmentToken;
+use ztka_proxy::{Cidr, Limits};
+use ztka_runtime::{Common, Configuration};
+
+/// The proxy's configuration file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Domain of the installation.
+    pub domain: String,
+    /// Where users and agents connect, such as `0.0.0.0:443`.
+    pub listen: SocketAddr,
+    /// Further server names at which users may ask by path, as that of a balancer in front.
+    #[serde(default)]
+    pub fronts: Vec<String>,
+    /// Private directory (0700) for the credential, documents and the audit spool; has to survive restarts.
+    pub state_dir: PathBuf,
+    /// File with the one-time join token; needed until the proxy has joined.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// `host:port` of the controller's `listen`.
+    pub controller: String,
+    /// `host:port` of the controller's `listen_passed`, for the names that it serves on this port. Default: none.
+    #[serde(default)]
+    pub pass_to: Option<String>,
+    /// What a user without a session is told to do.
+    #[serde(default = "login")]
+    pub login: String,
+    /// Streams may go on for so long after the proxy was asked to stop. Default 20 s.
+    #[serde(default = "grace")]
+    pub grace: SignedDuration,
+    /// Balancers in front that begin each connection with a PROXY protocol header.
+    #[serde(default)]
+    pub proxy_protocol: ProxyProtocol,
+    /// The audit spool.
+    #[serde(default)]
+    pub audit: Audit,
+    /// How much one user, and all together, may have going on.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Logs, health and metrics.
+    #[serde(default)]
+    pub runtime: Common,
+}
+
+/// The `[proxy_protocol]` table.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyProtocol {
+    /// Networks of balancers that are believed, such as `10.0.0.0/8`. Default: none.
+    #[serde(default)]
+    pub trusted: Vec<String>,
+}
+
+/// The `[audit]` table.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// At this size of the spool new requests are refused, unless what has been shipped can be removed. Default 1,024.
+    #[serde(default)]
+    pub quota_mib: Option<u64>,
+    /// Events are appended to this file as well, one JSON object a line.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
+}
+
+fn login() -> String {
+    "ask your administrator for a new kubeconfig".into()
+}
+
+fn grace() -> SignedDuration {
+    SignedDuration::from_secs(20)
+}
+
+impl Configuration for Config {
+    fn common(&self) -> &Common {
+        &self.runtime
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        self.server_name("controllers")?;
+        ensure!(self.controller.contains(':'), "controller must be host:port");
+        ensure!(!self.grace.is_negative(), "grace must not be negative");
+        self.balancers()?;
+        self.token()?;
+        Ok(())
+    }
+}
+
+impl Config {
+    /// `<role>.<domain>`
+    pub(crate) fn server_name(&self, role: &str) -> anyhow::Result<ServerName<'static>> {
+        let name = format!("{role}.{}", self.domain);
+        ServerName::try_from(name).with_context(|| format!("domain = {:?} is not a DNS name", self.domain))
+    }
+
+    pub(crate) fn balancers(&self) -> anyhow::Result<Vec<Cidr>> {
+        let parse = |text: &String| {
+            text.parse()
+                .with_context(|| format!("proxy_protocol.trusted: {text:?} is not a network such as 10.0.0.0/8"))
+        };
+        self.proxy_protocol.trusted.iter().map(parse).collect()
+    }
+
+    /// The join token; none if there is no file, as after a restart without it.
+    pub(crate) fn token(&self) -> anyhow::Result<Option<EnrolmentToken>> {
+        let Some(file) = &self.token_file else { return Ok(None) };
+        if !file.exists() && self.state_dir.exists() {
+            return Ok(None);
+        }
+        let name = file.display();
+        let text = fs::read_to_string(file).with_context(|| format!("token_file: cannot read {name}"))?;
+        text.trim().parse().map(Some).with_context(|| format!("token_file: {name} holds no join token"))
+    }
+
+    pub(crate) fn pass_to(&self) -> anyhow::Result<Vec<SocketAddr>> {
+        let Some(address) = &self.pass_to else { return Ok(Vec::new()) };
+        let addresses = address.to_socket_addrs();
+        Ok(addresses.with_context(|| format!("pass_to: {address:?} is not host:port of anything known"))?.collect())
+    }
+}

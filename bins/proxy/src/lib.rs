@@ -1,0 +1,152 @@
+//! The proxy as a server: what `ztka-proxy` runs, and `ztka up` beside a controller.
+
+mod config;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, anyhow, bail};
+use tokio::net::TcpListener;
+use tower::ServiceBuilder;
+use ztka_audit::{AuditLayer, FileSink, Recorder, Spool, SpoolOptions};
+use ztka_authz::AuthorizeLayer;
+use ztka_core::{Clock, Subject, SystemClock};
+use ztka_follow::{Follower, Member, Membership, ToController};
+use ztka_pki::{AuthenticateLayer, ClientAuth, Purpose, tls};
+use ztka_proxy::{
+    Acceptor, CertificateAuthenticator, CutLayer, Directory, Listener, Names, Open, PassOn, PerUserLayer,
+    ServerCertificate, ShedLayer, SpliceLayer, Tunnels, Users,
+};
+use ztka_runtime::Process;
+use ztka_tunnel::{Dispatch, Registry};
+
+pub use self::config::{Audit, Config, ProxyProtocol};
+
+/// Consumers of the audit spool.
+const CONTROLLER: &str = "controller";
+const FILE: &str = "file";
+
+/// Joins if need be and serves until the process is asked to stop.
+pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
+    let passed = config.pass_to()?;
+    let pass_on = if passed.is_empty() { PassOn::Nowhere } else { PassOn::Tcp(passed) };
+    serve(config, pass_on, process).await
+}
+
+/// The same, with another place for connections that are for the controller.
+pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow::Result<()> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let listener = TcpListener::bind(config.listen).await;
+    let listener =
+        listener.with_context(|| format!("listen: cannot listen on {}; is the port in use?", config.listen))?;
+    let member = Member::join(membership(&config)?, provider.clone(), clock.clone()).await?;
+    let Subject::Proxy(id) = member.id().subject.clone() else {
+        bail!("the credential in {} is not a proxy's: use a proxy's join token", config.state_dir.display());
+    };
+    let names = Names::new(&config.domain, config.fronts.clone(), id);
+    let (documents, channel) = (member.documents().clone(), member.channel().clone());
+    let (trust, engine) = (documents.trust().clone(), documents.engine().clone());
+    let directory = Directory::new(documents.clone(), &config.login);
+    let open = Open::new(directory.clone());
+    let registry = Registry::new(clock.clone());
+    let spool = spool(&config, &*clock)?;
+    let recorder = Recorder::new(Arc::new(spool.clone()), clock.clone());
+    let refusals = Arc::new(recorder.clone());
+    let limits = config.limits;
+
+    // The way of a request, outermost first. The types keep the order of authenticate, record and authorize: `Dispatch`
+    // takes only what is permitted, which only `AuthorizeLayer` makes, from what only `AuditLayer` makes.
+    let access = ServiceBuilder::new()
+        .layer(SpliceLayer)
+        .layer(ShedLayer::new(&limits))
+        .layer(AuthenticateLayer::new(
+            CertificateAuthenticator::new(directory.clone(), names.clone()),
+            refusals.clone(),
+        ))
+        .layer(PerUserLayer::new(&limits, refusals.clone()))
+        .layer(AuditLayer::new(recorder))
+        .layer(AuthorizeLayer::new(engine))
+        .layer(CutLayer::new(open.clone()))
+        .service(Dispatch::new(registry.clone()));
+
+    // Each role has its own rule for client certificates.
+    let state = config.state_dir.join("server.json");
+    let server = ServerCertificate::open(channel.clone(), state, provider.clone(), clock).await?;
+    let users = ClientAuth::Requested(Purpose::Users);
+    let users =
+        tls::server_for_users(provider.clone(), server.source().clone(), users, trust.clone(), &[b"h2", b"http/1.1"])?;
+    let users = Listener::new(users, Users::new(access, open.clone(), trust.clone(), &limits, refusals.clone()));
+    let agents = ClientAuth::Required(Purpose::Agents);
+    let agents = tls::server(provider, member.credentials().clone(), agents, trust.clone(), &[ztka_tunnel::ALPN])?;
+    let agents = Listener::new(agents, Tunnels::new(registry.clone(), trust));
+    let acceptor = Acceptor::new(names, users, agents, pass_on, &limits, refusals).behind(config.balancers()?);
+
+    ship(&config, &spool, ToController::events(channel.clone()))?;
+    let publish = registry.clone();
+    tokio::spawn(ztka_proxy::publish(documents.clone(), move |org, name, wire| publish.publish(org, name, wire)));
+    tokio::spawn(open.enforce());
+    tokio::spawn(forget(documents.clone()));
+    let ready = (process.clone(), directory);
+    let current = move || {
+        ready.1.set_synced();
+        ready.0.ready();
+    };
+    tokio::spawn(Follower::new(channel, documents).run(process.shutdown().clone().cancelled_owned(), current));
+    let renewer = member.renewer();
+
+    let grace = config.grace.unsigned_abs();
+    let stop = async {
+        process.shutdown().cancelled().await;
+        // Agents dial elsewhere first; requests still find their tunnels meanwhile.
+        tokio::spawn(async move { registry.drain(grace).await });
+    };
+    tracing::info!(address = %config.listen, domain = config.domain, "serving");
+    tokio::select! {
+        served = acceptor.serve(listener, stop, grace) => served?,
+        () = server.keep_fresh() => {}
+        end = renewer.run() => return Err(anyhow!(end)),
+    }
+    spool.sync().await.map_err(|error| anyhow!(error)).context("the last audit events may not be on the disk")?;
+    Ok(())
+}
+
+fn membership(config: &Config) -> anyhow::Result<Membership> {
+    Ok(Membership {
+        state: config.state_dir.clone(),
+        token: config.token()?,
+        enrol: (config.controller.clone(), config.server_name("enroll")?),
+        controller: (config.controller.clone(), config.server_name("controllers")?),
+        controller_purpose: Purpose::Controllers,
+    })
+}
+
+fn spool(config: &Config, clock: &dyn Clock) -> anyhow::Result<Spool> {
+    let mut options = SpoolOptions::new(config.state_dir.join("audit")).consumer(CONTROLLER);
+    if let Some(mib) = config.audit.quota_mib {
+        options = options.quota(mib << 20);
+    }
+    if config.audit.file.is_some() {
+        options = options.consumer(FILE);
+    }
+    let (spool, recovery) = Spool::open(options, clock)?;
+    tracing::info!(?recovery, "audit spool open");
+    Ok(spool)
+}
+
+/// Each consumer of the spool has its own place in it.
+fn ship(config: &Config, spool: &Spool, controller: ToController) -> anyhow::Result<()> {
+    let shipping = ztka_audit::Follower::new(spool.clone(), CONTROLLER, controller)?;
+    tokio::spawn(async move { shipping.run().await });
+    if let Some(file) = &config.audit.file {
+        let filing = ztka_audit::Follower::new(spool.clone(), FILE, FileSink::new(PathBuf::from(file)))?;
+        tokio::spawn(async move { filing.run().await });
+    }
+    Ok(())
+}
+
+async fn forget(documents: ztka_follow::Documents) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        documents.forget_expired_sessions();
+    }
+}

@@ -1,0 +1,70 @@
+//! Agents' tunnels: who an agent is says its certificate, for as long as it is not revoked.
+
+use futures_util::future::BoxFuture;
+use rustls_pki_types::CertificateDer;
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use ztka_core::{Subject, Verified};
+use ztka_pki::{Peer, PeerError, Purpose, TrustSource};
+use ztka_tunnel::{Registry, TunnelPeer};
+
+use crate::{Arrival, Buffered, Drain, FloodLimits, Guarded, Handler};
+
+/// Enters agents' connections into a registry. A revoked agent loses its tunnels at once.
+#[derive(Clone, Debug)]
+pub struct Tunnels {
+    registry: Registry,
+    trust: TrustSource,
+}
+
+impl Tunnels {
+    /// Enters what `trust` verifies into `registry`.
+    pub fn new(registry: Registry, trust: TrustSource) -> Self {
+        Self { registry, trust }
+    }
+
+    fn identify(&self, chain: &[CertificateDer<'_>]) -> Result<(Verified<Peer>, TunnelPeer), PeerError> {
+        let peer = self.trust.verify(Purpose::Agents, chain)?;
+        let Subject::Agent { org, cluster, instance } = peer.id.subject.clone() else {
+            return Err(PeerError::Name);
+        };
+        let not_after = peer.not_after;
+        Ok((peer, TunnelPeer { org, cluster, instance, not_after }))
+    }
+
+    async fn revoked(&self, peer: &Peer) {
+        let mut changes = self.trust.changes();
+        while !self.trust.is_revoked(peer) {
+            changes.changed().await;
+        }
+    }
+}
+
+impl Handler for Tunnels {
+    fn handle(&self, tls: TlsStream<Buffered<TcpStream>>, arrival: Arrival, drain: Drain) -> BoxFuture<'static, ()> {
+        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+        let identified = self.identify(chain);
+        let this = self.clone();
+        Box::pin(async move {
+            let (peer, agent) = match identified {
+                Ok(identified) => identified,
+                // The handshake verified it a moment ago: trust has changed in between.
+                Err(error) => return tracing::warn!(%error, client = %arrival.client, "an agent is refused"),
+            };
+            let id = peer.id.to_string();
+            tracing::info!(agent = id, client = %arrival.client, "an agent has connected");
+            let tls = Guarded::http2_client(tls, FloodLimits::AGENT);
+            let framing = tls.framing();
+            // Dropping the tunnel's future ends it with all its streams.
+            let ended = tokio::select! {
+                ended = this.registry.serve(tls, agent) => ended.err().map(|error| error.to_string()),
+                () = this.revoked(&peer) => Some("its certificate is revoked".into()),
+                () = drain.cut().cancelled() => Some("this proxy stops".into()),
+            };
+            if let Some(violation) = framing.violation() {
+                tracing::warn!(agent = id, %violation, "an agent breaks the rules of its tunnel");
+            }
+            tracing::info!(agent = id, reason = ended.as_deref().unwrap_or("the agent ended it"), "a tunnel has ended");
+        })
+    }
+}
