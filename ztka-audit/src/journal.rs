@@ -85,7 +85,7 @@ impl fmt::Debug for Opening {
 /// A record is opened with its [`RequestReceived`](crate::Stage::RequestReceived) event, and the request goes on when
 /// the returned future says that the event is durable. Whatever follows is noted without waiting;
 /// [`ResponseComplete`](crate::Stage::ResponseComplete) closes the record. A request refused before it had a record is
-/// one such event alone. Neither method blocks.
+/// one such event alone. Neither method blocks. `conformance::journal` (feature `conformance`) says all of this as tests.
 pub trait Journal: Send + Sync + fmt::Debug + 'static {
     /// Opens a record. The event is in the journal even if the future is dropped; `Err` means that the request must not
     /// go on.

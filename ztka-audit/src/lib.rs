@@ -87,6 +87,8 @@
 //! ```
 mod batch;
 mod compare;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod event;
 mod file_sink;
 mod follow;

@@ -24,7 +24,7 @@ const MAX_COMMAND: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Record {
     recorder: Recorder,
-    event: Event,
+    event: Box<Event>, // a record is moved with its future, its reply and its body
     slot: DecisionSlot,
     durability: Durability,
     long_running: bool,
@@ -39,7 +39,7 @@ impl Record {
     pub(crate) fn new<B>(recorder: &Recorder, access: &Access<Authenticated, B>) -> Self {
         let now = recorder.now();
         let id = access.recorded_as().unwrap_or_else(AuditId::generate);
-        let mut event = Event::new(id, Stage::RequestReceived, now);
+        let mut event = Box::new(Event::new(id, Stage::RequestReceived, now));
         event.asked_by(access.principal());
         event.annotations.set("cluster", access.cluster().as_str());
         event.source_ips.extend(access.source());

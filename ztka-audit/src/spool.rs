@@ -258,7 +258,8 @@ impl Spool {
         self.handle.shared.cursors.place(name)
     }
 
-    /// Says that consumer `name` has taken everything before `place`; durable on return. Blocks.
+    /// Says that consumer `name` has taken everything before `place`. Survives the process; a loss of power may take it
+    /// back to an earlier place in the same segment. Blocks.
     ///
     /// # Errors
     /// The cursor cannot be written.

@@ -90,7 +90,7 @@ pub struct StoredEvent {
     pub event: Event,
 }
 
-/// Keeps events.
+/// Keeps events. `conformance::events` (feature `conformance`) says all of this as tests.
 #[async_trait]
 pub trait EventStore: Send + Sync + std::fmt::Debug + 'static {
     /// Stores a batch from `source` (the SPIFFE id of a proxy) in order, durably, or nothing of it.
@@ -110,7 +110,7 @@ pub trait EventStore: Send + Sync + std::fmt::Debug + 'static {
     async fn query(&self, query: &EventQuery) -> Result<Vec<StoredEvent>, BoxError>;
 }
 
-/// Keeps receipts.
+/// Keeps receipts. `conformance::receipts` (feature `conformance`) says all of this as tests.
 #[async_trait]
 pub trait ReceiptStore: Send + Sync + std::fmt::Debug + 'static {
     /// Stores a batch from `source` (the SPIFFE id of an agent) in order, durably, or nothing of it; known by journal

@@ -1,5 +1,4 @@
 //! A process that is killed at any moment loses no record that it had been told of.
-#![expect(clippy::unwrap_used, reason = "clippy.toml does not reach the helpers of a test")]
 
 use std::{
     collections::HashSet,

@@ -38,7 +38,7 @@ impl Formatter for Printable {
 }
 
 pub(crate) fn line(value: &impl Serialize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1024);
+    let mut out = Vec::with_capacity(1536);
     let mut serializer = Serializer::with_formatter(&mut out, Printable);
     // Text, numbers and maps with text keys always serialise, and a vector takes them.
     let written = value.serialize(&mut serializer);

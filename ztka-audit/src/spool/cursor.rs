@@ -51,14 +51,22 @@ impl Cursors {
         self.places.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Moves `name` to `place`, durably: the file is the old or the new one, never half of it. Blocks.
+    /// Moves `name` to `place`: the file is the old or the new one, never half of it. Blocks.
+    ///
+    /// On the disk it is when this returns only for the first place in a segment: a place that a loss of power takes
+    /// back costs no more than seeing a part of a segment twice, and syncs have better uses.
     pub(super) fn set(&self, name: &str, place: Position) -> io::Result<()> {
         let (to, new) = (path(&self.dir, name), self.dir.join(format!("cursor-{name}.new")));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(&serde_json::to_vec(&place)?)?;
-        file.sync_data()?;
+        let durable = self.place(name).is_none_or(|held| held.segment != place.segment);
+        if durable {
+            file.sync_data()?;
+        }
         fs::rename(new, to)?;
-        segment::sync_dir(&self.dir)?;
+        if durable {
+            segment::sync_dir(&self.dir)?;
+        }
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         places.insert(name.to_owned(), place);
         Ok(())
