@@ -46,9 +46,10 @@ pub(crate) const SUITES: &[Suite] = &[
         run: deny,
     },
     Suite { name: "lints", about: "clippy, warnings are errors", run: lints },
+    Suite { name: "setup", about: "packages and programs of the test clusters; minutes the first time", run: setup },
     Suite { name: "unit", about: "unit, property and integration tests of every crate", run: unit },
     Suite { name: "doctests", about: "examples in the documentation", run: doctests },
-    Suite { name: "kit", about: "the test clusters themselves; builds Kubernetes the first time", run: kit },
+    Suite { name: "kit", about: "the test clusters themselves", run: kit },
     Suite { name: "e2e", about: "kubectl through proxy, tunnel and agent to a real Kubernetes", run: e2e },
 ];
 
@@ -87,12 +88,20 @@ fn deny(long: bool) -> Result<Outcome> {
     one(cargo(&["deny", "--all-features", "check", "bans"]))
 }
 
-/// Packages with tests that need a cluster, which have suites of their own.
-const CLUSTERED: &[&str] = &["ztka-test-cluster", "ztka-e2e"];
+/// Packages that have suites of their own.
+const APART: &[&str] = &["ztka-test-cluster", "ztka-e2e"];
 
+fn setup(_: bool) -> Result<Outcome> {
+    Ok(prepare().map_or_else(|| Outcome::Ran(Tally::default()), Outcome::Skipped))
+}
+
+/// Some crates hold a part of theirs against a real apiserver, so this needs the programs too.
 fn unit(long: bool) -> Result<Outcome> {
+    if let Some(missing) = prepare() {
+        run::say(&format!("tests with a cluster will fail: {missing}"));
+    }
     let mut command = cargo(&["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests", "--examples"]);
-    for member in workspace::members()?.iter().filter(|member| CLUSTERED.contains(&member.name.as_str())) {
+    for member in workspace::members()?.iter().filter(|member| APART.contains(&member.name.as_str())) {
         command.args(["--exclude", &member.name]);
     }
     if long {
@@ -106,7 +115,7 @@ fn doctests(_: bool) -> Result<Outcome> {
 }
 
 fn kit(_: bool) -> Result<Outcome> {
-    if let Some(missing) = prepare(Program::CLUSTER) {
+    if let Some(missing) = prepare() {
         return Ok(Outcome::Skipped(missing));
     }
     tests(cargo(&["test", "--package=ztka-test-cluster", "--no-fail-fast", "--tests", "--", "--test-threads=2"]))
@@ -116,8 +125,7 @@ fn e2e(long: bool) -> Result<Outcome> {
     if !workspace::members()?.iter().any(|member| member.name == "ztka-e2e") {
         return Ok(Outcome::Skipped("there is no package ztka-e2e".to_owned()));
     }
-    let programs: Vec<Program> = Program::CLUSTER.iter().copied().chain([Program::Helm]).collect();
-    if let Some(missing) = prepare(&programs) {
+    if let Some(missing) = prepare() {
         return Ok(Outcome::Skipped(missing));
     }
     let (built, _) = run::streamed(cargo(&["build", "--workspace", "--bins"]))?;
@@ -133,12 +141,13 @@ fn e2e(long: bool) -> Result<Outcome> {
 
 /// Gets what test clusters need; says what is missing for all of them. A real node that is impossible here is the
 /// concern of the tests that need one: they skip themselves, or fail with `CI=true`.
-fn prepare(programs: &[Program]) -> Option<String> {
+fn prepare() -> Option<String> {
     if is_root()
         && missing_for_level2().is_some()
         && let Err(error) = install_packages(PACKAGES)
     {
         run::say(&format!("{error:#}"));
     }
-    binaries::ensure_all(programs).err().map(|error| format!("{error:#}"))
+    let programs: Vec<Program> = Program::CLUSTER.iter().copied().chain([Program::Helm]).collect();
+    binaries::ensure_all(&programs).err().map(|error| format!("{error:#}"))
 }
