@@ -41,7 +41,7 @@ impl Authenticator for CertificateAuthenticator {
         if self.directory.trust().is_revoked(peer) {
             return unauthenticated("this credential is revoked or its user is disabled");
         }
-        let known = self.directory.session(org, user, credential)?;
+        let known = self.directory.session(org, user, credential, connection.known().as_ref())?;
         if connection.is_crowded() {
             return Err(Reason::Overloaded("you have too many connections open; close some"));
         }

@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
 };
 
 use rustls_pki_types::CertificateDer;
@@ -10,7 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use ztka_core::{ClusterId, Evidence, Verified};
 use ztka_pki::Peer;
 
-use crate::{Framing, directory::Known};
+use crate::{Framing, directory::Known, limits::Counted, open::Connected};
 
 /// The certificate that a user's client presented; its chain has been verified.
 #[derive(Clone, Debug)]
@@ -33,6 +33,7 @@ struct Inner {
     client: SocketAddr,
     framing: Framing,
     crowded: OnceLock<()>,
+    kept: OnceLock<(Connected, Option<Counted>)>,
     upgrades: TaskTracker,
     cut: CancellationToken,
     evidence: Mutex<Option<(Arc<Known>, Evidence)>>,
@@ -54,6 +55,7 @@ impl Connection {
             client,
             framing: Framing::default(),
             crowded: OnceLock::new(),
+            kept: OnceLock::new(),
             upgrades: TaskTracker::new(),
             cut: CancellationToken::new(),
             evidence: Mutex::new(None),
@@ -101,6 +103,15 @@ impl Connection {
         &self.0.cut
     }
 
+    /// Keeps these as long as anything of the connection lives, an upgraded stream included.
+    pub(crate) fn keep(&self, watched: Connected, counted: Option<Counted>) {
+        let _ = self.0.kept.set((watched, counted));
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakConnection {
+        WeakConnection(Arc::downgrade(&self.0))
+    }
+
     /// The user has more connections than the limit: requests on this one are answered 429.
     pub(crate) fn set_crowded(&self) {
         let _ = self.0.crowded.set(());
@@ -108,6 +119,12 @@ impl Connection {
 
     pub(crate) fn is_crowded(&self) -> bool {
         self.0.crowded.get().is_some()
+    }
+
+    /// The session that the last request was made in.
+    pub(crate) fn known(&self) -> Option<Arc<Known>> {
+        let held = self.0.evidence.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().map(|(known, _)| known.clone())
     }
 
     /// What proves the user of this connection by the session `known`; built once for each.
@@ -122,5 +139,15 @@ impl Connection {
                 Some(evidence)
             }
         }
+    }
+}
+
+/// A connection as the watch over it knows it.
+#[derive(Debug)]
+pub(crate) struct WeakConnection(Weak<Inner>);
+
+impl WeakConnection {
+    pub(crate) fn upgrade(&self) -> Option<Connection> {
+        self.0.upgrade().map(Connection)
     }
 }

@@ -1,11 +1,10 @@
-//! What this proxy knows from signed documents: sessions, and through it trust and policy.
+//! Who may ask: the session of a credential, as the signed documents that this proxy follows state it.
 
 use std::{
-    collections::HashMap,
     fmt::Write as _,
     sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -13,22 +12,39 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
-use ztka_authz::{Engine, PolicyError};
+use ztka_authz::Engine;
 use ztka_core::{
-    Clock, CredentialId, DocumentKind, Evidence, OrgId, Principal, Reason, Rejected, Session, SignedDocument, UserId,
-    Verified,
+    Clock, CredentialId, Evidence, OrgId, Principal, Reason, Rejected, Revision, SignedDocument, UserId, Verified,
 };
-use ztka_pki::{BadBundle, Revocations, TrustBundle, TrustSource};
+use ztka_follow::Documents;
+use ztka_pki::TrustSource;
 
 /// The session of one credential as its document states it.
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) principal: Verified<Principal>,
+    place: (Revision, Timestamp),
     expires: Timestamp,
     wire: Vec<u8>,
+    /// Nothing has changed since this many changes of documents.
+    seen: AtomicU64,
 }
 
 impl Known {
+    fn read(document: &Verified<SignedDocument>, org: &OrgId) -> Result<Self, Rejected> {
+        let (session, header) = (Documents::read_session(document)?, document.header());
+        if session.credential.as_str() != header.series.subject {
+            return Err(Rejected::Unreadable);
+        }
+        Ok(Self {
+            principal: Verified::assertion(Principal::new(org.clone(), session)),
+            place: place(document),
+            expires: header.expires,
+            wire: document.to_wire(),
+            seen: AtomicU64::new(0),
+        })
+    }
+
     /// `{"chain": [base64 DER, …], "session": the document}`.
     pub(crate) fn evidence(&self, chain: &[CertificateDer<'_>]) -> Evidence {
         let mut json = String::from("{\"chain\":[");
@@ -43,55 +59,41 @@ impl Known {
     }
 }
 
-/// A document that was accepted and yet means nothing to us.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
-pub enum Unusable {
-    #[error("the body of the document is not of its kind; are controller and proxy of neighbouring versions?")]
-    Body(#[source] Rejected),
-    #[error("the session is not the one that its document is about")]
-    Subject,
-    #[error("the trust document has an unusable anchor")]
-    Trust(#[source] BadBundle),
-    #[error("the policy cannot be used; its organisation is closed until a usable one comes")]
-    Policy(#[source] PolicyError),
+fn place(document: &SignedDocument) -> (Revision, Timestamp) {
+    (document.header().revision, document.header().issued)
 }
 
-/// Sessions by credential, with trust and policy beside them. A handle: clones share what is known.
+/// Sessions, trust and policy as this proxy knows them. A handle: clones share what is known.
 #[derive(Clone, Debug)]
 pub struct Directory(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    sessions: RwLock<HashMap<CredentialId, Arc<Known>>>,
-    trust: TrustSource,
-    engine: Engine,
-    clock: Arc<dyn Clock>,
+    documents: Documents,
+    changes: watch::Receiver<u64>,
     synced: AtomicBool,
-    changes: watch::Sender<u64>,
     login: String,
 }
 
 impl Directory {
-    /// Knows nobody yet. `login` tells users what to do without a session, as in `log in at https://…`.
-    pub fn new(trust: TrustSource, engine: Engine, clock: Arc<dyn Clock>, login: impl Into<String>) -> Self {
-        let (sessions, synced) = (RwLock::default(), AtomicBool::new(false));
-        let (changes, login) = (watch::Sender::new(0), login.into());
-        Self(Arc::new(Shared { sessions, trust, engine, clock, synced, changes, login }))
+    /// Knows what is in `documents`. `login` tells users what to do without a session, as in `log in at https://…`.
+    pub fn new(documents: Documents, login: impl Into<String>) -> Self {
+        let (changes, synced, login) = (documents.changes(), AtomicBool::new(false), login.into());
+        Self(Arc::new(Shared { documents, changes, synced, login }))
     }
 
     /// Trust and revocations.
     pub fn trust(&self) -> &TrustSource {
-        &self.0.trust
+        self.0.documents.trust()
     }
 
     /// Policy.
     pub fn engine(&self) -> &Engine {
-        &self.0.engine
+        self.0.documents.engine()
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {
-        &*self.0.clock
+        &**self.0.documents.clock()
     }
 
     /// What a user without a session is to do.
@@ -99,75 +101,23 @@ impl Directory {
         &self.0.login
     }
 
-    /// Puts a document in force. The caller has it accepted as the newest of its series.
-    ///
-    /// # Errors
-    /// [`Unusable`]; a policy that cannot be used closes its organisation, anything else stays as it was.
-    pub fn apply(&self, document: &Verified<SignedDocument>) -> Result<(), Unusable> {
-        let series = &document.header().series;
-        match series.kind {
-            DocumentKind::Trust => {
-                let bundle: TrustBundle = document.body().map_err(Unusable::Body)?;
-                self.0.trust.set_bundle(bundle).map_err(Unusable::Trust)?;
-            }
-            DocumentKind::Policy => {
-                let applied = self.0.engine.apply(document);
-                self.changed();
-                applied.map_err(Unusable::Policy)?;
-                return Ok(());
-            }
-            DocumentKind::Session => self.session_document(document)?,
-            DocumentKind::Revocations => {
-                let revocations: Revocations = document.body().map_err(Unusable::Body)?;
-                self.0.trust.set_revocations(series.org.clone(), revocations);
-            }
-            DocumentKind::Head => return Ok(()),
-        }
-        self.changed();
-        Ok(())
-    }
-
-    /// Everything that there was has been heard once: who is unknown from now on has no session.
+    /// Everything that there was has been heard once: who is unknown from now on has no session. Called at each bookmark
+    /// of the [`Follower`](ztka_follow::Follower).
     pub fn set_synced(&self) {
         self.0.synced.store(true, Relaxed);
     }
 
-    /// True once everything that there was has been heard.
+    /// True once everything that there was has been heard: this proxy is ready to serve.
     pub fn is_synced(&self) -> bool {
         self.0.synced.load(Relaxed)
     }
 
     /// Wakes at each change of anything known here.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.0.changes.subscribe()
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.0.documents.changes()
     }
 
-    /// Forgets sessions whose documents have expired.
-    pub fn forget_expired(&self) {
-        let now = self.0.clock.now();
-        let mut sessions = self.0.sessions.write().unwrap_or_else(PoisonError::into_inner);
-        sessions.retain(|_, known| now < known.expires);
-    }
-
-    fn changed(&self) {
-        self.0.changes.send_modify(|count| *count = count.wrapping_add(1));
-    }
-
-    fn session_document(&self, document: &Verified<SignedDocument>) -> Result<(), Unusable> {
-        let header = document.header();
-        let session: Session = document.body().map_err(Unusable::Body)?;
-        let org = header.series.org.clone().ok_or(Unusable::Subject)?;
-        if session.credential.as_str() != header.series.subject {
-            return Err(Unusable::Subject);
-        }
-        let credential = session.credential.clone();
-        let principal = Verified::assertion(Principal::new(org, session));
-        let known = Arc::new(Known { principal, expires: header.expires, wire: document.to_wire() });
-        self.0.sessions.write().unwrap_or_else(PoisonError::into_inner).insert(credential, known);
-        Ok(())
-    }
-
-    /// The session of a credential, if it is active.
+    /// The session of a credential, if it is active; `held` is what was returned before, if anything.
     ///
     /// # Errors
     /// The reason as the user is to see it.
@@ -176,29 +126,50 @@ impl Directory {
         org: &OrgId,
         user: &UserId,
         credential: &CredentialId,
+        held: Option<&Arc<Known>>,
     ) -> Result<Arc<Known>, Reason> {
-        let known = self.0.sessions.read().unwrap_or_else(PoisonError::into_inner).get(credential).cloned();
-        let (now, login) = (self.0.clock.now(), self.login());
-        let Some(known) = known else {
-            return Err(match self.is_synced() {
-                true => Reason::Unauthenticated(format!("there is no login session for this credential: {login}")),
-                false => Reason::NoPolicy("this proxy has not heard from its controller yet; try again shortly"),
-            });
+        let (now, login) = (self.clock().now(), self.login());
+        let unauthenticated = |what: String| Err(Reason::Unauthenticated(format!("{what}: {login}")));
+        let Some(known) = self.known(org, credential, held) else {
+            // Without a policy, or before the first list, it is us who know too little.
+            self.engine().policy(org)?;
+            return match self.is_synced() {
+                true => unauthenticated("there is no login session for this credential".into()),
+                false => {
+                    Err(Reason::NoPolicy("this proxy has not heard all from its controller yet; try again shortly"))
+                }
+            };
         };
         let principal = &known.principal;
-        if principal.org() != org || principal.user() != user {
-            let text = format!("the session of this credential is another user's: {login}");
-            return Err(Reason::Unauthenticated(text));
+        if principal.user() != user {
+            return unauthenticated("the session of this credential is another user's".into());
         }
         if principal.active_until() <= now {
-            let ended = principal.active_until();
-            return Err(Reason::Unauthenticated(format!("your login session ended at {ended}: {login}")));
-        }
-        if known.expires <= now {
-            return Err(Reason::NoPolicy(
-                "what is known of your session is out of date; check that the controller can be reached",
-            ));
+            return unauthenticated(format!("your login session ended at {}", principal.active_until()));
         }
         Ok(known)
+    }
+
+    fn known(&self, org: &OrgId, credential: &CredentialId, held: Option<&Arc<Known>>) -> Option<Arc<Known>> {
+        let changes = *self.0.changes.borrow(); // read first: what comes meanwhile is looked at the next time
+        if let Some(held) = held
+            && held.seen.load(Relaxed) == changes
+            && self.clock().now() < held.expires
+        {
+            return Some(held.clone());
+        }
+        let document = self.0.documents.session(org, credential)?;
+        let known = match held {
+            Some(held) if held.place == place(&document) => held.clone(),
+            _ => match Known::read(&document, org) {
+                Ok(known) => Arc::new(known),
+                Err(error) => {
+                    tracing::error!(%error, %credential, "a session document cannot be used");
+                    return None;
+                }
+            },
+        };
+        known.seen.store(changes, Relaxed);
+        Some(known)
     }
 }

@@ -7,9 +7,9 @@ mod http2;
 mod io;
 mod violation;
 
+pub(crate) use self::io::REFUSED;
 pub use self::{
     http2::FloodLimits,
     io::{Framing, Guarded},
     violation::Violation,
 };
-pub(crate) use self::io::REFUSED;

@@ -21,6 +21,7 @@ use ztka_core::{
 
 use crate::{
     Connection, Directory,
+    connection::WeakConnection,
     hold::{Hold, hold},
 };
 
@@ -36,7 +37,7 @@ struct Shared {
     directory: Directory,
     next: AtomicU64,
     streams: Mutex<HashMap<u64, Stream>>,
-    connections: Mutex<HashMap<u64, Connection>>,
+    connections: Mutex<HashMap<u64, WeakConnection>>,
 }
 
 #[derive(Debug)]
@@ -75,15 +76,12 @@ impl Open {
     /// Ends what is no longer permitted, whenever something changes or a session ends, until it is dropped.
     pub async fn enforce(self) {
         let directory = &self.0.directory;
-        let (mut changes, mut policies) = (directory.changes(), directory.engine().changes());
-        let mut trust = directory.trust().changes();
+        let mut changes = directory.changes();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let all = tokio::select! {
                 _ = changes.changed() => true,
-                _ = policies.changed() => true,
-                () = trust.changed() => true,
                 _ = tick.tick() => false,
             };
             self.review(all);
@@ -109,10 +107,15 @@ impl Open {
     /// A certificate that has expired or is revoked takes its connections with it.
     fn review_connections(&self, all: bool, now: Timestamp) {
         let trust = self.0.directory.trust();
-        for connection in self.0.connections.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            let over = connection
-                .certificate()
-                .is_some_and(|certificate| certificate.peer.not_after <= now || all && trust.is_revoked(&certificate.peer));
+        // Collected first: the last handle to a connection takes it off the list, which needs the lock.
+        let connections: Vec<_> = {
+            let connections = self.0.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            connections.values().filter_map(WeakConnection::upgrade).collect()
+        };
+        for connection in connections {
+            let over = connection.certificate().is_some_and(|certificate| {
+                certificate.peer.not_after <= now || all && trust.is_revoked(&certificate.peer)
+            });
             if over {
                 connection.cut().cancel();
             }
@@ -122,7 +125,7 @@ impl Open {
     /// Until when the stream may go on, if it would be let in now.
     fn standing(&self, stream: &Stream) -> Result<Timestamp, Reason> {
         let (directory, was) = (&self.0.directory, &stream.principal);
-        let known = directory.session(was.org(), was.user(), was.credential())?;
+        let known = directory.session(was.org(), was.user(), was.credential(), None)?;
         let (principal, engine) = (&known.principal, directory.engine());
         if engine.policy(principal.org())?.cluster(&stream.cluster).is_none() {
             return Err(Reason::Denied("the cluster has been removed".into()));
@@ -146,11 +149,11 @@ impl Open {
         Lease { open: self.clone(), id, cut }
     }
 
-    /// Watches over `connection` until the returned guard is dropped.
+    /// Watches over `connection`, which keeps the returned guard.
     pub(crate) fn connected(&self, connection: &Connection) -> Connected {
         let id = self.0.next.fetch_add(1, Relaxed);
         let mut connections = self.0.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.insert(id, connection.clone());
+        connections.insert(id, connection.downgrade());
         Connected { open: self.clone(), id }
     }
 }

@@ -75,11 +75,11 @@ where
                     match &connection {
                         Some(connection) => {
                             connection.framing().upgrade_granted();
-                            let cut = connection.cut().clone();
-                            connection.upgrades().spawn(async move {
+                            let connection = connection.clone();
+                            connection.upgrades().clone().spawn(async move {
                                 tokio::select! {
                                     () = splice(user, io) => {}
-                                    () = cut.cancelled() => {}
+                                    () = connection.cut().cancelled() => {}
                                 }
                             });
                         }

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    fmt,
     future::ready,
     net::IpAddr,
     pin::Pin,
@@ -24,6 +25,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::{Instant, sleep_until},
 };
@@ -84,7 +86,7 @@ impl http_body::Body for UserBody {
 }
 
 /// Serves the access stack `S` to users.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Users<S> {
     stack: S,
     open: Open,
@@ -94,6 +96,12 @@ pub struct Users<S> {
     refusals: Arc<dyn RefusalSink>,
     http1: auto::Builder<TokioExecutor>,
     http2: auto::Builder<TokioExecutor>,
+}
+
+impl<S> fmt::Debug for Users<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Users").field("limits", &self.limits).finish_non_exhaustive()
+    }
 }
 
 impl<S> Users<S> {
@@ -127,7 +135,7 @@ impl<S> Users<S> {
 
 impl<S, B> Handler for Users<S>
 where
-    S: Service<Request<UserBody>, Response = Response<B>> + Clone + std::fmt::Debug + Send + Sync + 'static,
+    S: Service<Request<UserBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
     B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -152,8 +160,7 @@ where
             _ => None,
         };
         let connection = Connection::new(arrival.client, arrival.server_name, cluster, certificate);
-        let users = self.clone();
-        Box::pin(async move { users.serve(tls, is_http2, connection, drain).await })
+        self.serve(tls, is_http2, connection, drain)
     }
 }
 
@@ -166,9 +173,17 @@ where
     B::Error: Into<BoxError>,
 {
     /// Serves one connection to its end. `io` is behind TLS, which negotiated HTTP/2 or not.
-    pub async fn serve<T>(&self, io: T, is_http2: bool, connection: Connection, drain: Drain)
+    pub fn serve<T>(&self, io: T, is_http2: bool, connection: Connection, drain: Drain) -> BoxFuture<'static, ()>
     where
-        T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let users = self.clone();
+        Box::pin(async move { users.run(io, is_http2, connection, drain).await })
+    }
+
+    async fn run<T>(&self, io: T, is_http2: bool, connection: Connection, drain: Drain)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (io, builder) = match is_http2 {
             true => (Guarded::http2_server(io, FloodLimits::USER), &self.http2),
@@ -186,7 +201,7 @@ where
             }
             _ => None,
         });
-        let watched = self.open.connected(&connection);
+        connection.keep(self.open.connected(&connection), counted);
         let activity = Activity::default();
         let service = Asks { stack: self.stack.clone(), connection: connection.clone(), activity: activity.clone() };
         let served = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
@@ -225,7 +240,6 @@ where
             }
         }
         self.report(&framing, &connection);
-        drop((watched, counted));
     }
 
     /// Leaves an event of bytes that were refused.

@@ -1,0 +1,103 @@
+//! Time limits, in paused time: heads have ten seconds, bodies and streams are not timed.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "clippy.toml does not reach helpers")]
+
+mod support;
+
+use std::time::Duration;
+
+use support::*;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
+    time::Instant,
+};
+use ztka_proxy::{Connection, Drain, Limits};
+
+async fn connect(made: &Installation, is_http2: bool) -> DuplexStream {
+    let name = Some("c1.kube.example.com".into());
+    let cluster = Some("c1".parse().unwrap());
+    let client = "192.0.2.1:4711".parse().unwrap();
+    let connection = Connection::new(client, name, cluster, Some(made.certificate().await));
+    let users = made.users(&Limits::default(), |_| ok("pod"));
+    let (client, server) = tokio::io::duplex(64 * 1024);
+    tokio::spawn(async move { users.serve(server, is_http2, connection, Drain::default()).await });
+    client
+}
+
+/// What is answered, and after how many seconds the connection is closed.
+async fn closed(mut client: DuplexStream) -> (String, u64) {
+    let (begin, mut answer) = (Instant::now(), Vec::new());
+    let _ = client.read_to_end(&mut answer).await;
+    (String::from_utf8_lossy(&answer).into_owned(), begin.elapsed().as_secs())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_has_ten_seconds() {
+    let made = installation().await;
+    let mut client = connect(&made, false).await;
+    client.write_all(b"GET / HTTP/1.1\r\nHost: c1").await.unwrap();
+    let (answer, seconds) = closed(client).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!((9..=11).contains(&seconds), "{seconds}");
+    // A byte now and then does not help.
+    let mut client = connect(&made, false).await;
+    let drip = async {
+        client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        for _ in 0..60 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if client.write_all(b"X").await.is_err() {
+                break;
+            }
+        }
+        client
+    };
+    let begin = Instant::now();
+    let (answer, _) = closed(drip.await).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(begin.elapsed() < Duration::from_secs(62));
+    assert!(made.sent().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_asks_nothing_is_closed() {
+    let made = installation().await;
+    for is_http2 in [false, true] {
+        let (answer, seconds) = closed(connect(&made, is_http2).await).await;
+        assert!(!answer.contains("HTTP"), "{answer}");
+        assert!(seconds <= 12, "{seconds}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_kept_for_five_minutes_and_a_slow_body_for_longer() {
+    let made = installation().await;
+    let mut client = connect(&made, false).await;
+    let get = format!("GET {POD} HTTP/1.1\r\nHost: c1.kube.example.com\r\n\r\n");
+    let mut answer = [0; 2048];
+    for _ in 0..2 {
+        client.write_all(get.as_bytes()).await.unwrap();
+        let length = client.read(&mut answer).await.unwrap();
+        assert!(answer[..length].starts_with(b"HTTP/1.1 200 "));
+        tokio::time::sleep(Duration::from_secs(200)).await;
+    }
+    let head = format!("POST {POD} HTTP/1.1\r\nHost: c1.kube.example.com\r\nContent-Length: 10\r\n\r\n");
+    client.write_all(head.as_bytes()).await.unwrap();
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        client.write_all(b"x").await.unwrap();
+    }
+    let length = client.read(&mut answer).await.unwrap();
+    assert!(answer[..length].starts_with(b"HTTP/1.1 200 "));
+    let (_, seconds) = closed(client).await;
+    assert!((299..=312).contains(&seconds), "{seconds}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_header_block_of_http2_has_ten_seconds() {
+    let made = installation().await;
+    let mut client = connect(&made, true).await;
+    client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    client.write_all(&[0, 0, 1, 1, 0, 0, 0, 0, 1, 0x82]).await.unwrap();
+    let (_, seconds) = closed(client).await;
+    assert!((9..=11).contains(&seconds), "{seconds}");
+    made.until("it is recorded", |made| made.denials().iter().any(|why| why.contains("in time"))).await;
+}
