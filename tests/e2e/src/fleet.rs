@@ -1,0 +1,334 @@
+//! Starting and administering an installation.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::Command;
+use ztka_test_cluster::{Cluster, Kubectl, wait_for, wait_for_within};
+
+use crate::{Process, free_port, program};
+
+/// Domain of every test installation; nothing resolves it, and nothing has to.
+const DOMAIN: &str = "ztka.test";
+
+/// How an installation differs from the usual one.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    /// Proxies, each on a port of its own; agents keep a tunnel to each.
+    pub proxies: usize,
+    /// Life of agents' certificates, such as `60s`.
+    pub agent_certificates: Option<String>,
+    /// Lines added to each proxy's configuration.
+    pub proxy_config: String,
+}
+
+impl Default for Installation {
+    fn default() -> Self {
+        Self { proxies: 1, agent_certificates: None, proxy_config: String::new() }
+    }
+}
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    /// The process.
+    pub process: Process,
+    /// Its port for users and agents.
+    pub port: u16,
+    config: PathBuf,
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    /// The process.
+    pub process: Process,
+    config: PathBuf,
+}
+
+/// A user with a kubeconfig.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// Name.
+    pub name: String,
+    /// The fleet kubeconfig.
+    pub kubeconfig: PathBuf,
+}
+
+/// Controller, proxies and agents; gone when dropped.
+#[derive(Debug)]
+pub struct Fleet {
+    /// The controller's process.
+    pub controller: Process,
+    /// The proxies.
+    pub proxies: Vec<Proxy>,
+    /// Agents by organisation and cluster.
+    pub agents: HashMap<(String, String), Agent>,
+    folder: TempDir,
+    ports: Ports,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ports {
+    internal: u16,
+    passed: u16,
+    front: u16,
+}
+
+fn start(name: &str, config: &Path) -> Result<Process> {
+    let log = config.with_extension("log");
+    Process::start(&program(name)?, ["--config".as_ref(), config.as_os_str()], &log)
+}
+
+impl Fleet {
+    /// Starts the usual installation: one controller, one proxy.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(Installation::default()).await
+    }
+
+    /// Starts an installation.
+    pub async fn start_with(wanted: Installation) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("ztka-fleet-").tempdir()?;
+        let fronts = (0..wanted.proxies).map(|_| free_port()).collect::<Result<Vec<_>>>()?;
+        let front = *fronts.first().context("an installation has a proxy")?;
+        let ports = Ports { internal: free_port()?, passed: free_port()?, front };
+        let controller = start("ztka-controller", &controller_config(folder.path(), ports, &fronts, &wanted)?)?;
+        let mut fleet = Self { controller, proxies: Vec::new(), agents: HashMap::new(), folder, ports };
+        let admin = fleet.path("controller/admin.toml");
+        let written = wait_for("the controller's first credential", || async {
+            ensure!(admin.exists(), "not written yet");
+            Ok(())
+        });
+        written.await.with_context(|| fleet.controller.tail())?;
+        fleet.admin_to_controller(&admin)?;
+        for (number, port) in fronts.into_iter().enumerate() {
+            let proxy = fleet.start_proxy(number, port, &wanted).await?;
+            fleet.proxies.push(proxy);
+        }
+        Ok(fleet)
+    }
+
+    /// The written credential goes to the front, as an operator's would; while there is no proxy yet, it has to go to the
+    /// controller itself.
+    fn admin_to_controller(&self, admin: &Path) -> Result<()> {
+        let text = fs::read_to_string(admin)?;
+        let direct = text.replace(&format!("127.0.0.1:{}", self.ports.front), &format!("127.0.0.1:{}", self.ports.internal));
+        let path = self.path("admin-direct.toml");
+        fs::write(&path, direct)?;
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        Ok(())
+    }
+
+    async fn start_proxy(&self, number: usize, port: u16, wanted: &Installation) -> Result<Proxy> {
+        let token = self.ztka_direct(&["proxy", "create"]).await?;
+        let base = self.path(&format!("proxy-{number}"));
+        let token_file = base.with_extension("token");
+        fs::write(&token_file, token)?;
+        let Ports { internal, passed, .. } = self.ports;
+        let config = base.with_extension("toml");
+        let text = format!(
+            "domain = '{DOMAIN}'\nlisten = '127.0.0.1:{port}'\nstate_dir = '{}'\ntoken_file = '{}'\n\
+             controller = '127.0.0.1:{internal}'\npass_to = '127.0.0.1:{passed}'\ngrace = '2s'\n\
+             login = 'log in again'\n{}\n[audit]\nfile = '{}'\n",
+            base.display(),
+            token_file.display(),
+            wanted.proxy_config,
+            base.with_extension("events").display(),
+        );
+        fs::write(&config, text)?;
+        let process = start("ztka-proxy", &config)?;
+        let mut proxy = Proxy { process, port, config };
+        let up = wait_for("the proxy", || async {
+            tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+            Ok(())
+        });
+        up.await.with_context(|| proxy.process.tail())?;
+        ensure!(proxy.process.is_running(), "the proxy has ended\n{}", proxy.process.tail());
+        Ok(proxy)
+    }
+
+    /// A file of the installation.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The port that users reach.
+    pub fn front(&self) -> u16 {
+        self.ports.front
+    }
+
+    /// The file of events of a proxy.
+    pub fn events_file(&self, proxy: usize) -> PathBuf {
+        self.path(&format!("proxy-{proxy}.events"))
+    }
+
+    /// Runs `ztka` as the first administrator, by way of the front; its standard output without the line end.
+    pub async fn ztka(&self, arguments: &[&str]) -> Result<String> {
+        run_ztka(&self.path("controller/admin.toml"), arguments).await
+    }
+
+    async fn ztka_direct(&self, arguments: &[&str]) -> Result<String> {
+        run_ztka(&self.path("admin-direct.toml"), arguments).await
+    }
+
+    /// The same in an organisation, with JSON as the answer.
+    pub async fn ztka_json(&self, org: &str, arguments: &[&str]) -> Result<Value> {
+        let mut all = vec!["--org", org, "--output", "json"];
+        all.extend(arguments);
+        Ok(serde_json::from_str(&self.ztka(&all).await?)?)
+    }
+
+    /// Makes an organisation.
+    pub async fn org(&self, name: &str) -> Result<()> {
+        // The first command of all: the proxy may still be joining.
+        wait_for("the API by way of the front", || async { self.ztka(&["whoami"]).await }).await?;
+        self.ztka(&["org", "create", name]).await.map(drop)
+    }
+
+    /// Makes a user and their kubeconfig.
+    pub async fn user(&self, org: &str, name: &str, groups: &[&str]) -> Result<User> {
+        let mut create = vec!["--org", org, "user", "create", name];
+        for group in groups {
+            create.extend(["--group", group]);
+        }
+        self.ztka(&create).await?;
+        self.kubeconfig(org, name).await
+    }
+
+    /// A (new) kubeconfig of a user, with a context for each cluster that they may reach now.
+    pub async fn kubeconfig(&self, org: &str, name: &str) -> Result<User> {
+        let kubeconfig = self.path(&format!("{org}-{name}.kubeconfig"));
+        self.ztka(&["--org", org, "kubeconfig", "--user", name, "--file", path_text(&kubeconfig)?]).await?;
+        Ok(User { name: name.into(), kubeconfig })
+    }
+
+    /// Gives a user a role on a cluster, everywhere in it.
+    pub async fn bind(&self, org: &str, user: &str, role: &str, cluster: &str) -> Result<()> {
+        let name = format!("{user}-{role}-{cluster}");
+        self.ztka(&["--org", org, "binding", "create", &name, "--role", role, "--user", user, "--cluster", cluster])
+            .await
+            .map(drop)
+    }
+
+    /// Makes a cluster and starts an agent for it outside of the cluster, which acts as a service account in it.
+    pub async fn cluster(&mut self, org: &str, name: &str, cluster: &Cluster, labels: &[&str]) -> Result<()> {
+        let mut create = vec!["--org", org, "cluster", "create", name];
+        for label in labels {
+            create.extend(["--label", label]);
+        }
+        self.ztka(&create).await?;
+        let token = self.ztka(&["--org", org, "cluster", "token", name]).await?;
+        self.start_agent(org, name, cluster, &token).await?;
+        let connected = wait_for("the agent's enrolment", || async {
+            let clusters = self.ztka_json(org, &["cluster", "list"]).await?;
+            let listed = clusters.as_array().into_iter().flatten().find(|listed| listed["name"] == name);
+            let agents = listed.and_then(|listed| listed["instances"].as_array()).map_or(0, Vec::len);
+            ensure!(agents > 0, "no agent has enrolled");
+            Ok(())
+        });
+        let agent = self.agents.get(&(org.to_owned(), name.to_owned())).context("no such agent")?;
+        connected.await.with_context(|| agent.process.tail())
+    }
+
+    async fn start_agent(&mut self, org: &str, name: &str, cluster: &Cluster, token: &str) -> Result<()> {
+        let account = cluster.admin_service_account("ztka-system", "ztka-agent").await?;
+        let base = self.path(&format!("agent-{org}-{name}"));
+        let token_file = base.with_extension("token");
+        fs::write(&token_file, token)?;
+        let proxies: Vec<_> = self.proxies.iter().map(|proxy| format!("'127.0.0.1:{}'", proxy.port)).collect();
+        let config = base.with_extension("toml");
+        let text = format!(
+            "domain = '{DOMAIN}'\nfront = '127.0.0.1:{}'\nproxies = [{}]\nstate_dir = '{}'\ntoken_file = '{}'\n\
+             [apiserver]\nurl = '{}'\nca_file = '{}'\ntoken_file = '{}'\n",
+            self.ports.front,
+            proxies.join(", "),
+            base.display(),
+            token_file.display(),
+            cluster.url(),
+            cluster.ca_path().display(),
+            account.token_path.display(),
+        );
+        fs::write(&config, text)?;
+        let process = start("ztka-agent", &config)?;
+        self.agents.insert((org.into(), name.into()), Agent { process, config });
+        Ok(())
+    }
+
+    /// Starts the controller again after it was killed.
+    pub fn restart_controller(&mut self) -> Result<()> {
+        self.controller = start("ztka-controller", &self.path("controller.toml"))?;
+        Ok(())
+    }
+
+    /// kubectl of a user in the context of a cluster, once the cluster answers.
+    pub async fn kubectl(&self, user: &User, cluster: &str) -> Result<Kubectl> {
+        let kubectl = Kubectl::new(&user.kubeconfig).await?.context(cluster);
+        let answers = wait_for_within(Duration::from_secs(60), "an answer of the cluster", || async {
+            kubectl.ok(["get", "--raw", "/version"]).await
+        });
+        answers.await.with_context(|| self.tails())?;
+        Ok(kubectl)
+    }
+
+    /// The last lines of every process' log.
+    pub fn tails(&self) -> String {
+        let mut all = vec![self.controller.tail()];
+        all.extend(self.proxies.iter().map(|proxy| proxy.process.tail()));
+        all.extend(self.agents.values().map(|agent| agent.process.tail()));
+        all.join("\n")
+    }
+}
+
+impl Proxy {
+    /// Starts it again after it was killed.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process = start("ztka-proxy", &self.config)?;
+        Ok(())
+    }
+}
+
+impl Agent {
+    /// Starts it again after it was killed.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process = start("ztka-agent", &self.config)?;
+        Ok(())
+    }
+}
+
+fn controller_config(folder: &Path, ports: Ports, fronts: &[u16], wanted: &Installation) -> Result<PathBuf> {
+    let Ports { internal, passed, front } = ports;
+    let tunnels: Vec<_> = fronts.iter().map(|port| format!("'127.0.0.1:{port}'")).collect();
+    let certificates = match &wanted.agent_certificates {
+        Some(life) => format!("[certificates]\nagent = '{life}'\n"),
+        None => String::new(),
+    };
+    let text = format!(
+        "domain = '{DOMAIN}'\ndata_dir = '{}'\nfront = '127.0.0.1:{front}'\ntunnels = [{}]\n\
+         listen = '127.0.0.1:{internal}'\nlisten_passed = '127.0.0.1:{passed}'\n{certificates}",
+        folder.join("controller").display(),
+        tunnels.join(", "),
+    );
+    let config = folder.join("controller.toml");
+    fs::write(&config, text)?;
+    Ok(config)
+}
+
+fn path_text(path: &Path) -> Result<&str> {
+    path.to_str().context("a path of the test is not UTF-8")
+}
+
+async fn run_ztka(credential: &Path, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new(program("ztka")?);
+    command.arg("--credential").arg(credential).args(arguments).kill_on_drop(true);
+    let output = command.output().await?;
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "ztka {}: {}{stdout}{stderr}", arguments.join(" "), output.status);
+    Ok(stdout.trim_end().to_owned())
+}

@@ -1,0 +1,102 @@
+//! Child processes that never outlive the test, whatever ends it.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::Context as _;
+
+/// Waits for the end of its standard input, which is the end of the test, and then kills the program.
+const WATCHDOG: &str = r#"
+exec 3<&0
+"$@" </dev/null 3<&- & child=$!
+{ cat <&3 >/dev/null; kill -KILL $child; } 2>/dev/null & watch=$!
+exec 3<&-
+trap 'kill -TERM $child' TERM
+wait $child; code=$?
+while kill -0 $child 2>/dev/null; do wait $child; code=$?; done
+kill $watch 2>/dev/null
+exit $code
+"#;
+
+/// A running program; killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `program` with `arguments`; both outputs go to `log`.
+    pub fn start<I, S>(program: &Path, arguments: I, log: &Path) -> anyhow::Result<Self>
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        Self::start_with(program, arguments, log, |_| {})
+    }
+
+    /// The same, with a say in environment and directory.
+    pub fn start_with<I, S>(
+        program: &Path,
+        arguments: I,
+        log: &Path,
+        configure: impl FnOnce(&mut Command),
+    ) -> anyhow::Result<Self>
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let output = fs::OpenOptions::new().create(true).append(true).open(log)?;
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(WATCHDOG).arg("sh").arg(program).args(arguments);
+        command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output);
+        configure(&mut command);
+        let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        Ok(Self { name, child, log: log.to_owned() })
+    }
+
+    /// True while the program runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Asks the program to end (SIGTERM) and waits until it has.
+    pub fn terminate(&mut self) -> anyhow::Result<std::process::ExitStatus> {
+        let status = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status()?;
+        anyhow::ensure!(status.success(), "{} has ended already\n{}", self.name, self.tail());
+        Ok(self.child.wait()?)
+    }
+
+    /// Ends the program without asking (SIGKILL) and waits until it is gone.
+    pub fn kill(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+
+    /// The last lines of what it wrote.
+    pub fn tail(&self) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<_> = text.lines().collect();
+        let last = lines.len().saturating_sub(30);
+        format!("--- last lines of {}:\n{}", self.name, lines[last..].join("\n"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A loopback port that is free now.
+pub fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
