@@ -169,8 +169,12 @@ async fn enrol(
             }
             Err(error) if error.is_final() => return Err(JoinError::Refused(error)),
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(address, error, again = ?TRY_AGAIN, "not enrolled yet");
+                tracing::warn!(
+                    address,
+                    error = &error as &dyn std::error::Error,
+                    again = ?TRY_AGAIN,
+                    "not enrolled yet"
+                );
                 tokio::time::sleep(TRY_AGAIN).await;
             }
         }
