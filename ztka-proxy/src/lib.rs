@@ -1,4 +1,68 @@
-//! The proxy as a library.
+//! The proxy as a library: everything between a TCP connection on port 443 and a tunnel to an agent.
+//!
+//! ```text
+//!  TCP ─► Acceptor ── by TLS server name, each role with its own rule for client certificates
+//!            ├─ <cluster>.kube.<domain>, kube.<domain>, none ─► Users ─► Guarded ─► hyper ─► the access stack
+//!            ├─ tunnel.<domain>, <proxy>.tunnel.<domain> ─────► Tunnels ─► ztka_tunnel::Registry
+//!            └─ agents. enroll. api. console. ────────────────► PassOn: a controller, TLS untouched
+//!
+//!  the access stack, outermost first
+//!    SpliceLayer         a Reply becomes a response or, behind its 101, a connection; errors become a Status
+//!    ShedLayer           503 at the limit of all
+//!    AuthenticateLayer   CertificateAuthenticator: certificate, session, address → 401, 421
+//!    PerUserLayer        429 at the limit of one
+//!    AuditLayer          durable record, or 503
+//!    AuthorizeLayer      policy, or 403
+//!    CutLayer            ends what is open when it would no longer be let in
+//!    Dispatch            a tunnel of the cluster, or 503
+//! ```
+//!
+//! The stack is put together by whoever embeds it, as `bins/proxy` does in one screen; the types of `ztka-core` keep the
+//! order of authenticate, record, authorize and dispatch. What the other layers are about:
+//!
+//! - **One message in, one message out.** [`Guarded`] lies between TLS and hyper and lets only well-framed requests
+//!   through. What it refuses is answered 400 in its turn, recorded, and the connection closed; behind a request to
+//!   upgrade nothing passes before the answer is known. Of HTTP/2 it counts the frames that carry nothing.
+//! - **Nothing open outlives its reason.** [`Open`] holds everything that is under way, and looks at it again at each
+//!   change of a signed document and as sessions end. A stream that would no longer be let in ends with an error; a
+//!   revoked or expired certificate takes its connections with it.
+//! - **Nothing is asked on the way of a request.** The [`Directory`] reads sessions, trust and policy from
+//!   [`ztka_follow::Documents`]; [`publish`] hands the same documents on to the agents.
+//! - **Limits answer instead of queueing**, see [`Limits`]. Heads have ten seconds, watches and streams no limit of time.
+//!
+//! Nothing here reads configuration files or serves metrics: the public listener has no route of its own.
+//!
+//! # Example
+//!
+//! ```
+//! use ztka_proxy::{Names, Role};
+//!
+//! let names = Names::new("example.com", ["k8s.example.net".to_owned()], "p1".parse()?);
+//! assert_eq!(names.role(Some("c1.kube.example.com")), Some(Role::Users(Some("c1".parse()?))));
+//! assert_eq!(names.role(Some("k8s.example.net")), Some(Role::Users(None))); // the path names the cluster
+//! assert_eq!(names.role(Some("tunnel.example.com")), Some(Role::Tunnel));
+//! assert_eq!(names.role(Some("enroll.example.com")), Some(Role::Controller));
+//! assert_eq!(names.role(Some("p2.tunnel.example.com")), None); // another proxy's
+//! # Ok::<(), ztka_core::BoxError>(())
+//! ```
+//!
+//! What a guard lets through, and what not:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! use tokio::io::AsyncReadExt as _;
+//! use ztka_proxy::{Guarded, Violation};
+//!
+//! let smuggled = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+//! let mut guarded = Guarded::http1(&smuggled[..]);
+//! let framing = guarded.framing();
+//! let mut passed = Vec::new();
+//! guarded.read_to_end(&mut passed).await.unwrap();
+//! assert!(!passed.starts_with(b"POST"));
+//! assert!(matches!(framing.violation(), Some(Violation::Malformed(_))));
+//! # }
+//! ```
 mod acceptor;
 mod address;
 mod authenticate;

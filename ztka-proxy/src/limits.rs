@@ -18,9 +18,9 @@ pub struct Limits {
     pub connections: usize,
     /// TLS handshakes under way at once. Default 256.
     pub handshakes: usize,
-    /// New connections in a row from one address (an IPv6 /64 counts as one). Default 500.
+    /// New connections in a row from one address (an IPv6 /64 counts as one). Default 1,000.
     pub new_connections_burst: u32,
-    /// And from then on per second. Default 100.
+    /// And from then on per second. Default 200.
     pub new_connections_per_second: u32,
     /// Requests of all users that wait for the head of their answer. Default 4,096.
     pub requests: usize,
@@ -37,8 +37,8 @@ impl Default for Limits {
         Self {
             connections: 20_000,
             handshakes: 256,
-            new_connections_burst: 500,
-            new_connections_per_second: 100,
+            new_connections_burst: 1_000,
+            new_connections_per_second: 200,
             requests: 4_096,
             user_connections: 500,
             user_requests: 400,

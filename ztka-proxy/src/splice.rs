@@ -59,7 +59,9 @@ where
         let user = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
         let reply = self.inner.call(request);
         Box::pin(async move {
-            let reply = reply.await.unwrap_or_else(|error| answer(error.into(), connection.as_ref()));
+            let reply = reply.await.unwrap_or_else(|error| answer(error.into()));
+            let broken = connection.as_ref().and_then(|connection| connection.framing().broken_body());
+            let reply = broken.map_or(reply, |violation| Reply::Response(violation.answer()));
             let mut response = match (reply, user) {
                 (Reply::Response(mut response), user) => {
                     if user.is_some() {
@@ -101,12 +103,7 @@ where
 }
 
 /// What is answered in place of an error.
-fn answer(error: BoxError, connection: Option<&Connection>) -> Reply {
-    if let Some(violation) = connection.and_then(|connection| connection.framing().violation()) {
-        let mut response = violation.status().into_response();
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        return Reply::Response(response);
-    }
+fn answer(error: BoxError) -> Reply {
     let error = match error.downcast::<Status>() {
         Ok(status) => return Reply::from(*status),
         Err(error) => error,

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -292,9 +292,7 @@ where
 /// The answer to the guard's stand-in for a request that it refused.
 fn refused(request: &Request<Incoming>, connection: &Connection) -> Option<Response<Body>> {
     let violation = connection.framing().violation().filter(|_| request.method().as_str() == REFUSED)?;
-    let mut response = violation.status().into_response();
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    Some(response)
+    Some(violation.answer())
 }
 
 fn unavailable(error: BoxError) -> Response<Body> {

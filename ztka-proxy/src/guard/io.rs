@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -40,6 +40,7 @@ pub struct Framing(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     violation: OnceLock<Violation>,
+    broken: AtomicBool,
     upgrade: AtomicU8,
     waker: AtomicWaker,
 }
@@ -48,6 +49,11 @@ impl Framing {
     /// Why the connection was refused, if it was.
     pub fn violation(&self) -> Option<Violation> {
         self.0.violation.get().copied()
+    }
+
+    /// Why the body of the request under way broke off, if it is that which was refused.
+    pub fn broken_body(&self) -> Option<Violation> {
+        self.violation().filter(|_| self.0.broken.load(Ordering::Acquire))
     }
 
     /// The answer to the request to upgrade is 101: what comes from now on is not HTTP, bytes that came early first.
@@ -161,6 +167,7 @@ impl<T> Guarded<T> {
             None => {
                 self.held.truncate(self.released);
                 self.failed = true;
+                self.framing.0.broken.store(true, Ordering::Release);
             }
         }
         self.released = self.held.len();

@@ -1,7 +1,7 @@
 //! What a guard refuses, and how that is answered and recorded.
 
-use http::StatusCode;
-use ztka_core::{Reason, Status};
+use http::{HeaderValue, Response, StatusCode, header};
+use ztka_core::{Body, Reason, Status};
 
 /// Why the bytes of a connection were refused. The connection ends with it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -25,7 +25,14 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// The answer, where one can still be given.
+    /// The answer over HTTP/1.1, where one can still be given: the connection closes behind it.
+    pub(crate) fn answer(&self) -> Response<Body> {
+        let mut response = self.status().into_response();
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
+
+    /// What the user is told.
     pub fn status(&self) -> Status {
         let code = match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
