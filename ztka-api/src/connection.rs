@@ -8,7 +8,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::{Endpoint, Problem};
@@ -80,35 +80,52 @@ pub(crate) async fn send(
     let stream = handshake.map_err(|source| ClientError::Tls { address: address(), source })?;
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = TokioIo::new(stream);
-    // A refused client certificate shows only now: in TLS 1.3 the client is done before the server has looked at it.
-    let refused = |error: hyper::Error| {
-        let mut source = std::error::Error::source(&error);
-        while let Some(inner) = source {
-            if let Some(io) = inner.downcast_ref::<io::Error>()
-                && let Some(tls) = io.get_ref().and_then(|tls| tls.downcast_ref::<rustls::Error>())
-            {
-                let source = io::Error::new(io.kind(), tls.clone());
-                return ClientError::Tls { address: address(), source };
-            }
-            source = inner.source();
-        }
-        ClientError::Http(error)
-    };
     let host = endpoint.server_name.to_str().into_owned();
+    let failed = |error| explain(&address(), error);
     if is_h2 {
         let target = format!("https://{host}{}", request.uri());
         *request.uri_mut() = target.parse().map_err(|error| ClientError::Request(http::Error::from(error)))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.map_err(refused)?;
-        tokio::spawn(connection);
-        sender.send_request(request).await.map_err(refused)
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await;
+        let (mut sender, connection) = handshake.map_err(failed)?;
+        let connection = tokio::spawn(connection);
+        match sender.send_request(request).await {
+            Ok(response) => Ok(response),
+            Err(error) => Err(failed(cause(connection, error).await)),
+        }
     } else {
         let host = host.parse().map_err(|error| ClientError::Request(http::Error::from(error)))?;
         request.headers_mut().insert(header::HOST, host);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(refused)?;
-        tokio::spawn(connection);
-        sender.send_request(request).await.map_err(refused)
+        let handshake = hyper::client::conn::http1::handshake(io).await;
+        let (mut sender, connection) = handshake.map_err(failed)?;
+        let connection = tokio::spawn(connection);
+        match sender.send_request(request).await {
+            Ok(response) => Ok(response),
+            Err(error) => Err(failed(cause(connection, error).await)),
+        }
     }
+}
+
+/// Why the connection ended says more than that the request was cancelled by its end.
+async fn cause(connection: JoinHandle<hyper::Result<()>>, error: hyper::Error) -> hyper::Error {
+    match connection.await {
+        Ok(Err(cause)) => cause,
+        Ok(Ok(())) | Err(_) => error,
+    }
+}
+
+/// A refused client certificate shows only here: in TLS 1.3 the client is done before the server has looked at it.
+fn explain(address: &str, error: hyper::Error) -> ClientError {
+    let mut source = std::error::Error::source(&error);
+    while let Some(inner) = source {
+        if let Some(io) = inner.downcast_ref::<io::Error>()
+            && let Some(tls) = io.get_ref().and_then(|tls| tls.downcast_ref::<rustls::Error>())
+        {
+            let source = io::Error::new(io.kind(), tls.clone());
+            return ClientError::Tls { address: address.into(), source };
+        }
+        source = inner.source();
+    }
+    ClientError::Http(error)
 }
 
 /// The result of `call`, or an error after `limit`.

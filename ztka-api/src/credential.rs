@@ -23,6 +23,9 @@ pub struct CredentialFile {
 impl fmt::Debug for CredentialFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { address, server_name, .. } = self;
-        f.debug_struct("CredentialFile").field("address", address).field("server_name", server_name).finish_non_exhaustive()
+        f.debug_struct("CredentialFile")
+            .field("address", address)
+            .field("server_name", server_name)
+            .finish_non_exhaustive()
     }
 }

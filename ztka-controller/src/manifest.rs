@@ -17,12 +17,10 @@ pub struct Manifest {
     pub host_aliases: Vec<HostAlias>,
     /// Domain of the installation.
     pub domain: String,
-    /// Where the token is redeemed.
-    pub enrol_at: String,
-    /// Where documents are followed and certificates renewed.
-    pub agents_at: String,
-    /// Where tunnels are dialled to.
-    pub tunnels_at: Vec<String>,
+    /// `host:port` where the token is redeemed, documents are followed and certificates renewed.
+    pub front: String,
+    /// `host:port` of each proxy, for tunnels.
+    pub proxies: Vec<String>,
     /// The one-time token: a secret.
     pub token: String,
 }
@@ -64,9 +62,8 @@ impl Controller {
             apiserver: asked.apiserver.clone(),
             host_aliases: asked.host_aliases.clone(),
             domain: self.domain().into(),
-            enrol_at: settings.enrol_at.clone(),
-            agents_at: settings.agents_at.clone(),
-            tunnels_at: settings.tunnels_at.clone(),
+            front: settings.agents_at.clone(),
+            proxies: settings.tunnels_at.clone(),
             token: token.into(),
         }
     }
@@ -76,21 +73,15 @@ const RBAC: &str = include_str!("manifest/rbac.yaml");
 
 /// The YAML that `kubectl apply` takes. It has the token in it: keep it as secret as the token.
 pub fn render(manifest: &Manifest) -> String {
-    let mut config = format!("domain = {}\n", quoted(&manifest.domain));
+    let mut config = format!("domain = {}\nfront = {}\n", quoted(&manifest.domain), quoted(&manifest.front));
+    let proxies: Vec<_> = manifest.proxies.iter().map(|address| quoted(address)).collect();
     // Writing to a string cannot fail.
-    let _ = writeln!(config, "state_dir = \"/var/lib/ztka\"");
-    let _ = writeln!(config, "enrolment_token_file = \"/etc/ztka/enrolment/token\"");
+    let _ = writeln!(config, "proxies = [{}]", proxies.join(", "));
+    let _ = writeln!(config, "state_dir = \"/var/lib/ztka/agent\"");
+    let _ = writeln!(config, "token_file = \"/etc/ztka/enrolment/token\"");
     if let Some(apiserver) = &manifest.apiserver {
-        let _ = writeln!(config, "apiserver = {}", quoted(apiserver));
+        let _ = writeln!(config, "\n[apiserver]\nurl = {}", quoted(apiserver));
     }
-    let tunnels: Vec<_> = manifest.tunnels_at.iter().map(|address| quoted(address)).collect();
-    let _ = write!(
-        config,
-        "\n[controller]\nenrol = {}\nagents = {}\n\n[tunnel]\nproxies = [{}]\n",
-        quoted(&manifest.enrol_at),
-        quoted(&manifest.agents_at),
-        tunnels.join(", "),
-    );
     let mut aliases = String::new();
     if !manifest.host_aliases.is_empty() {
         aliases.push_str("      hostAliases:\n");
@@ -129,7 +120,7 @@ metadata:
     app.kubernetes.io/name: ztka-agent
 spec:
   replicas: 1
-  # The certificate is in the volume of one pod.
+  # The certificate is in the volume of one pod. A pod that is made anew needs a new token: apply a new manifest.
   strategy:
     type: Recreate
   selector:

@@ -1,4 +1,5 @@
 //! Every route of the API, held against callers who may not use it, and against one who may.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "these are tests")]
 
 mod kit;
 

@@ -3,9 +3,7 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction, sqlite::SqliteRow};
-use ztka_audit::{
-    Batch, Chain, Event, EventQuery, EventStore, Hash, Ingested, Receipt, ReceiptStore, StoredEvent,
-};
+use ztka_audit::{Batch, Chain, Event, EventQuery, EventStore, Hash, Ingested, Receipt, ReceiptStore, StoredEvent};
 use ztka_controller::store::{FindingStore, Found};
 use ztka_core::{AuditId, BoxError, ClusterId, OrgId};
 use ztka_identity::StoreError;
@@ -139,7 +137,8 @@ impl ReceiptStore for SqliteStore {
     }
 
     async fn receipts(&self, cluster: &ClusterId, from: Timestamp, until: Timestamp) -> Result<Vec<Receipt>, BoxError> {
-        let query = sqlx::query("SELECT payload FROM receipts WHERE cluster = ? AND time >= ? AND time < ? ORDER BY number");
+        let query =
+            sqlx::query("SELECT payload FROM receipts WHERE cluster = ? AND time >= ? AND time < ? ORDER BY number");
         let rows = query.bind(cluster.as_str()).bind(micros(from)).bind(micros(until));
         let rows = rows.fetch_all(self.readers()).await?;
         rows.iter().map(|row| Ok(json(row, "payload")?)).collect()

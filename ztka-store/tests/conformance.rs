@@ -1,4 +1,5 @@
 //! Every store trait's suite, on SQLite.
+#![expect(clippy::unwrap_used, reason = "these are tests")]
 
 use tempfile::TempDir;
 use ztka_store::SqliteStore;
@@ -76,4 +77,37 @@ async fn enrolment() {
     store.add_token(record).await.unwrap();
     store.delete_cluster(&org, &id, created).await.unwrap();
     assert_eq!(store.token(token.id()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn events() {
+    let (store, _directory) = store().await;
+    ztka_audit::conformance::events(&store).await;
+}
+
+#[tokio::test]
+async fn receipts() {
+    let (store, _directory) = store().await;
+    ztka_audit::conformance::receipts(&store).await;
+}
+
+#[tokio::test]
+async fn findings() {
+    use ztka_audit::Finding;
+    use ztka_controller::store::{FindingStore as _, Found};
+
+    let (store, _directory) = store().await;
+    let found = |org: Option<&str>, sequence| Found {
+        org: org.map(|org| org.parse().unwrap()),
+        cluster: org.map(|_| "c1".parse().unwrap()),
+        source: "spiffe://example.com/proxy/p1".into(),
+        at: "2026-01-01T00:00:00Z".parse().unwrap(),
+        finding: Finding::BrokenChain { sequence },
+    };
+    let all = [found(Some("acme"), 1), found(Some("acme"), 2), found(Some("other"), 3), found(None, 4)];
+    store.add_findings(&all).await.unwrap();
+    let acme = "acme".parse().unwrap();
+    assert_eq!(store.findings(Some(&acme), 10).await.unwrap(), [found(Some("acme"), 2), found(Some("acme"), 1)]);
+    assert_eq!(store.findings(Some(&acme), 1).await.unwrap(), [found(Some("acme"), 2)], "newest first");
+    assert_eq!(store.findings(None, 10).await.unwrap(), [found(None, 4)]);
 }

@@ -1,4 +1,5 @@
 //! Opening, closing and refusing databases.
+#![expect(clippy::unwrap_used, reason = "these are tests")]
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
 //! A controller over SQLite in a temporary directory, with time that stands still, and callers of every kind.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, clippy::unwrap_used, reason = "these are tests, and each file uses a part")]
 
 use std::sync::Arc;
 

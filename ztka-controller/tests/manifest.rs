@@ -1,0 +1,85 @@
+//! The bootstrap manifest, held against a golden file: set `UPDATE_GOLDEN=1` to write it anew.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
+
+mod kit;
+
+use http::StatusCode;
+use kit::{Kit, certificate_of};
+use ztka_api::HostAlias;
+use ztka_controller::{Manifest, render};
+use ztka_identity::AdminRole;
+
+fn manifest() -> Manifest {
+    Manifest {
+        image: "registry.example.com/ztka-agent:1".into(),
+        apiserver: Some("https://192.0.2.1:6443".into()),
+        host_aliases: vec![HostAlias {
+            ip: "192.0.2.2".parse().unwrap(),
+            hostnames: vec!["enroll.example.com".into(), "agents.example.com".into(), "tunnel.example.com".into()],
+        }],
+        domain: "example.com".into(),
+        front: "kube.example.com:443".into(),
+        proxies: vec!["tunnel.example.com:443".into()],
+        token: "ztka1.e0.secret.pin".into(),
+    }
+}
+
+#[test]
+fn is_as_it_was() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/manifest.yaml");
+    let yaml = render(&manifest());
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path, &yaml).unwrap();
+    }
+    let golden = std::fs::read_to_string(path).unwrap();
+    assert!(yaml == golden, "the manifest has changed; if it should have: UPDATE_GOLDEN=1\n{yaml}");
+}
+
+#[test]
+fn gives_the_agent_what_the_agent_asks_for() {
+    let agents_own = include_str!("../../ztka-agent/src/accounts/agent-rbac.yaml");
+    assert!(render(&manifest()).starts_with(agents_own), "copy ztka-agent's agent-rbac.yaml to src/manifest/rbac.yaml");
+}
+
+#[test]
+fn hostile_texts_stay_texts() {
+    let evil = "a\"\n---\nkind: ClusterRoleBinding\n# ";
+    let yaml = render(&Manifest {
+        image: evil.into(),
+        apiserver: Some(evil.into()),
+        host_aliases: vec![HostAlias { ip: "::1".parse().unwrap(), hostnames: vec![evil.into()] }],
+        token: evil.into(),
+        ..manifest()
+    });
+    let documents = |yaml: &str| yaml.lines().filter(|line| *line == "---").count();
+    assert_eq!(documents(&yaml), documents(&render(&manifest())));
+}
+
+#[tokio::test]
+async fn what_cannot_be_in_a_manifest_is_refused() {
+    let kit = Kit::new().await;
+    let acme = kit.org("acme").await.id;
+    let admin = certificate_of(&kit.user(&acme, "boss", Some(AdminRole::OrgAdmin)).await);
+    let clusters = format!("/api/v1/orgs/{acme}/clusters");
+    let (_, cluster) = kit.call(Some(admin.clone()), "POST", &clusters, r#"{"name": "test"}"#).await;
+    let path = format!("{clusters}/{}/manifest", cluster.get("id").unwrap().as_str().unwrap());
+    for bad in [
+        r#"{"image": ""}"#,
+        r#"{"image": "a b"}"#,
+        r#"{"image": "a\nb"}"#,
+        r#"{"image": "a", "apiserver": "http://192.0.2.1"}"#,
+        r#"{"image": "a", "host_aliases": [{"ip": "192.0.2.1", "hostnames": []}]}"#,
+        r#"{"image": "a", "host_aliases": [{"ip": "192.0.2.1", "hostnames": ["A b"]}]}"#,
+        r#"{"image": "a", "host_aliases": [{"ip": "somewhere", "hostnames": ["a"]}]}"#,
+        r#"{"image": "a", "ttl_seconds": 0}"#,
+        r#"{"image": "a", "ttl_seconds": 604801}"#,
+        r#"{"image": "a", "more": 1}"#,
+    ] {
+        let (status, problem) = kit.call(Some(admin.clone()), "POST", &path, bad).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{bad}: {problem}");
+    }
+    let (status, yaml) = kit.call(Some(admin), "POST", &path, r#"{"image": "ztka-agent:1"}"#).await;
+    assert_eq!(status, StatusCode::CREATED);
+    let serde_json::Value::String(yaml) = yaml else { panic!("not a text") };
+    assert!(yaml.contains("token: \"ztka1.e"), "{yaml}");
+}
