@@ -1,6 +1,9 @@
 //! Keeps a tunnel to each of several proxies.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use http::Request;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
@@ -10,7 +13,7 @@ use ztka_core::{Body, BoxError, ProxyId, Reply};
 
 use super::{
     connect::{Connect, ProxyAddress},
-    slot::Slot,
+    slot::{Claims, Slot},
 };
 use crate::Settings;
 
@@ -91,12 +94,14 @@ impl Dialer {
         let states = proxies.iter().map(|address| TunnelState { address: address.clone(), proxy: None, error: None });
         let states = Arc::new(watch::Sender::new(states.collect()));
         let (renewals, stop) = (watch::Sender::new(0), CancellationToken::new());
-        let connect = Arc::new(connect);
+        let (connect, claims) = (Arc::new(connect), Claims::default());
+        claims.lock().unwrap_or_else(PoisonError::into_inner).resize(proxies.len(), None);
         let mut tasks = JoinSet::new();
         for (index, address) in proxies.into_iter().enumerate() {
             let (connect, service) = (connect.clone(), service.clone());
-            let (renewals, stop, states) = (renewals.subscribe(), stop.clone(), states.clone());
-            let slot = Slot { index, address, connect, service, settings, dial, renewals, stop, states };
+            let (renewals, stop) = (renewals.subscribe(), stop.clone());
+            let (states, claims) = (states.clone(), claims.clone());
+            let slot = Slot { index, address, connect, service, settings, dial, renewals, stop, states, claims };
             tasks.spawn(slot.keep());
         }
         Self { tasks, renewals, stop, states }

@@ -1,6 +1,9 @@
 //! One proxy's address, at which there is always to be a tunnel.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use http::Request;
 use tokio::{
@@ -10,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tower::Service;
-use ztka_core::{Body, BoxError, ProxyId, Reply};
+use ztka_core::{Body, BoxError, ProxyId, Reply, Verified};
 
 use super::{
     backoff::Backoff,
@@ -34,7 +37,11 @@ pub(super) struct Slot<C, S> {
     pub(super) renewals: watch::Receiver<u64>,
     pub(super) stop: CancellationToken,
     pub(super) states: Arc<watch::Sender<Vec<TunnelState>>>,
+    /// Which proxy each slot has reached or is about to have.
+    pub(super) claims: Claims,
 }
+
+pub(super) type Claims = Arc<Mutex<Vec<Option<ProxyId>>>>;
 
 /// A tunnel that takes requests.
 #[derive(Debug)]
@@ -108,6 +115,7 @@ where
                     }
                     backoff.failed(); // even a good tunnel's end may be everybody's, so the next attempt is jittered
                     current = None;
+                    self.unclaim();
                     self.state(None, error);
                 }
                 () = Live::unwanted(&mut phase) => {
@@ -152,9 +160,18 @@ where
         let connected = within(&*self.connect, &self.address, self.dial.connect).await;
         let (io, proxy) = connected.map_err(|error| Some(describe(&error)))?;
         let id = ProxyId::clone(&proxy);
-        if avoid && self.is_taken(&id) {
+        if !self.claim(&id, avoid) {
             return Err(None);
         }
+        let begun = self.begin(io, proxy).await;
+        if begun.is_err() {
+            self.unclaim();
+        }
+        Ok((begun.map_err(Some)?, id))
+    }
+
+    /// Returns when the proxy is about to send requests.
+    async fn begin(&mut self, io: C::Io, proxy: Verified<ProxyId>) -> Result<Live, String> {
         let (sender, mut phase) = watch::channel(Phase::SetUp);
         let drain = CancellationToken::new();
         let served = serve(io, proxy, self.service.clone(), self.settings, drain.clone(), sender);
@@ -162,22 +179,34 @@ where
         tokio::select! {
             ended = &mut task.0 => {
                 let ended = ended.unwrap_or(Err(TunnelError::Ended)).err();
-                let error = ended.map_or("the proxy closed the connection; its log says why".into(), |error| describe(&error));
-                return Err(Some(error));
+                let closed = || "the proxy closed the connection; its log says why".into();
+                Err(ended.map_or_else(closed, |error| describe(&error)))
             }
-            ready = timeout(self.settings.setup, phase.wait_for(|phase| *phase != Phase::SetUp)) => {
-                if ready.is_err() {
-                    return Err(Some(describe(&TunnelError::SetUp(self.settings.setup))));
-                }
+            ready = timeout(self.settings.setup, phase.wait_for(|phase| *phase != Phase::SetUp)) => match ready {
+                Ok(_) => Ok(()),
+                Err(_) => Err(describe(&TunnelError::SetUp(self.settings.setup))),
             }
-        }
-        Ok((Live { task, drain, phase, since: Instant::now() }, id))
+        }?;
+        Ok(Live { task, drain, phase, since: Instant::now() })
     }
 
-    fn is_taken(&self, id: &ProxyId) -> bool {
-        let of_another =
-            |(index, state): (usize, &TunnelState)| index != self.index && state.proxy.as_ref() == Some(id);
-        self.states.borrow().iter().enumerate().any(of_another)
+    /// False if another slot has the proxy and that is to be avoided.
+    fn claim(&self, id: &ProxyId, avoid: bool) -> bool {
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_another = |(index, claim): (usize, &Option<ProxyId>)| index != self.index && claim.as_ref() == Some(id);
+        if avoid && claims.iter().enumerate().any(of_another) {
+            return false;
+        }
+        if let Some(claim) = claims.get_mut(self.index) {
+            *claim = Some(id.clone());
+        }
+        true
+    }
+
+    fn unclaim(&self) {
+        if let Some(claim) = self.claims.lock().unwrap_or_else(PoisonError::into_inner).get_mut(self.index) {
+            *claim = None;
+        }
     }
 
     fn state(&self, proxy: Option<ProxyId>, error: Option<String>) {

@@ -183,7 +183,8 @@ mod tests {
         assert_eq!(lock(&wire.0).io.writes, 0);
 
         poll_fn(|cx| wire.poll_push(cx)).await.unwrap();
-        assert_eq!((lock(&wire.0).io.writes, lock(&wire.0).io.flushes), (1, 2));
+        assert_eq!(lock(&wire.0).io.writes, 1);
+        assert_eq!(lock(&wire.0).io.flushes, 2);
         let mut received = [0; 50];
         far.read_exact(&mut received).await.unwrap();
 

@@ -37,17 +37,21 @@ impl<K: Unpin> Body for Received<K> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let stream = &mut self.stream;
-        Poll::Ready(match ready!(stream.poll_data(cx)) {
-            Some(Ok(data)) => {
-                // Fails only for a stream that has ended meanwhile.
-                let _ = stream.flow_control().release_capacity(data.len());
-                Some(Ok(Frame::data(data)))
+        while let Some(data) = ready!(stream.poll_data(cx)) {
+            let data = match data {
+                Ok(data) => data,
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            };
+            // Fails only for a stream that has ended meanwhile.
+            let _ = stream.flow_control().release_capacity(data.len());
+            // An empty frame only carried the end.
+            if !data.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
             }
-            Some(Err(error)) => Some(Err(error.into())),
-            None => match ready!(stream.poll_trailers(cx)) {
-                Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
-                Err(error) => Some(Err(error.into())),
-            },
+        }
+        Poll::Ready(match ready!(stream.poll_trailers(cx)) {
+            Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+            Err(error) => Some(Err(error.into())),
         })
     }
 

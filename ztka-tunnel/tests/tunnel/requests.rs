@@ -1,7 +1,5 @@
 //! Requests and bodies through a tunnel: what arrives, how fast, and what a leaving client leaves behind.
 
-mod pair;
-
 use std::{
     sync::{
         Arc,
@@ -10,12 +8,12 @@ use std::{
     time::Duration,
 };
 
+use crate::pair::{Agent, Net, ask, collected, get, status, text, until};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{FutureExt as _, stream};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use pair::{Agent, Net, ask, collected, get, status, text, until};
 use tokio::sync::{mpsc, oneshot};
 use ztka_core::{Body, BoxError, ProxyId, Reply, Verified};
 
@@ -157,10 +155,7 @@ async fn an_upload_goes_no_faster_than_it_is_read_and_loses_its_identity_trailer
     });
     let _dialer = net.connected(&agent).await;
     let (taken, body) = counted(160);
-    let upload = tokio::spawn({
-        let net = net.clone();
-        async move { collected(net.ask(ask(Method::POST, PODS).body(body).permitted()).await).await }
-    });
+    let upload = tokio::spawn(net.ask(ask(Method::POST, PODS).body(body).permitted()).then(collected));
     until("window full", || taken.load(Ordering::Relaxed) >= 16).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(taken.load(Ordering::Relaxed) <= 28, "{taken:?} × 64 KiB in flight");
@@ -242,10 +237,7 @@ async fn a_client_that_leaves_ends_the_agents_work() {
     });
     let _dialer = net.connected(&agent).await;
 
-    let waiting = tokio::spawn({
-        let net = net.clone();
-        async move { net.ask(get(POD)).await }
-    });
+    let waiting = tokio::spawn(net.ask(get(POD)));
     let at_end = dropped.recv().await.unwrap();
     waiting.abort();
     tokio::time::timeout(Duration::from_secs(1), at_end).await.expect("future dropped").unwrap();

@@ -1,12 +1,10 @@
 //! Streams that have changed protocol: both directions, half-closed, reset, and refused.
 
-mod pair;
-
 use std::{io, time::Duration};
 
+use crate::pair::{Agent, LONG, Net, ask, collected, text, until};
 use futures_util::{AsyncReadExt as _, AsyncWriteExt as _};
 use http::{Method, Request, Response, StatusCode};
-use pair::{Agent, LONG, Net, ask, collected, text, until};
 use tokio::{io::duplex, time::timeout};
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
 use ztka_core::{Body, Io, Reply, Status, Upgrade};
@@ -217,6 +215,6 @@ async fn an_upgrade_that_nobody_asked_for_is_refused() {
     let net = Net::new(1);
     let agent = Agent::new(|_| async { switched(upstream(|_| async {}), "SPDY/3.1") });
     let _dialer = net.connected(&agent).await;
-    let answer = collected(net.ask(pair::get("/api/v1/namespaces/default/pods/web")).await).await;
+    let answer = collected(net.ask(crate::pair::get("/api/v1/namespaces/default/pods/web")).await).await;
     assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
 }

@@ -1,5 +1,4 @@
 //! Both ends of tunnels in one process: duplex pairs for connections, cables that can be cut, a clock that is set.
-#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::{
     convert::Infallible,
@@ -8,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
@@ -27,32 +26,32 @@ use ztka_tunnel::{
 };
 
 /// Longer than anything here takes, even in paused time.
-pub const LONG: Duration = Duration::from_secs(120);
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 
-pub fn text(of: impl Into<Bytes>) -> Reply {
+pub(crate) fn text(of: impl Into<Bytes>) -> Reply {
     Reply::Response(Response::new(body(of)))
 }
 
-pub fn status(code: StatusCode) -> Response<Body> {
+pub(crate) fn status(code: StatusCode) -> Response<Body> {
     let mut response = Response::new(empty());
     *response.status_mut() = code;
     response
 }
 
 /// What an agent was sent, in order.
-pub type Log = Arc<Mutex<Vec<String>>>;
+pub(crate) type Log = Arc<Mutex<Vec<String>>>;
 
 type Handler = Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Reply> + Send + Sync>;
 
 /// An agent's service: notes everything, acknowledges evidence and documents, and leaves requests to `handler`.
 #[derive(Clone)]
-pub struct Agent {
-    pub log: Log,
-    pub handler: Handler,
+pub(crate) struct Agent {
+    pub(crate) log: Log,
+    pub(crate) handler: Handler,
 }
 
 impl Agent {
-    pub fn new<F, R>(handler: F) -> Self
+    pub(crate) fn new<F, R>(handler: F) -> Self
     where
         F: Fn(Request<Body>) -> R + Send + Sync + 'static,
         R: Future<Output = Reply> + Send + 'static,
@@ -60,11 +59,11 @@ impl Agent {
         Self { log: Log::default(), handler: Arc::new(move |request| Box::pin(handler(request))) }
     }
 
-    pub fn echo() -> Self {
+    pub(crate) fn echo() -> Self {
         Self::new(|request| async { Reply::Response(Response::new(request.into_body())) })
     }
 
-    pub fn seen(&self) -> Vec<String> {
+    pub(crate) fn seen(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
 
@@ -96,34 +95,34 @@ impl Agent {
 
 /// Proxies that can be dialled, by port from 0.
 #[derive(Clone)]
-pub struct Net {
-    pub clock: ManualClock,
-    pub proxies: Vec<Registry>,
+pub(crate) struct Net {
+    pub(crate) clock: ManualClock,
+    pub(crate) proxies: Vec<Registry>,
     /// Of the connections made so far, in order: cut to keep both ends open and silent.
-    pub cables: Arc<Mutex<Vec<CancellationToken>>>,
-    pub settings: Settings,
+    pub(crate) cables: Arc<Mutex<Vec<CancellationToken>>>,
+    pub(crate) settings: Settings,
 }
 
 impl Net {
-    pub fn new(proxies: usize) -> Self {
+    pub(crate) fn new(proxies: usize) -> Self {
         Self::with(proxies, Settings::default())
     }
 
-    pub fn with(proxies: usize, settings: Settings) -> Self {
+    pub(crate) fn with(proxies: usize, settings: Settings) -> Self {
         let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
         let registry = || Registry::with_settings(Arc::new(clock.clone()), settings);
         let proxies = (0..proxies).map(|_| registry()).collect();
         Self { clock, proxies, cables: Arc::default(), settings }
     }
 
-    pub fn peer(&self, org: &str, cluster: &str, instance: &str) -> TunnelPeer {
+    pub(crate) fn peer(&self, org: &str, cluster: &str, instance: &str) -> TunnelPeer {
         let not_after = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(24);
         let (org, cluster) = (org.parse().unwrap(), cluster.parse().unwrap());
         TunnelPeer { org, cluster, instance: instance.parse().unwrap(), not_after }
     }
 
     /// Connects to the proxies as `peer`; proxy `n` is called `pn`.
-    pub fn connector(&self, peer: TunnelPeer) -> impl Connect {
+    pub(crate) fn connector(&self, peer: TunnelPeer) -> impl Connect + use<> {
         let net = self.clone();
         connect_fn(move |address: ProxyAddress| {
             let (net, peer) = (net.clone(), peer.clone());
@@ -153,7 +152,7 @@ impl Net {
         near
     }
 
-    pub fn dial(&self, peer: TunnelPeer, agent: &Agent) -> Dialer {
+    pub(crate) fn dial(&self, peer: TunnelPeer, agent: &Agent) -> Dialer {
         let addresses = (0..self.proxies.len()).map(|port| ProxyAddress::new("proxy", port as u16).unwrap());
         let agent = agent.clone();
         let service = service_fn(move |request| agent.clone().answer(request));
@@ -161,29 +160,30 @@ impl Net {
     }
 
     /// An agent of cluster c1 of org acme, connected.
-    pub async fn connected(&self, agent: &Agent) -> Dialer {
+    pub(crate) async fn connected(&self, agent: &Agent) -> Dialer {
         let dialer = self.dial(self.peer("acme", "c1", "i1"), agent);
         ready(&dialer).await;
         dialer
     }
 
-    pub async fn ask(&self, access: Access<Permitted, Body>) -> Reply {
-        send(&self.proxies[0], access).await
+    pub(crate) fn ask(&self, access: Access<Permitted, Body>) -> BoxFuture<'static, Reply> {
+        send(&self.proxies[0], access)
     }
 }
 
-pub async fn ready(dialer: &Dialer) {
+pub(crate) async fn ready(dialer: &Dialer) {
     let mut states = dialer.states();
     let all = states.wait_for(|states| states.iter().all(|state| state.proxy.is_some()));
     timeout(LONG, all).await.expect("connected").unwrap();
 }
 
-pub async fn send(registry: &Registry, access: Access<Permitted, Body>) -> Reply {
-    timeout(LONG, Dispatch::new(registry.clone()).oneshot(access)).await.expect("answered").unwrap()
+pub(crate) fn send(registry: &Registry, access: Access<Permitted, Body>) -> BoxFuture<'static, Reply> {
+    let answer = Dispatch::new(registry.clone()).oneshot(access).boxed();
+    async { timeout(LONG, answer).await.expect("answered").unwrap() }.boxed()
 }
 
 /// Waits until `is` holds, with a bound.
-pub async fn until(what: &str, mut is: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is: impl FnMut() -> bool) {
     let poll = async {
         while !is() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -193,39 +193,39 @@ pub async fn until(what: &str, mut is: impl FnMut() -> bool) {
 }
 
 /// A request of alice for a cluster, as it comes to dispatch.
-pub struct Ask {
-    pub request: Request<Body>,
-    pub org: &'static str,
-    pub cluster: &'static str,
-    pub evidence: &'static str,
+pub(crate) struct Ask {
+    pub(crate) request: Request<Body>,
+    pub(crate) org: &'static str,
+    pub(crate) cluster: &'static str,
+    pub(crate) evidence: &'static str,
 }
 
-pub fn ask(method: Method, path: &str) -> Ask {
+pub(crate) fn ask(method: Method, path: &str) -> Ask {
     let request = Request::builder().method(method).uri(path).body(empty()).unwrap();
     Ask { request, org: "acme", cluster: "c1", evidence: "alice" }
 }
 
-pub fn get(path: &str) -> Access<Permitted, Body> {
+pub(crate) fn get(path: &str) -> Access<Permitted, Body> {
     ask(Method::GET, path).permitted()
 }
 
 impl Ask {
-    pub fn body(mut self, body: Body) -> Self {
+    pub(crate) fn body(mut self, body: Body) -> Self {
         *self.request.body_mut() = body;
         self
     }
 
-    pub fn upgrade(mut self, upgrade: Upgrade) -> Self {
+    pub(crate) fn upgrade(mut self, upgrade: Upgrade) -> Self {
         self.request.extensions_mut().insert(upgrade);
         self
     }
 
-    pub fn header(mut self, name: &'static str, value: &'static str) -> Self {
+    pub(crate) fn header(mut self, name: &'static str, value: &'static str) -> Self {
         self.request.headers_mut().insert(name, value.parse().unwrap());
         self
     }
 
-    pub fn permitted(self) -> Access<Permitted, Body> {
+    pub(crate) fn permitted(self) -> Access<Permitted, Body> {
         let session = Session {
             user: "u1".parse().unwrap(),
             credential: "k1".parse().unwrap(),
@@ -246,7 +246,7 @@ impl Ask {
 }
 
 /// A response with its body collected.
-pub async fn collected(reply: Reply) -> Response<Bytes> {
+pub(crate) async fn collected(reply: Reply) -> Response<Bytes> {
     let Reply::Response(response) = reply else { panic!("upgraded: {reply:?}") };
     let (head, body) = response.into_parts();
     let body = timeout(LONG, body.collect()).await.expect("body ends").expect("body is whole").to_bytes();

@@ -1,0 +1,9 @@
+//! Both ends of the tunnel together.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod life;
+mod news;
+mod pair;
+mod requests;
+mod tls;
+mod upgrades;
