@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod check;
+mod demo;
 mod fuzz;
 mod run;
 mod suite;
@@ -22,6 +23,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Starts a throwaway real Kubernetes behind ZTKA and prints the kubectl lines to try.
+    Demo(demo::Args),
     /// Runs every suite; prints the time of each and closes with one line of totals.
     Test(test::Args),
     /// Holds the tree to its rules: dependencies, sizes of files, panics, proofs, crates that build alone.
@@ -32,6 +35,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Check => check::run(),
         Command::Fuzz(args) => fuzz::run(&args),

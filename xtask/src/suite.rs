@@ -50,6 +50,7 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "unit", about: "unit, property and integration tests of every crate", run: unit },
     Suite { name: "doctests", about: "examples in the documentation", run: doctests },
     Suite { name: "kit", about: "the test clusters themselves", run: kit },
+    Suite { name: "demo", about: "cargo xtask demo, and the lines it prints", run: demo },
     Suite { name: "e2e", about: "kubectl through proxy, tunnel and agent to a real Kubernetes", run: e2e },
 ];
 
@@ -112,6 +113,13 @@ fn unit(long: bool) -> Result<Outcome> {
 
 fn doctests(_: bool) -> Result<Outcome> {
     tests(cargo(&["test", "--workspace", "--no-fail-fast", "--doc"]))
+}
+
+fn demo(_: bool) -> Result<Outcome> {
+    if let Some(missing) = prepare() {
+        return Ok(Outcome::Skipped(missing));
+    }
+    one(cargo(&["xtask", "demo", "--check"]))
 }
 
 fn kit(_: bool) -> Result<Outcome> {

@@ -26,11 +26,22 @@ pub(crate) fn root() -> &'static Path {
     xtask.parent().unwrap_or(xtask)
 }
 
-/// All members, by name.
-pub(crate) fn members() -> Result<Vec<Member>> {
+fn metadata() -> Result<Value> {
     let output = run::cargo(&["metadata", "--no-deps", "--format-version=1"]).output().context("cannot run cargo")?;
     ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim());
-    let metadata: Value = serde_json::from_slice(&output.stdout)?;
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// Where cargo builds.
+pub(crate) fn target() -> Result<PathBuf> {
+    let metadata = metadata()?;
+    let target = metadata.get("target_directory").and_then(Value::as_str);
+    Ok(target.context("cargo metadata names no target directory")?.into())
+}
+
+/// All members, by name.
+pub(crate) fn members() -> Result<Vec<Member>> {
+    let metadata = metadata()?;
     let packages = list(&metadata, "packages");
     let names: Vec<&str> = packages.iter().filter_map(|package| package.get("name")?.as_str()).collect();
     let mut members = packages.iter().map(|package| member(package, &names)).collect::<Result<Vec<_>>>()?;

@@ -88,7 +88,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let Cli { global, command } = cli;
     if let Command::Up(up) = command {
-        return runtime.block_on(up.run());
+        return runtime.block_on(up.run(global.org));
     }
     let credential = credential::open(global.credential.as_deref())?;
     let session = Session::new(&credential, global.org, global.output)?;
@@ -108,4 +108,14 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Audit(command) => command.run(&session).await,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_fits_together() {
+        super::Cli::command().debug_assert();
+    }
 }

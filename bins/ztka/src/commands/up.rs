@@ -61,22 +61,21 @@ struct AgentOptions {
     /// File with a token of the agent's service account in that cluster
     #[arg(long, value_name = "FILE")]
     apiserver_token: Option<PathBuf>,
-    /// What the cluster is called
+    /// What the cluster is called; it belongs to the organisation --org, "default" if there is none
     #[arg(long, default_value = "local", value_name = "NAME")]
     cluster: ClusterName,
-    /// The organisation that it belongs to; made if there is none of that name
-    #[arg(long, default_value = "default", value_name = "NAME")]
-    org: OrgName,
 }
 
 type Tasks = JoinSet<anyhow::Result<()>>;
 
 impl Up {
-    pub(crate) async fn run(self) -> anyhow::Result<()> {
+    /// Runs until stopped; the agent's cluster is `org`'s, which is made if there is none of that name.
+    pub(crate) async fn run(self, org: Option<String>) -> anyhow::Result<()> {
+        let org = org.as_deref().unwrap_or("default").parse()?;
         ztka_runtime::init_logs(&Common { log: self.log.clone(), ..Common::default() })?;
         let shutdown = CancellationToken::new();
         let mut tasks = Tasks::new();
-        let started = self.start(&shutdown, &mut tasks).await;
+        let started = self.start(org, &shutdown, &mut tasks).await;
         let outcome = match started {
             Ok(()) => {
                 self.greet();
@@ -96,7 +95,7 @@ impl Up {
         self.front.clone().unwrap_or_else(|| self.listen.to_string())
     }
 
-    async fn start(&self, shutdown: &CancellationToken, tasks: &mut Tasks) -> anyhow::Result<()> {
+    async fn start(&self, org: OrgName, shutdown: &CancellationToken, tasks: &mut Tasks) -> anyhow::Result<()> {
         let process = || Process::new(shutdown.clone());
         // Proxy and controller meet on loopback; the public names come through the proxy.
         let internal = TcpListener::bind("127.0.0.1:0").await?;
@@ -109,7 +108,7 @@ impl Up {
         let config = self.proxy_config(address, &direct).await?;
         tasks.spawn(ztka_proxy_server::serve(config, PassOn::Channel(passed), process()));
         if let Some(apiserver) = &self.agent.apiserver {
-            let config = self.agent_config(apiserver, &direct).await?;
+            let config = self.agent_config(apiserver, org, &direct).await?;
             tasks.spawn(ztka_agent_server::run(config, process()));
         }
         Ok(())
@@ -156,15 +155,20 @@ impl Up {
         })
     }
 
-    async fn agent_config(&self, apiserver: &str, direct: &Session) -> anyhow::Result<ztka_agent_server::Config> {
-        let AgentOptions { cluster, org, apiserver_ca, apiserver_token, .. } = &self.agent;
+    async fn agent_config(
+        &self,
+        apiserver: &str,
+        org: OrgName,
+        direct: &Session,
+    ) -> anyhow::Result<ztka_agent_server::Config> {
+        let AgentOptions { cluster, apiserver_ca, apiserver_token, .. } = &self.agent;
         let state_dir = self.data.join(format!("agent-{cluster}"));
         let token_file = self.data.join(format!("agent-{cluster}.token"));
         if !state_dir.join("credential.pem").exists() {
             let orgs = direct.api.orgs().await?;
-            let org = match orgs.into_iter().find(|known| known.name == *org) {
+            let org = match orgs.into_iter().find(|known| known.name == org) {
                 Some(known) => known.id,
-                None => direct.api.create_org(&CreateOrg { name: org.clone() }).await?.id,
+                None => direct.api.create_org(&CreateOrg { name: org }).await?.id,
             };
             let clusters = direct.api.clusters(&org).await?;
             let id = match clusters.into_iter().find(|known| known.name == *cluster) {
