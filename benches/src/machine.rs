@@ -1,0 +1,75 @@
+//! What the figures were measured on, and by which versions.
+
+use std::{fs, process::Command, thread};
+
+/// The machine and the versions, as they are printed above a table.
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    /// Cores that this process may use.
+    pub cores: usize,
+    /// Model of the processor.
+    pub processor: String,
+    /// Kernel.
+    pub kernel: String,
+    /// Git revision of the working copy, with `+` if something of it is changed.
+    pub revision: String,
+    /// The compiler.
+    pub rustc: String,
+    /// HAProxy; empty without one.
+    pub haproxy: String,
+}
+
+impl Machine {
+    /// Looks it up; what cannot be found out is `unknown`.
+    #[must_use]
+    pub fn look() -> Self {
+        let unknown = || "unknown".to_owned();
+        let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").map(|text| text.trim().to_owned());
+        Self {
+            cores: thread::available_parallelism().map_or(1, Into::into),
+            processor: model(&processors).map_or_else(unknown, str::to_owned),
+            kernel: kernel.unwrap_or_else(|_| unknown()),
+            revision: revision().unwrap_or_else(unknown),
+            rustc: first_line("rustc", &["-V"]).unwrap_or_else(unknown),
+            haproxy: first_line("haproxy", &["-v"]).as_deref().and_then(version).unwrap_or_default(),
+        }
+    }
+}
+
+fn model(cpuinfo: &str) -> Option<&str> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
+    line.split_once(':').map(|(_, model)| model.trim())
+}
+
+fn version(line: &str) -> Option<String> {
+    let version = line.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
+    Some(version.split('-').next().unwrap_or(version).to_owned())
+}
+
+fn revision() -> Option<String> {
+    let here = env!("CARGO_MANIFEST_DIR");
+    let head = first_line("git", &["-C", here, "rev-parse", "--short=12", "HEAD"])?;
+    let changed = first_line("git", &["-C", here, "status", "--porcelain", "--untracked-files=no"]);
+    Some(if changed.is_some() { format!("{head}+") } else { head })
+}
+
+fn first_line(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).output().ok().filter(|output| output.status.success())?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.lines().next().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_and_models_are_found_in_what_programs_print() {
+        let line = "HAProxy version 2.6.12-1+deb12u4 2026/10/17 - https://haproxy.org/";
+        assert_eq!(version(line).as_deref(), Some("2.6.12"));
+        assert_eq!(version("nothing"), None);
+        assert_eq!(model("processor\t: 0\nmodel name\t: AMD EPYC\n"), Some("AMD EPYC"));
+        assert_eq!(model("processor\t: 0\n"), None);
+    }
+}

@@ -1,0 +1,215 @@
+//! The way of a request, measured: what is asked, over which ways, in rounds that take turns.
+
+use std::{thread::sleep, time::Duration};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    Kind, Target, Upstream,
+    haproxy::Settings,
+    load::{self, Load, Outcome, Work},
+    procfs::{Usage, usage},
+};
+
+/// Connections that end go on costing for a moment, which is not to count for whoever is next.
+const PAUSE: Duration = Duration::from_millis(100);
+/// More than any way here does in a second, times any number of seconds; keeps memory bounded.
+const MOST: u64 = 2_000_000;
+/// Echoes of 1 KiB in an exec session.
+pub(crate) const ECHOES: u32 = 10;
+/// Sessions at the same time.
+pub(crate) const ABREAST: usize = 4;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum Measure {
+    /// GET of 2 KB over one connection.
+    Get1,
+    /// Over 16 connections.
+    Get16,
+    /// Over 128 connections.
+    Get128,
+    /// List of 1 MB over 4 connections.
+    List,
+    /// One long download.
+    Download,
+    /// Exec sessions, one connection each.
+    Exec,
+    /// Memory under many quiet watches.
+    Watches,
+}
+
+impl Measure {
+    /// All of them, in the order of the table.
+    pub const ALL: [Self; 7] =
+        [Self::Get1, Self::Get16, Self::Get128, Self::List, Self::Download, Self::Exec, Self::Watches];
+}
+
+/// How much is measured.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Rounds over all ways.
+    pub rounds: u32,
+    /// For each measure of each way in each round.
+    pub time: Duration,
+    /// Bytes of the long download.
+    pub download: u64,
+    /// Quiet watches held open.
+    pub watches: usize,
+    /// What is measured.
+    pub measures: Vec<Measure>,
+}
+
+/// One of the ways that are compared.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// What kind of way.
+    pub is: Is,
+    /// Where it begins.
+    pub target: Target,
+}
+
+/// What is between load and upstream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Is {
+    /// Nothing.
+    Direct,
+    /// Two hops of HAProxy.
+    Haproxy(Settings),
+    /// Proxy, tunnel and agent.
+    Ztka,
+}
+
+/// What one measure of one way in one round gave.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// What.
+    pub measure: Measure,
+    /// Index of the way.
+    pub way: usize,
+    /// What the load saw.
+    pub outcome: Outcome,
+    /// CPU time of each process of the way during the measure.
+    pub cpu: Vec<Duration>,
+    /// What the processes held at its end, before anything was closed.
+    pub usage: Vec<Usage>,
+}
+
+/// All readings.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    /// How much was measured.
+    pub plan: Plan,
+    /// What answered.
+    pub kind: Kind,
+    /// Who was compared.
+    pub ways: Vec<Way>,
+    /// By way: what its processes held before the first request.
+    pub start: Vec<Vec<Usage>>,
+    /// In the order they were taken.
+    pub readings: Vec<Reading>,
+}
+
+impl Figures {
+    /// The readings of one cell of the table.
+    pub fn of(&self, measure: Measure, way: usize) -> impl Iterator<Item = &Reading> {
+        self.readings.iter().filter(move |reading| reading.measure == measure && reading.way == way)
+    }
+}
+
+/// Measures all `ways` to `upstream`, telling `progress` what is done.
+///
+/// A way that fails is an error in its readings, not of the run.
+///
+/// # Errors
+/// When a process of a way does not exist (any more).
+pub fn run(plan: &Plan, upstream: &Upstream, ways: Vec<Way>, mut progress: impl FnMut(&str)) -> Result<Figures> {
+    let held = |way: &Way| look(&way.target);
+    let start = ways.iter().map(held).collect::<Result<_>>()?;
+    let mut readings = Vec::new();
+    for round in 1..=plan.rounds {
+        for measure in Measure::ALL.into_iter().filter(|measure| plan.measures.contains(measure)) {
+            for (number, way) in ways.iter().enumerate() {
+                let Some(reading) = measure.read(plan, upstream, number, &way.target)? else {
+                    continue;
+                };
+                let failed = reading.outcome.first_error.as_deref();
+                let failed = failed.map(|why| format!(": {} errors, first: {why}", reading.outcome.errors));
+                let name = &way.target.name;
+                progress(&format!("round {round}/{}, {measure:?}, {name}{}", plan.rounds, failed.unwrap_or_default()));
+                readings.push(reading);
+                sleep(PAUSE);
+            }
+        }
+    }
+    Ok(Figures { plan: plan.clone(), kind: upstream.kind, ways, start, readings })
+}
+
+impl Measure {
+    fn read(self, plan: &Plan, upstream: &Upstream, way: usize, target: &Target) -> Result<Option<Reading>> {
+        let paths = &upstream.paths;
+        if self == Self::Watches {
+            return match &paths.watch {
+                Some(path) => watches(plan, path, way, target).map(Some),
+                None => Ok(None),
+            };
+        }
+        let get = |connections, threads| {
+            let work = Work::Get(paths.get.clone());
+            Some(Load { work, warm_up: paths.get.clone(), connections, threads, time: plan.time, most: MOST })
+        };
+        let load = match self {
+            Self::Get1 => get(1, 1),
+            Self::Get16 => get(16, 1),
+            Self::Get128 => get(128, 1),
+            Self::List => {
+                let of = |path: &String| get(4, 2).map(|load| Load { work: Work::Get(path.clone()), ..load });
+                paths.list.as_ref().and_then(of)
+            }
+            Self::Download => paths.download.as_ref().and_then(|path| {
+                let work = Work::Get(format!("{path}?limitBytes={}", plan.download));
+                get(1, 1).map(|load| Load { work, time: Duration::from_secs(120), most: 1, ..load })
+            }),
+            Self::Exec => {
+                let of =
+                    |path: &String| get(ABREAST, 1).map(|load| Load { work: Work::Exec(path.clone(), ECHOES), ..load });
+                paths.exec.as_ref().and_then(of)
+            }
+            Self::Watches => None,
+        };
+        let Some(load) = load else {
+            return Ok(None);
+        };
+        let prepared = load::prepare(target, &load);
+        let before = look(target)?;
+        let mut outcome = match prepared {
+            Ok(prepared) => prepared.go(),
+            Err(error) => Outcome { errors: 1, first_error: Some(format!("{error:#}")), ..Outcome::default() },
+        };
+        let usage = look(target)?;
+        if self == Self::Download && outcome.errors == 0 && outcome.bytes != plan.download {
+            outcome.errors = 1;
+            outcome.first_error = Some(format!("{} bytes came instead of {}", outcome.bytes, plan.download));
+        }
+        Ok(Some(Reading { measure: self, way, outcome, cpu: spent(&before, &usage), usage }))
+    }
+}
+
+fn watches(plan: &Plan, path: &str, way: usize, target: &Target) -> Result<Reading> {
+    let before = look(target)?;
+    let open = load::open(target, path, plan.watches)?;
+    let usage = look(target)?;
+    let outcome = Outcome { errors: open.errors, first_error: open.first_error.clone(), ..Outcome::default() };
+    Ok(Reading { measure: Measure::Watches, way, outcome, cpu: spent(&before, &usage), usage })
+}
+
+fn look(target: &Target) -> Result<Vec<Usage>> {
+    let look = |process: &crate::Process| {
+        usage(process.pid).with_context(|| format!("{} of {} is to be looked at", process.name, target.name))
+    };
+    target.processes.iter().map(look).collect()
+}
+
+fn spent(before: &[Usage], after: &[Usage]) -> Vec<Duration> {
+    before.iter().zip(after).map(|(before, after)| after.cpu.saturating_sub(before.cpu)).collect()
+}
