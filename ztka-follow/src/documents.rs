@@ -145,7 +145,11 @@ impl Documents {
             Err(Rejected::Rollback) => {
                 let set = self.0.set.lock().unwrap_or_else(PoisonError::into_inner);
                 let held = set.current(&series, now).map(|held| held.header().revision);
-                if held.is_some_and(|held| held == shown.header().revision) { Ok(shown) } else { Err(Rejected::Rollback) }
+                if held.is_some_and(|held| held == shown.header().revision) {
+                    Ok(shown)
+                } else {
+                    Err(Rejected::Rollback)
+                }
             }
             Err(error) => Err(error),
         }

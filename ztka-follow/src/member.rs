@@ -11,9 +11,8 @@ use rustls_pki_types::ServerName;
 use ztka_core::{Clock, SpiffeId};
 use ztka_pki::{
     Credential, CredentialDirectory, CredentialSource, CredentialStore, CredentialStoreError, EnrolError, Enrolled,
-    EnrolmentClient, EnrolmentToken, Exchange, ExchangeError, Purpose, RenewalObserver, Renewer, TcpConnect, TrustSource,
-    file::FileError,
-    tls,
+    EnrolmentClient, EnrolmentToken, Exchange, ExchangeError, Purpose, RenewalObserver, Renewer, TcpConnect,
+    TrustSource, file::FileError, tls,
 };
 
 use crate::{BootstrapError, Channel, Documents};

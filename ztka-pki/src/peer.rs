@@ -1,5 +1,7 @@
 //! Who is behind a certificate chain.
 
+mod as_proxy;
+
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;

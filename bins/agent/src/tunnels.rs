@@ -7,9 +7,9 @@ use http::Request;
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::CertificateDer;
 use tower::Service;
-use ztka_core::{Body, BoxError, ProxyId, Reply, Subject, Verified};
+use ztka_core::{Body, BoxError, ProxyId, Reply, Verified};
 use ztka_follow::Member;
-use ztka_pki::{Purpose, TrustSource, tls};
+use ztka_pki::{Peer, Purpose, TrustSource, tls};
 use ztka_runtime::Process;
 use ztka_tunnel::{Dialer, ProxyAddress, Tls};
 
@@ -52,10 +52,7 @@ where
 /// Which proxy is at the other end: never what it says, but what its certificate says.
 fn proxy(trust: &TrustSource, chain: &[CertificateDer<'_>]) -> Result<Verified<ProxyId>, BoxError> {
     let peer = trust.verify(Purpose::Proxies, chain)?;
-    match &peer.id.subject {
-        Subject::Proxy(id) => Ok(Verified::assertion(id.clone())),
-        _ => Err("the certificate is not a proxy's".into()),
-    }
+    Peer::as_proxy(&peer).ok_or_else(|| "the certificate is not a proxy's".into())
 }
 
 fn addresses(config: &Config) -> anyhow::Result<Vec<ProxyAddress>> {
