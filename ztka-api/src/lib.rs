@@ -13,7 +13,8 @@
 //! | `GET, POST /orgs/{org}/clusters` | clusters | members see those policy lets them reach; org-admin |
 //! | `GET, DELETE /orgs/{org}/clusters/{cluster}` | one cluster | org-admin |
 //! | `POST …/clusters/{cluster}/tokens`, `…/manifest` | enrolment | org-admin |
-//! | `GET, POST /orgs/{org}/users`, `GET …/users/{user}`, `POST …/{user}/disable`, `…/enable` | users | org-admin |
+//! | `GET, POST /orgs/{org}/users`, `POST …/users/{user}/disable`, `…/enable` | users | org-admin |
+//! | `GET /orgs/{org}/users/{user}` | one user | the user, org-admin |
 //! | `GET, POST …/users/{user}/credentials`, `DELETE …/{credential}` | kubeconfigs' certificates | the user, org-admin |
 //! | `GET …/users/{user}/access` | clusters the user may see, and how to reach them | the user, org-admin |
 //! | `GET, POST /orgs/{org}/groups`, `PUT, DELETE …/groups/{group}/members/{user}` | groups | org-admin |

@@ -8,12 +8,13 @@ use jiff::Timestamp;
 use ztka_audit::{Event, ResponseStatus, Stage};
 use ztka_core::{AuditId, Clock, KeyId, OrgId, Subject};
 use ztka_pki::{
-    ENROL_PATH, EnrolmentAudit, EnrolmentEvent, EnrolmentOutcome, EnrolmentService, EnrolmentStore, Lifetimes,
-    Published, RENEW_PATH, RenewalService, Spent, StoreError, TokenId, TokenRecord, TrustPublisher,
+    ENROL_PATH, Enrollee, EnrolmentAudit, EnrolmentEvent, EnrolmentOutcome, EnrolmentService, EnrolmentStore,
+    Lifetimes, Published, RENEW_PATH, RenewalService, Spent, StoreError, TokenId, TokenRecord, TrustPublisher,
 };
 
 use crate::{
     Controller,
+    authority::Authorities,
     store::{Instance, ResourceStore},
 };
 
@@ -22,8 +23,16 @@ use crate::{
 struct Recording {
     inner: Arc<dyn EnrolmentStore>,
     resources: Arc<dyn ResourceStore>,
+    authorities: Authorities,
     lifetimes: Lifetimes,
     clock: Arc<dyn Clock>,
+}
+
+impl Recording {
+    /// Another controller may have made the organisation since this one was started.
+    async fn open(&self, org: &OrgId) -> Result<(), StoreError> {
+        self.authorities.ensure_org(org).await.map_err(StoreError::new)
+    }
 }
 
 #[async_trait]
@@ -33,7 +42,11 @@ impl EnrolmentStore for Recording {
     }
 
     async fn token(&self, id: &TokenId) -> Result<Option<TokenRecord>, StoreError> {
-        self.inner.token(id).await
+        let record = self.inner.token(id).await?;
+        if let Some(Enrollee::Agent { org, .. }) = record.as_ref().map(|record| &record.enrollee) {
+            self.open(org).await?;
+        }
+        Ok(record)
     }
 
     async fn spend(&self, id: &TokenId, spent: Spent) -> Result<Option<Spent>, StoreError> {
@@ -55,6 +68,7 @@ impl EnrolmentStore for Recording {
         let until = |life| self.clock.now().checked_add(life).unwrap_or(Timestamp::MAX);
         let recorded = match subject {
             Subject::Agent { org, cluster, instance } => {
+                self.open(org).await?;
                 let instance = Instance {
                     id: instance.clone(),
                     org: org.clone(),
@@ -130,6 +144,7 @@ impl Controller {
         Arc::new(Recording {
             inner: self.0.stores.enrolment.clone(),
             resources: self.0.stores.resources.clone(),
+            authorities: self.0.authorities.clone(),
             lifetimes: self.0.settings.lifetimes,
             clock: self.0.clock.clone(),
         })

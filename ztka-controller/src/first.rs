@@ -69,7 +69,7 @@ pub enum FirstAdminError {
 }
 
 impl Controller {
-    /// Issues a credential to the system-admin `name`, who is made if there is none of that name. For whoever has the
+    /// Issues a credential to the system-admin `name`, who is made if there is none of that name, and enabled if need be. For whoever has the
     /// controller's own store, as at the first start or after every credential was lost; never reachable from outside.
     ///
     /// # Errors
@@ -78,7 +78,11 @@ impl Controller {
         let org = OrgId::installation();
         let directory = self.directory();
         let user = match directory.store().user_named(&org, &name).await? {
-            Some(user) => user,
+            Some(user) => {
+                // Whoever has the store could do as much; and an installation without administrators is lost.
+                directory.enable(&user.id).await?;
+                user
+            }
             None => directory.create_user(&org, name, Some(AdminRole::SystemAdmin)).await?,
         };
         let key = SoftwareKey::generate(&self.0.provider)?;

@@ -30,7 +30,7 @@ impl ApiError {
     fn worded(code: Code, text: String) -> Self {
         match text.rsplit_once("; ") {
             Some((detail, action)) => Self::new(code, detail, action),
-            None => Self::new(code, text, ""),
+            None => Self::new(code, text, "correct that and try again"),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, net::IpAddr, time::Duration};
 
 use axum::body::Body;
-use http::Request;
+use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
-use ztka_core::{BoxError, Verified};
+use ztka_core::{BoxError, Status, Verified};
 use ztka_pki::{Peer, PublicKey};
 
 use super::{Arrived, PeerKey, Site, Sites};
@@ -23,6 +23,8 @@ use super::{Arrived, PeerKey, Site, Sites};
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// For the head of a request over HTTP/1.1.
 const HEAD: Duration = Duration::from_secs(10);
+/// For a request's body and the head of its answer.
+const ANSWER: Duration = Duration::from_secs(60);
 /// A dead peer is noticed after the sum of the two, over HTTP/2.
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_WITHIN: Duration = Duration::from_secs(10);
@@ -48,7 +50,10 @@ pub(super) async fn serve(sites: &Sites, arrived: Arrived, end: CancellationToke
         let (router, peer) = (router.clone(), peer.clone());
         async move {
             let request = with_peer(request.map(Body::new), peer, client);
-            Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {}))
+            // Up to the head of the answer: a feed goes on as long as it likes, a slow body does not.
+            let answer = timeout(ANSWER, router.oneshot(request)).await;
+            let answer = answer.unwrap_or_else(|_| Ok(late()));
+            Ok::<_, Infallible>(answer.unwrap_or_else(|never| match never {}))
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -66,6 +71,11 @@ pub(super) async fn serve(sites: &Sites, arrived: Arrived, end: CancellationToke
         () = end.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     connection.await
+}
+
+fn late() -> Response<Body> {
+    let status = Status::new(StatusCode::REQUEST_TIMEOUT, "the request took longer than 60 s; try again");
+    status.into_response().map(Body::new)
 }
 
 /// Whom the certificate was issued to; the handshake has accepted it, so that an error here is a race with a rotation.

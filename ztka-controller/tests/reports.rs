@@ -1,0 +1,202 @@
+//! What agents and proxies may ask and report, the record of what administrators do, and bad input.
+
+mod kit;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use axum::body::Body;
+use futures_util::FutureExt as _;
+use http::{Request, StatusCode, header};
+use kit::{DOMAIN, Kit, call, certificate_of, peer, provider};
+use tokio::time::timeout;
+use tower::ServiceExt as _;
+use ztka_audit::{Batch, EventQuery, EventStore, Ingested, Stage, StoredEvent};
+use ztka_controller::{Controller, Settings, store::Stores};
+use ztka_core::{BoxError, InstanceId, OrgId, ProxyId, Subject};
+use ztka_identity::AdminRole;
+use ztka_pki::Names;
+
+#[tokio::test]
+async fn each_route_of_agents_and_proxies_is_for_them_alone() {
+    let kit = Kit::new().await;
+    let acme = kit.org("acme").await.id;
+    let user = certificate_of(&kit.user(&acme, "alice", Some(AdminRole::OrgAdmin)).await);
+    let proxy = peer(Subject::Proxy(ProxyId::generate()));
+    let (cluster, instance) = ("c1".parse().unwrap(), InstanceId::generate());
+    let agent = peer(Subject::Agent { org: acme, cluster, instance });
+    let (agents, proxies) = (kit.controller.agents(), kit.controller.proxies());
+    for (router, method, path, who, status) in [
+        (&agents, "GET", "/v1/documents", None, StatusCode::UNAUTHORIZED),
+        (&agents, "GET", "/v1/documents", Some(&user), StatusCode::FORBIDDEN),
+        (&agents, "POST", "/v1/receipts", None, StatusCode::UNAUTHORIZED),
+        (&agents, "POST", "/v1/renew", None, StatusCode::UNAUTHORIZED),
+        (&agents, "POST", "/v1/events", Some(&agent), StatusCode::NOT_FOUND),
+        (&agents, "POST", "/v1/server-certificate", Some(&agent), StatusCode::NOT_FOUND),
+        (&proxies, "POST", "/v1/events", None, StatusCode::FORBIDDEN),
+        (&proxies, "POST", "/v1/events", Some(&agent), StatusCode::FORBIDDEN),
+        (&proxies, "POST", "/v1/server-certificate", None, StatusCode::FORBIDDEN),
+        (&proxies, "POST", "/v1/server-certificate", Some(&agent), StatusCode::FORBIDDEN),
+        (&proxies, "POST", "/v1/receipts", Some(&proxy), StatusCode::NOT_FOUND),
+        (&proxies, "POST", "/v1/renew", Some(&user), StatusCode::FORBIDDEN),
+    ] {
+        let (got, answer) = call(router.clone(), who.cloned(), method, path, "{}").await;
+        assert_eq!(got, status, "{method} {path}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn bad_bodies_and_queries_are_answered_in_words() {
+    let kit = Kit::new().await;
+    let proxy = peer(Subject::Proxy(ProxyId::generate()));
+    let root = certificate_of(&kit.system_admin().await);
+    let large = format!("\"{}\"", "a".repeat(17 << 20));
+    let proxies = kit.controller.proxies();
+    for (path, body, status) in [
+        ("/v1/events", "", StatusCode::BAD_REQUEST),
+        ("/v1/events", "{", StatusCode::BAD_REQUEST),
+        ("/v1/events", r#"{"journal": "x", "records": []}"#, StatusCode::BAD_REQUEST),
+        ("/v1/events", large.as_str(), StatusCode::PAYLOAD_TOO_LARGE),
+        ("/v1/server-certificate", r#"{"csr": "x"}"#, StatusCode::BAD_REQUEST),
+        ("/v1/server-certificate", r#"{"csr": "x", "names": ["evil.example.com"]}"#, StatusCode::BAD_REQUEST),
+    ] {
+        let (got, answer) = call(proxies.clone(), Some(proxy.clone()), "POST", path, body).await;
+        assert_eq!(got, status, "{path}: {answer}");
+    }
+    let (status, _) = call(proxies, Some(proxy), "GET", "/v1/documents?from=x", "").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+
+    let large = format!(r#"{{"name": "{}"}}"#, "a".repeat(2 << 20));
+    for (method, path, body, status, code) in [
+        ("POST", "/api/v1/orgs", "{", StatusCode::BAD_REQUEST, "invalid"),
+        ("POST", "/api/v1/orgs", r#"{"name": "Acme"}"#, StatusCode::BAD_REQUEST, "invalid"),
+        ("POST", "/api/v1/orgs", r#"{"name": "acme", "id": "o1"}"#, StatusCode::BAD_REQUEST, "invalid"),
+        ("POST", "/api/v1/orgs", "", StatusCode::BAD_REQUEST, "invalid"),
+        ("POST", "/api/v1/orgs", large.as_str(), StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+        ("POST", "/api/v1/orgs", r#"{"name": "installation"}"#, StatusCode::CONFLICT, "exists"),
+        ("PATCH", "/api/v1/orgs", "{}", StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+        ("GET", "/api/v1/nothing", "", StatusCode::NOT_FOUND, "not_found"),
+        ("GET", "/", "", StatusCode::NOT_FOUND, "not_found"),
+        ("GET", "/api/v1/orgs/onone/users", "", StatusCode::NOT_FOUND, "not_found"),
+        ("GET", "/api/v1/orgs/A%00/users", "", StatusCode::NOT_FOUND, "not_found"),
+        ("GET", "/api/v1/orgs/%FF/users", "", StatusCode::BAD_REQUEST, "invalid"),
+        ("GET", "/api/v1/orgs/installation/events?limit=0", "", StatusCode::BAD_REQUEST, "invalid"),
+        ("GET", "/api/v1/orgs/installation/events?more=1", "", StatusCode::BAD_REQUEST, "invalid"),
+        ("GET", "/api/v1/orgs/installation/events?stage=x", "", StatusCode::BAD_REQUEST, "invalid"),
+        (
+            "GET",
+            "/api/v1/orgs/installation/findings?since=2000-01-01T00:00:00Z",
+            "",
+            StatusCode::BAD_REQUEST,
+            "invalid",
+        ),
+    ] {
+        let (got, problem) = kit.call(Some(root.clone()), method, path, body).await;
+        assert_eq!(
+            (got, problem.get("code").and_then(|code| code.as_str())),
+            (status, Some(code)),
+            "{path}: {problem}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn policy_that_would_not_mean_what_it_says_is_refused() {
+    let kit = Kit::new().await;
+    let acme = kit.org("acme").await.id;
+    let admin = certificate_of(&kit.user(&acme, "boss", Some(AdminRole::OrgAdmin)).await);
+    let clusters = r#""clusters": {"all": true}, "scope": "cluster""#;
+    for (path, body, status) in [
+        ("roles", r#"{"name": "r", "rules": []}"#.to_owned(), 400),
+        ("roles", r#"{"name": "r", "rules": [{"verbs": []}]}"#.to_owned(), 400),
+        ("roles", r#"{"name": "view", "rules": [{"verbs": ["get"], "nonResourceURLs": ["/x"]}]}"#.to_owned(), 400),
+        ("bindings", format!(r#"{{"name": "b", "role": "none", "subjects": [{{"user": "a"}}], {clusters}}}"#), 400),
+        ("bindings", format!(r#"{{"name": "b", "role": "view", "subjects": [], {clusters}}}"#), 400),
+        (
+            "bindings",
+            r#"{"name": "b", "role": "view", "subjects": [{"user": "a"}], "clusters": {}, "scope": "cluster"}"#.to_owned(),
+            400,
+        ),
+        (
+            "bindings",
+            r#"{"name": "b", "role": "view", "subjects": [{"user": "system:admin"}], "clusters": {"all": true}, "scope": "cluster"}"#
+                .to_owned(),
+            400,
+        ),
+        ("clusters", r#"{"name": "c", "labels": {"a b": "c"}}"#.to_owned(), 400),
+        ("users", r#"{"name": "root", "admin": "system-admin"}"#.to_owned(), 409),
+    ] {
+        let path = format!("/api/v1/orgs/{acme}/{path}");
+        let (got, problem) = kit.call(Some(admin.clone()), "POST", &path, &body).await;
+        assert_eq!(got.as_u16(), status, "{body}: {problem}");
+        assert!(!problem.get("action").unwrap().as_str().unwrap().is_empty(), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_finished_and_on_record_though_the_client_leaves() {
+    let kit = Kit::new().await;
+    let root = certificate_of(&kit.system_admin().await);
+    let mut request = Request::post("/api/v1/orgs")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(r#"{"name": "acme"}"#))
+        .unwrap();
+    request.extensions_mut().insert(root);
+    let query = EventQuery { org: Some(OrgId::installation()), ..EventQuery::default() };
+    let events = || async { kit.stores.events.query(&query).await.unwrap() };
+    // Gone as soon as the change has begun.
+    let mut answer = Box::pin(kit.controller.api().oneshot(request));
+    while events().await.is_empty() {
+        assert!((&mut answer).now_or_never().is_none(), "the answer came before the record");
+        tokio::task::yield_now().await;
+    }
+    drop(answer);
+    let ended = async {
+        while events().await.iter().all(|stored| stored.event.stage != Stage::ResponseComplete) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(30), ended).await.unwrap();
+    let orgs = kit.stores.identity.orgs().await.unwrap();
+    assert!(orgs.iter().any(|org| org.name.as_str() == "acme"));
+}
+
+/// Keeps nothing.
+#[derive(Debug)]
+struct Full;
+
+#[async_trait]
+impl EventStore for Full {
+    async fn ingest(&self, _: &str, _: &Batch) -> Result<Ingested, BoxError> {
+        Err("the disk is full".into())
+    }
+
+    async fn query(&self, _: &EventQuery) -> Result<Vec<StoredEvent>, BoxError> {
+        Ok(Vec::new())
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_recorded_is_not_done() {
+    let kit = Kit::new().await;
+    let root = certificate_of(&kit.system_admin().await);
+    let stores = Stores { events: Arc::new(Full), ..kit.stores.clone() };
+    let (settings, clock) = (Settings::of(DOMAIN, 443), Arc::new(kit.clock.clone()));
+    let controller = Controller::open(stores, Names::of(DOMAIN), settings, provider(), clock).await.unwrap();
+    let (status, problem) =
+        call(controller.api(), Some(root.clone()), "POST", "/api/v1/orgs", r#"{"name": "acme"}"#).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
+    let (status, orgs) = call(controller.api(), Some(root), "GET", "/api/v1/orgs", "").await;
+    assert_eq!((status, orgs.as_array().unwrap().len()), (StatusCode::OK, 1), "{orgs}");
+}
+
+#[tokio::test]
+async fn the_last_administrator_is_let_in_again_from_the_controllers_own_machine() {
+    let kit = Kit::new().await;
+    let life = jiff::SignedDuration::from_hours(1);
+    let first = kit.controller.admin_credential("root".parse().unwrap(), life).await.unwrap();
+    kit.controller.directory().disable(&first.user.id).await.unwrap();
+    let again = kit.controller.admin_credential("root".parse().unwrap(), life).await.unwrap();
+    assert_eq!(first.user.id, again.user.id);
+    assert!(!format!("{again:?}").contains("PRIVATE KEY"));
+}
