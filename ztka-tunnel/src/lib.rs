@@ -1,4 +1,104 @@
-//! Reverse HTTP/2 tunnel: agents dial out, requests go in through them.
+//! Reverse HTTP/2 tunnel: agents dial out, requests go in through them. No Kubernetes, no policy, no audit.
+//!
+//! A cluster opens no inbound port. Its agent dials each proxy by TCP and TLS, and on that connection the roles turn
+//! round: the proxy is the HTTP/2 client, the agent the server. One request is one stream.
+//!
+//! ```text
+//!  proxy                                                        agent
+//!  Access<Permitted> ─► Dispatch ─► Registry ═══ one connection, dialled by the agent ═══ Dialer ─► Service<Request>
+//!                          │           │    POST /.ztka/hello, documents, ready ────────►   │
+//!                          │           │    POST /.ztka/evidence ── once per user ──────►   │
+//!                       Reply ◄────────┤    GET /api/… ─────────────────────────────────►   ├─► Reply
+//!                                      │    CONNECT :protocol=websocket ◄───── 200 ─────►   │   (an Upgraded reply)
+//! ```
+//!
+//! - [`Registry`] holds the tunnels of connected agents; [`Registry::serve`] runs one on an authenticated connection.
+//! - [`Dispatch`] is the last service of a proxy's stack. It takes what is permitted and nothing less, picks the least
+//!   loaded tunnel of the cluster, makes sure that the agent holds the user's evidence, and sends.
+//! - [`Dialer`] keeps a tunnel to each of several proxies and serves a `tower::Service` on them: jittered redial,
+//!   make-before-break on [`Dialer::renew`] and when a proxy drains, orderly [`Dialer::shutdown`].
+//! - [`Connect`] is how it reaches them; [`Tls`] is the usual way.
+//! - [`Registry::publish`] is news for agents: on every tunnel before its first request, and at once when it changes.
+//!
+//! Bodies pass as `Bytes` with per-stream flow control: nothing is read faster than it is taken at the other end. A
+//! dropped future or body resets the stream, and a reset drops the agent's future or body at once, a quiet one too.
+//! Either end notices a dead peer in under 15 s. `docs/protocol.md` has the wire contract.
+//!
+//! # Example
+//!
+//! Both ends over a pipe. The service stands for everything behind the agent, and sees requests as users sent them.
+//!
+//! ```
+//! use std::{convert::Infallible, sync::Arc};
+//!
+//! use http::{Request, Response, StatusCode};
+//! use http_body_util::BodyExt as _;
+//! use tower::{ServiceExt as _, service_fn};
+//! use ztka_core::{Body, BoxError, Reply, SystemClock, Verified, body, empty};
+//! use ztka_tunnel::{Dialer, Dispatch, EVIDENCE_PATH, ProxyAddress, Registry, TunnelPeer, connect_fn};
+//!
+//! # fn permitted(cluster: &str) -> ztka_core::Access<ztka_core::Permitted, Body> {
+//! #     use ztka_core::*;
+//! #     let session = Session {
+//! #         user: "u1".parse().unwrap(), credential: "k1".parse().unwrap(), name: "alice".parse().unwrap(),
+//! #         groups: vec![], active_until: jiff::Timestamp::MAX,
+//! #     };
+//! #     let alice = Verified::assertion(Principal::new("acme".parse().unwrap(), session));
+//! #     let identity = Identity::new(alice, cluster.parse().unwrap(), Evidence::new("…"));
+//! #     let (head, body) = Request::get("/version").body(empty()).unwrap().into_parts();
+//! #     let access = Authenticated::assertion(identity, &head, body);
+//! #     let access = Recorded::assertion(access, AuditId::generate(), DecisionSlot::default());
+//! #     let grant = Grant { binding: "b".into(), role: "r".into(), policy: Revision::default() };
+//! #     Permitted::assertion(access, |_, _, _| Decision::Allow(grant)).unwrap()
+//! # }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
+//! // The proxy: whoever has authenticated is served.
+//! let registry = Registry::new(Arc::new(SystemClock));
+//! let peer = TunnelPeer {
+//!     org: "acme".parse()?,
+//!     cluster: "c1".parse()?,
+//!     instance: "i1".parse()?,
+//!     not_after: jiff::Timestamp::MAX,
+//! };
+//!
+//! // The agent: a way to reach proxies, their addresses, and what answers.
+//! let accepting = registry.clone();
+//! let connect = connect_fn(move |_: ProxyAddress| {
+//!     let (near, far) = tokio::io::duplex(64 << 10);
+//!     let (accepting, peer) = (accepting.clone(), peer.clone());
+//!     tokio::spawn(async move { accepting.serve(far, peer).await });
+//!     async { Ok((near, Verified::assertion("p1".parse().unwrap()))) }
+//! });
+//! let service = service_fn(|request: Request<Body>| async move {
+//!     let mut response = Response::new(empty());
+//!     match request.uri().path() {
+//!         EVIDENCE_PATH => *response.status_mut() = StatusCode::NO_CONTENT, // believes anything
+//!         path => *response.body_mut() = body(format!("{path} of c1")),
+//!     }
+//!     Ok::<_, Infallible>(Reply::Response(response))
+//! });
+//! let dialer = Dialer::start(connect, ["tunnel.example.com:443".parse()?], service);
+//! dialer.states().wait_for(|tunnels| tunnels.iter().all(|tunnel| tunnel.proxy.is_some())).await?;
+//!
+//! // A user's request, permitted by the layers before.
+//! let Reply::Response(answer) = Dispatch::new(registry.clone()).oneshot(permitted("c1")).await? else { panic!() };
+//! assert_eq!(answer.into_body().collect().await?.to_bytes(), "/version of c1");
+//!
+//! // A cluster without an agent: 503 with Retry-After, which kubectl repeats by itself.
+//! let Reply::Response(answer) = Dispatch::new(registry).oneshot(permitted("c2")).await? else { panic!() };
+//! assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What is not permitted does not compile:
+//!
+//! ```compile_fail
+//! fn takes<S>(_: impl tower::Service<ztka_core::Access<S, ztka_core::Body>>) {}
+//! # let registry = ztka_tunnel::Registry::new(std::sync::Arc::new(ztka_core::SystemClock));
+//! takes::<ztka_core::Recorded>(ztka_tunnel::Dispatch::new(registry));
+//! ```
 mod agent;
 mod error;
 mod io;

@@ -82,13 +82,13 @@ async fn carries_a_request_and_its_answer() {
 async fn an_answer_may_be_large_empty_or_a_heads() {
     let net = Net::new(1);
     let agent = Agent::new(|request: Request<Body>| async move {
-        match request.method() {
-            &Method::HEAD => {
+        match *request.method() {
+            Method::HEAD => {
                 let mut response = status(StatusCode::OK);
                 response.headers_mut().insert("content-length", 1_000_000.into());
                 Reply::Response(response)
             }
-            &Method::DELETE => Reply::Response(status(StatusCode::NO_CONTENT)),
+            Method::DELETE => Reply::Response(status(StatusCode::NO_CONTENT)),
             _ => text(vec![7; 20 << 20]),
         }
     });
