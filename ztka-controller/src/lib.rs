@@ -36,7 +36,7 @@ pub mod store;
 pub use self::{
     api::{Needs, ROUTES, Route},
     controller::{Controller, OpenError, Settings},
-    first::FirstAdmin,
+    first::{FirstAdmin, FirstAdminError, SecretPem},
     manifest::{Manifest, render},
     publish::PublishError,
     serve::PeerKey,
