@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod check;
 mod demo;
 mod fuzz;
@@ -27,6 +28,8 @@ enum Command {
     Demo(demo::Args),
     /// Runs every suite; prints the time of each and closes with one line of totals.
     Test(test::Args),
+    /// Takes figures.
+    Bench(bench::Args),
     /// Holds the tree to its rules: dependencies, sizes of files, panics, proofs, crates that build alone.
     Check,
     /// Fuzzes every target for a while (or one of them).
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Check => check::run(),
         Command::Fuzz(args) => fuzz::run(&args),
     };

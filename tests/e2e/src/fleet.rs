@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -27,11 +28,21 @@ pub struct Installation {
     pub agent_certificates: Option<String>,
     /// Lines added to each proxy's configuration.
     pub proxy_config: String,
+    /// Address of this machine at which users and agents reach the proxies.
+    pub address: Ipv4Addr,
+    /// Name of that address that agents are told for tunnels, if they can resolve one.
+    pub tunnel_host: Option<String>,
 }
 
 impl Default for Installation {
     fn default() -> Self {
-        Self { proxies: 1, agent_certificates: None, proxy_config: String::new() }
+        Self {
+            proxies: 1,
+            agent_certificates: None,
+            proxy_config: String::new(),
+            address: Ipv4Addr::LOCALHOST,
+            tunnel_host: None,
+        }
     }
 }
 
@@ -51,6 +62,17 @@ pub struct Agent {
     /// The process.
     pub process: Process,
     config: PathBuf,
+}
+
+/// What an agent is in front of.
+#[derive(Clone, Copy, Debug)]
+pub struct Upstream<'a> {
+    /// `https` URL.
+    pub url: &'a str,
+    /// PEM file with the CA of its certificate.
+    pub ca: &'a Path,
+    /// File with the agent's own token.
+    pub token: &'a Path,
 }
 
 /// A user with a kubeconfig.
@@ -80,6 +102,7 @@ struct Ports {
     internal: u16,
     passed: u16,
     front: u16,
+    address: Ipv4Addr,
 }
 
 fn start(name: &str, config: &Path) -> Result<Process> {
@@ -98,7 +121,7 @@ impl Fleet {
         let folder = tempfile::Builder::new().prefix("ztka-fleet-").tempdir()?;
         let fronts = (0..wanted.proxies).map(|_| free_port()).collect::<Result<Vec<_>>>()?;
         let front = *fronts.first().context("an installation has a proxy")?;
-        let ports = Ports { internal: free_port()?, passed: free_port()?, front };
+        let ports = Ports { internal: free_port()?, passed: free_port()?, front, address: wanted.address };
         let controller = start("ztka-controller", &controller_config(folder.path(), ports, &fronts, &wanted)?)?;
         let mut fleet = Self { controller, proxies: Vec::new(), agents: HashMap::new(), folder, ports };
         let admin = fleet.path("controller/admin.toml");
@@ -119,7 +142,8 @@ impl Fleet {
     /// controller itself.
     fn admin_to_controller(&self, admin: &Path) -> Result<()> {
         let text = fs::read_to_string(admin)?;
-        let direct = text.replace(&format!("127.0.0.1:{}", self.ports.front), &format!("127.0.0.1:{}", self.ports.internal));
+        let Ports { internal, front, address, .. } = self.ports;
+        let direct = text.replace(&format!("{address}:{front}"), &format!("127.0.0.1:{internal}"));
         let path = self.path("admin-direct.toml");
         fs::write(&path, direct)?;
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
@@ -131,10 +155,10 @@ impl Fleet {
         let base = self.path(&format!("proxy-{number}"));
         let token_file = base.with_extension("token");
         fs::write(&token_file, token)?;
-        let Ports { internal, passed, .. } = self.ports;
+        let Ports { internal, passed, address, .. } = self.ports;
         let config = base.with_extension("toml");
         let text = format!(
-            "domain = '{DOMAIN}'\nlisten = '127.0.0.1:{port}'\nstate_dir = '{}'\ntoken_file = '{}'\n\
+            "domain = '{DOMAIN}'\nlisten = '{address}:{port}'\nstate_dir = '{}'\ntoken_file = '{}'\n\
              controller = '127.0.0.1:{internal}'\npass_to = '127.0.0.1:{passed}'\ngrace = '2s'\n\
              login = 'log in again'\n{}\n[audit]\nfile = '{}'\n",
             base.display(),
@@ -146,7 +170,7 @@ impl Fleet {
         let process = start("ztka-proxy", &config)?;
         let mut proxy = Proxy { process, port, config };
         let up = wait_for("the proxy", || async {
-            tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+            tokio::net::TcpStream::connect((address, port)).await?;
             Ok(())
         });
         up.await.with_context(|| proxy.process.tail())?;
@@ -219,13 +243,20 @@ impl Fleet {
 
     /// Makes a cluster and starts an agent for it outside of the cluster, which acts as a service account in it.
     pub async fn cluster(&mut self, org: &str, name: &str, cluster: &Cluster, labels: &[&str]) -> Result<()> {
+        let account = cluster.admin_service_account("ztka-system", "ztka-agent").await?;
+        let upstream = Upstream { url: cluster.url(), ca: cluster.ca_path(), token: &account.token_path };
+        self.cluster_at(org, name, upstream, labels).await
+    }
+
+    /// The same for whatever answers as an apiserver.
+    pub async fn cluster_at(&mut self, org: &str, name: &str, upstream: Upstream<'_>, labels: &[&str]) -> Result<()> {
         let mut create = vec!["--org", org, "cluster", "create", name];
         for label in labels {
             create.extend(["--label", label]);
         }
         self.ztka(&create).await?;
         let token = self.ztka(&["--org", org, "cluster", "token", name]).await?;
-        self.start_agent(org, name, cluster, &token).await?;
+        self.start_agent(org, name, upstream, &token)?;
         let connected = wait_for("the agent's enrolment", || async {
             let clusters = self.ztka_json(org, &["cluster", "list"]).await?;
             let listed = clusters.as_array().into_iter().flatten().find(|listed| listed["name"] == name);
@@ -237,23 +268,23 @@ impl Fleet {
         connected.await.with_context(|| agent.process.tail())
     }
 
-    async fn start_agent(&mut self, org: &str, name: &str, cluster: &Cluster, token: &str) -> Result<()> {
-        let account = cluster.admin_service_account("ztka-system", "ztka-agent").await?;
+    fn start_agent(&mut self, org: &str, name: &str, upstream: Upstream<'_>, token: &str) -> Result<()> {
         let base = self.path(&format!("agent-{org}-{name}"));
         let token_file = base.with_extension("token");
         fs::write(&token_file, token)?;
-        let proxies: Vec<_> = self.proxies.iter().map(|proxy| format!("'127.0.0.1:{}'", proxy.port)).collect();
+        let address = self.ports.address;
+        let proxies: Vec<_> = self.proxies.iter().map(|proxy| format!("'{address}:{}'", proxy.port)).collect();
         let config = base.with_extension("toml");
         let text = format!(
-            "domain = '{DOMAIN}'\nfront = '127.0.0.1:{}'\nproxies = [{}]\nstate_dir = '{}'\ntoken_file = '{}'\n\
+            "domain = '{DOMAIN}'\nfront = '{address}:{}'\nproxies = [{}]\nstate_dir = '{}'\ntoken_file = '{}'\n\
              [apiserver]\nurl = '{}'\nca_file = '{}'\ntoken_file = '{}'\n",
             self.ports.front,
             proxies.join(", "),
             base.display(),
             token_file.display(),
-            cluster.url(),
-            cluster.ca_path().display(),
-            account.token_path.display(),
+            upstream.url,
+            upstream.ca.display(),
+            upstream.token.display(),
         );
         fs::write(&config, text)?;
         let process = start("ztka-agent", &config)?;
@@ -303,14 +334,15 @@ impl Agent {
 }
 
 fn controller_config(folder: &Path, ports: Ports, fronts: &[u16], wanted: &Installation) -> Result<PathBuf> {
-    let Ports { internal, passed, front } = ports;
-    let tunnels: Vec<_> = fronts.iter().map(|port| format!("'127.0.0.1:{port}'")).collect();
+    let Ports { internal, passed, front, address } = ports;
+    let host = wanted.tunnel_host.clone().unwrap_or_else(|| address.to_string());
+    let tunnels: Vec<_> = fronts.iter().map(|port| format!("'{host}:{port}'")).collect();
     let certificates = match &wanted.agent_certificates {
         Some(life) => format!("[certificates]\nagent = '{life}'\n"),
         None => String::new(),
     };
     let text = format!(
-        "domain = '{DOMAIN}'\ndata_dir = '{}'\nfront = '127.0.0.1:{front}'\ntunnels = [{}]\n\
+        "domain = '{DOMAIN}'\ndata_dir = '{}'\nfront = '{address}:{front}'\ntunnels = [{}]\n\
          listen = '127.0.0.1:{internal}'\nlisten_passed = '127.0.0.1:{passed}'\n{certificates}",
         folder.join("controller").display(),
         tunnels.join(", "),

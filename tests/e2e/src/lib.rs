@@ -1,11 +1,19 @@
 //! A whole installation for tests: controller, proxies and agents as processes of their own around real clusters, and
 //! everything administered by the `ztka` command line, as an operator would.
+mod both;
+mod client;
 mod fleet;
+mod load;
 mod process;
 mod programs;
+mod raw;
 
 pub use self::{
-    fleet::{Agent, Fleet, Installation, Proxy, User},
+    both::{Both, DIRECT, THROUGH, seen_of},
+    client::{Answer, Client, Connection},
+    fleet::{Agent, Fleet, Installation, Proxy, Upstream, User},
+    load::Load,
     process::{Process, free_port},
     programs::program,
+    raw::{Raw, Said},
 };

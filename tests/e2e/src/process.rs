@@ -62,6 +62,11 @@ impl Process {
         Ok(Self { name, child, log: log.to_owned() })
     }
 
+    /// The process that watches over the program; the program is its child.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// True while the program runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
