@@ -7,14 +7,14 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use http::{HeaderMap, HeaderName, StatusCode, request::Parts};
+use http::{HeaderMap, HeaderName, request::Parts};
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use ztka_core::{
     AuditId, ClusterId, DocumentKind, Evidence, EvidenceId, Identity, OrgId, Principal, ProxyId, Reason, Revision,
-    Session, SignedDocument, Status, Subject, Verified,
+    Session, SignedDocument, Subject, Verified,
 };
 use ztka_follow::Documents;
 use ztka_pki::{Authenticator, Peer, Purpose};
@@ -73,16 +73,16 @@ impl Witness {
     /// Takes evidence that a proxy hands over under the name `claimed`.
     ///
     /// # Errors
-    /// What is wrong with it, as the answer to the proxy.
-    pub fn admit(&self, claimed: &HeaderMap, bytes: bytes::Bytes) -> Result<(), Status> {
+    /// What is wrong with it.
+    pub fn admit(&self, claimed: &HeaderMap, bytes: bytes::Bytes) -> Result<(), Reason> {
         if bytes.len() > MAX_BYTES {
-            return Err(Status::new(StatusCode::PAYLOAD_TOO_LARGE, "evidence is larger than 64 KiB"));
+            return Err(unauthenticated("the evidence of who you are is larger than 64 KiB"));
         }
         let evidence = Evidence::new(bytes);
         if named(claimed).as_ref() != Some(evidence.id()) {
-            return Err(Status::new(StatusCode::BAD_REQUEST, "evidence and its name do not belong together"));
+            return Err(unauthenticated("evidence of who you are, and its name, do not belong together"));
         }
-        let witnessed = self.check(evidence).map_err(|reason| Status::from(&reason))?;
+        let witnessed = self.check(evidence)?;
         let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
         if held.len() >= MAX_HELD {
             let now = self.0.documents.clock().now();
@@ -140,6 +140,12 @@ impl Witness {
         let until = peer.not_after.min(header.expires).min(session.active_until);
         let principal = Verified::assertion(Principal::new(org.clone(), session));
         Ok(Witnessed { principal, evidence, peer, revision: header.revision, until })
+    }
+
+    /// False if `headers` name evidence that is not held.
+    pub(crate) fn holds_of(&self, headers: &HeaderMap) -> bool {
+        let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        named(headers).is_none_or(|id| held.contains_key(&id))
     }
 
     fn current(&self, id: &EvidenceId) -> Result<Arc<Witnessed>, Reason> {

@@ -6,11 +6,13 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use rustls_pki_types::ServerName;
+use rustls::RootCertStore;
+use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use serde::Deserialize;
 use ztka_agent::accounts::AgentToken;
 use ztka_pki::EnrolmentToken;
 use ztka_runtime::{Common, Configuration};
+use ztka_tunnel::ProxyAddress;
 
 /// Where a pod finds the CA of its apiserver.
 const CA_IN_POD: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
@@ -62,8 +64,10 @@ impl Configuration for Config {
     fn check(&self) -> anyhow::Result<()> {
         self.server_name("agents")?;
         ensure!(self.front.contains(':'), "front must be host:port, such as kube.{}:443", self.domain);
+        self.addresses()?;
         self.apiserver.url()?;
-        self.apiserver.ca()?;
+        self.apiserver.roots()?;
+        read(self.apiserver.token_file(), "apiserver.token_file")?;
         self.token()?;
         Ok(())
     }
@@ -76,8 +80,17 @@ impl Config {
         ServerName::try_from(name).with_context(|| format!("domain = {:?} is not a DNS name", self.domain))
     }
 
-    pub(crate) fn proxies(&self) -> Vec<String> {
-        if self.proxies.is_empty() { vec![self.front.clone()] } else { self.proxies.clone() }
+    /// Of the proxies to keep a tunnel to.
+    pub(crate) fn addresses(&self) -> anyhow::Result<Vec<ProxyAddress>> {
+        let name = self.server_name("tunnel")?;
+        let address = |text: &String| {
+            let (host, port) = text.rsplit_once(':').with_context(|| format!("proxies: {text:?} is not host:port"))?;
+            let port = port.parse().with_context(|| format!("proxies: {text:?} does not end with a port"))?;
+            let address = ProxyAddress::new(host.trim_matches(['[', ']']), port);
+            Ok(address.with_context(|| format!("proxies: {text:?} is not host:port"))?.named(name.clone()))
+        };
+        let proxies = if self.proxies.is_empty() { std::slice::from_ref(&self.front) } else { &self.proxies };
+        proxies.iter().map(address).collect()
     }
 
     /// The enrolment token; none if there is no file, as after a restart without its Secret.
@@ -103,18 +116,39 @@ impl Apiserver {
                 format!("https://{host}:{}", variable("KUBERNETES_SERVICE_PORT")?)
             }
         };
-        url.parse().with_context(|| format!("apiserver.url = {url:?} is not a URL"))
+        let parsed: http::Uri = url.parse().with_context(|| format!("apiserver.url = {url:?} is not a URL"))?;
+        ensure!(
+            parsed.scheme_str() == Some("https") && parsed.host().is_some(),
+            "apiserver.url = {url:?} must be https://host:port: tokens are sent to nothing else"
+        );
+        Ok(parsed)
     }
 
-    pub(crate) fn ca(&self) -> anyhow::Result<String> {
-        read(self.ca_file.as_deref().unwrap_or(Path::new(CA_IN_POD)), "apiserver.ca_file")
+    /// The CAs that the apiserver's certificate may lead up to.
+    pub(crate) fn roots(&self) -> anyhow::Result<RootCertStore> {
+        let file = self.ca_file.as_deref().unwrap_or(Path::new(CA_IN_POD));
+        let (text, name) = (read(file, "apiserver.ca_file")?, file.display());
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
+            let certificate = certificate.with_context(|| format!("apiserver.ca_file: {name} is not PEM"))?;
+            roots
+                .add(certificate)
+                .with_context(|| format!("apiserver.ca_file: {name} holds something that is no CA"))?;
+        }
+        ensure!(!roots.is_empty(), "apiserver.ca_file: {name} holds no certificate; it takes the cluster's CA as PEM");
+        Ok(roots)
+    }
+
+    fn token_file(&self) -> &Path {
+        self.token_file.as_deref().unwrap_or(Path::new(AgentToken::IN_POD))
     }
 
     pub(crate) fn token(&self) -> AgentToken {
-        AgentToken::file(self.token_file.as_deref().unwrap_or(Path::new(AgentToken::IN_POD)))
+        AgentToken::file(self.token_file())
     }
 }
 
 fn read(file: &Path, key: &str) -> anyhow::Result<String> {
-    fs::read_to_string(file).with_context(|| format!("{key}: cannot read {}", file.display()))
+    fs::read_to_string(file)
+        .with_context(|| format!("{key}: cannot read {}; check that it exists, its owner and its mode", file.display()))
 }

@@ -5,9 +5,8 @@ mod tunnels;
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context as _, anyhow, bail};
-use rustls::{ClientConfig, RootCertStore, crypto::CryptoProvider};
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use anyhow::{anyhow, bail};
+use rustls::{ClientConfig, crypto::CryptoProvider};
 use tower::ServiceBuilder;
 use ztka_agent::{
     ControlLayer, Pool, Upstream, Witness,
@@ -34,7 +33,10 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let member = Member::join(membership(&config)?, provider.clone(), clock.clone()).await?;
     let Subject::Agent { org, cluster, .. } = member.id().subject.clone() else {
-        bail!("the credential in {} is not an agent's: use an agent's token", config.state_dir.display());
+        bail!(
+            "the credential in {} is not an agent's: empty the directory and enrol with a cluster's token",
+            config.state_dir.display()
+        );
     };
     let documents = member.documents().clone();
     let engine = documents.engine().clone();
@@ -58,9 +60,10 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     // Outermost first. The types keep the order of authenticate, record and authorize: `Upstream` takes only what is
     // permitted, which only `AuthorizeLayer` makes, from what only `AuditLayer` makes.
     let witness = Witness::new(org, cluster, documents.clone());
+    let refusals = Arc::new(recorder.clone());
     let access = ServiceBuilder::new()
-        .layer(ControlLayer::new(witness.clone(), documents.clone()))
-        .layer(AuthenticateLayer::new(witness, Arc::new(recorder.clone())))
+        .layer(ControlLayer::new(witness.clone(), documents.clone(), refusals.clone()))
+        .layer(AuthenticateLayer::new(witness, refusals))
         .layer(AuditLayer::new(recorder))
         .layer(AuthorizeLayer::new(engine.clone()).waiting(POLICY_WITHIN))
         .layer(SelfReviewLayer::new(engine, accounts.clone(), client))
@@ -92,13 +95,9 @@ fn membership(config: &Config) -> anyhow::Result<Membership> {
 }
 
 fn apiserver_tls(apiserver: &Apiserver, provider: Arc<CryptoProvider>) -> anyhow::Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(apiserver.ca()?.as_bytes()) {
-        roots.add(certificate.context("apiserver.ca_file is not PEM")?).context("apiserver.ca_file holds no CA")?;
-    }
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
+        .with_root_certificates(apiserver.roots()?)
         .with_no_client_auth();
     Ok(Arc::new(config))
 }

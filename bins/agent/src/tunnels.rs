@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Context as _;
 use http::Request;
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::CertificateDer;
@@ -11,7 +10,7 @@ use ztka_core::{Body, BoxError, ProxyId, Reply, Verified};
 use ztka_follow::Member;
 use ztka_pki::{Peer, Purpose, TrustSource, tls};
 use ztka_runtime::Process;
-use ztka_tunnel::{Dialer, ProxyAddress, Tls};
+use ztka_tunnel::{Dialer, Tls};
 
 use crate::Config;
 
@@ -36,7 +35,7 @@ where
     let client =
         tls::client(provider, trust.clone(), Some(credentials.clone()), Purpose::Proxies, &[ztka_tunnel::ALPN])?;
     let connect = Tls::new(client, move |chain| proxy(&trust, chain));
-    let dialer = Dialer::start(connect, addresses(config)?, access);
+    let dialer = Dialer::start(connect, config.addresses()?, access);
 
     let mut renewals = credentials.changes();
     loop {
@@ -53,14 +52,4 @@ where
 fn proxy(trust: &TrustSource, chain: &[CertificateDer<'_>]) -> Result<Verified<ProxyId>, BoxError> {
     let peer = trust.verify(Purpose::Proxies, chain)?;
     Peer::as_proxy(&peer).ok_or_else(|| "the certificate is not a proxy's".into())
-}
-
-fn addresses(config: &Config) -> anyhow::Result<Vec<ProxyAddress>> {
-    let name = config.server_name("tunnel")?;
-    let address = |text: &String| {
-        let (host, port) = text.rsplit_once(':').with_context(|| format!("proxies: {text:?} is not host:port"))?;
-        let port = port.parse().with_context(|| format!("proxies: {text:?} does not end with a port"))?;
-        Ok(ProxyAddress::new(host.trim_matches(['[', ']']), port)?.named(name.clone()))
-    };
-    config.proxies().iter().map(address).collect()
 }

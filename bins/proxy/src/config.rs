@@ -92,6 +92,8 @@ impl Configuration for Config {
     fn check(&self) -> anyhow::Result<()> {
         self.server_name("controllers")?;
         ensure!(self.controller.contains(':'), "controller must be host:port");
+        let is_address = self.pass_to.as_ref().is_none_or(|address| address.contains(':'));
+        ensure!(is_address, "pass_to must be host:port");
         ensure!(!self.grace.is_negative(), "grace must not be negative");
         self.balancers()?;
         self.token()?;
@@ -121,7 +123,8 @@ impl Config {
             return Ok(None);
         }
         let name = file.display();
-        let text = fs::read_to_string(file).with_context(|| format!("token_file: cannot read {name}"))?;
+        let text = fs::read_to_string(file)
+            .with_context(|| format!("token_file: cannot read {name}; check that it exists, its owner and its mode"))?;
         text.trim().parse().map(Some).with_context(|| format!("token_file: {name} holds no join token"))
     }
 

@@ -41,7 +41,10 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
         listener.with_context(|| format!("listen: cannot listen on {}; is the port in use?", config.listen))?;
     let member = Member::join(membership(&config)?, provider.clone(), clock.clone()).await?;
     let Subject::Proxy(id) = member.id().subject.clone() else {
-        bail!("the credential in {} is not a proxy's: use a proxy's join token", config.state_dir.display());
+        bail!(
+            "the credential in {} is not a proxy's: empty the directory and join with a proxy's token",
+            config.state_dir.display()
+        );
     };
     let names = Names::new(&config.domain, config.fronts.clone(), id);
     let (documents, channel) = (member.documents().clone(), member.channel().clone());

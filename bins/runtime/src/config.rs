@@ -5,6 +5,8 @@ use std::{net::SocketAddr, path::Path};
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, de::DeserializeOwned};
 
+use crate::logs;
+
 /// What a server's configuration has to offer.
 pub trait Configuration: DeserializeOwned {
     /// The `[runtime]` table.
@@ -61,6 +63,7 @@ pub fn load<C: Configuration>(file: &Path) -> anyhow::Result<C> {
         health.is_none_or(|address| address.ip().is_loopback()),
         "runtime.health in {name} must be a loopback address such as 127.0.0.1:9440: health and metrics are never public"
     );
+    logs::filter(config.common()).with_context(|| format!("the configuration file {name} is not valid"))?;
     config.check().with_context(|| format!("the configuration file {name} is not valid"))?;
     Ok(config)
 }
@@ -92,6 +95,7 @@ mod tests {
     fn errors_say_where_and_what() {
         assert!(error("[runtime]\nlogg = 'info'").contains("unknown field `logg`"));
         assert!(error("[runtime").contains("line 1"));
+        assert!(error("[runtime]\nlog = 'info,='").contains("runtime.log"));
         assert!(error("[runtime]\nhealth = '0.0.0.0:80'").contains("loopback"));
         let missing = load::<Config>(Path::new("no/such/file.toml")).unwrap_err();
         assert!(format!("{missing:#}").contains("no/such/file.toml"));
