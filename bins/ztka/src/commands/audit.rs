@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use serde_json::Value;
 use ztka_api::{EventQuery, FindingQuery};
 use ztka_core::{AuditId, UserName};
@@ -12,8 +13,15 @@ use crate::{output::Output, session::Session};
 pub(crate) enum Audit {
     /// Show the newest events; with --follow also those to come
     Tail(Tail),
-    /// Show where the agents' receipts and the proxies' events disagree; the last day without the last two minutes
-    Findings,
+    /// Show where the agents' receipts and the proxies' events disagree
+    Findings {
+        /// Only about requests of this time or later, as in 2026-01-31T12:00:00Z; a day before the end by default
+        #[arg(long, value_name = "TIME")]
+        since: Option<Timestamp>,
+        /// Only about requests before this time; two minutes ago by default, as what is on its way is not missing
+        #[arg(long, value_name = "TIME")]
+        until: Option<Timestamp>,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -46,9 +54,9 @@ impl Audit {
     pub(crate) async fn run(self, session: &Session) -> anyhow::Result<()> {
         match self {
             Self::Tail(tail) => tail.run(session).await,
-            Self::Findings => {
+            Self::Findings { since, until } => {
                 let org = session.org().await?;
-                let findings = session.api.findings(&org, &FindingQuery::default()).await?;
+                let findings = session.api.findings(&org, &FindingQuery { since, until }).await?;
                 session.output.list(&findings, ["KIND", "AUDIT-ID", "CLUSTER", "MESSAGE"], |finding| {
                     let id = finding.audit_id.map_or("-".into(), |id| id.to_string());
                     let cluster = finding.cluster.as_ref().map_or("-".into(), ToString::to_string);
