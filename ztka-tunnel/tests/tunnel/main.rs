@@ -4,6 +4,7 @@
 mod life;
 mod news;
 mod pair;
+mod raw;
 mod requests;
 mod tls;
 mod upgrades;
