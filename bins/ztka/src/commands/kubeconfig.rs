@@ -20,7 +20,7 @@ pub(crate) struct Kubeconfig {
     /// Where to write it; standard output by default
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Name clusters by path instead of TLS server name, for tools that know no tls-server-name
+    /// Name clusters by path instead of TLS server name: every context has the same tls-server-name, kube.<domain>
     #[arg(long)]
     path: bool,
 }
@@ -51,16 +51,20 @@ fn render(access: &Access, chain: &str, key: &str, by_path: bool) -> String {
     let mut contexts = String::new();
     for cluster in &access.clusters {
         let name = quoted(cluster.name.as_str());
-        let (path, server_name) = match by_path {
-            true => (format!("/clusters/{}", cluster.id), String::new()),
-            false => (String::new(), format!("    tls-server-name: {}\n", quoted(&cluster.server_name))),
+        // The server's certificate is valid for kube.<domain> and the names one label below it, whatever the front is
+        // called or numbered; so the server is verified by name in both forms.
+        let (path, server_name) = match cluster.server_name.split_once('.') {
+            Some((_, common)) if by_path => (format!("/clusters/{}", cluster.id), common),
+            _ => (String::new(), cluster.server_name.as_str()),
         };
+        let server_name = quoted(server_name);
         let server = quoted(&format!("https://{}{path}", access.front));
         let ca = encoded(&access.ca_bundle);
         // Writing to a string cannot fail.
         let _ = write!(
             clusters,
-            "- name: {name}\n  cluster:\n    server: {server}\n{server_name}    certificate-authority-data: {ca}\n"
+            "- name: {name}\n  cluster:\n    server: {server}\n    tls-server-name: {server_name}\n    \
+             certificate-authority-data: {ca}\n"
         );
         let _ = write!(contexts, "- name: {name}\n  context:\n    cluster: {name}\n    user: {user}\n");
     }
@@ -120,6 +124,12 @@ users:
     client-key-data: a2V5
 "#
         );
-        assert!(render(&access, "chain", "key", true).contains(r#"server: "https://127.0.0.1:8443/clusters/c1""#));
+        let by_path = render(&access, "chain", "key", true);
+        assert!(by_path.contains(
+            r#"
+    server: "https://127.0.0.1:8443/clusters/c1"
+    tls-server-name: "kube.example.com"
+"#
+        ));
     }
 }
