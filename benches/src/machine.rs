@@ -17,6 +17,8 @@ pub struct Machine {
     pub rustc: String,
     /// HAProxy; empty without one.
     pub haproxy: String,
+    /// Processes that wanted a core during the last minute, on average. Looked at before a run, it is what others do.
+    pub load: f64,
 }
 
 impl Machine {
@@ -33,8 +35,21 @@ impl Machine {
             revision: revision().unwrap_or_else(unknown),
             rustc: first_line("rustc", &["-V"]).unwrap_or_else(unknown),
             haproxy: first_line("haproxy", &["-v"]).as_deref().and_then(version).unwrap_or_default(),
+            load: fs::read_to_string("/proc/loadavg").ok().as_deref().and_then(load).unwrap_or_default(),
         }
     }
+
+    /// True if others had a noticeable share of the cores, so that figures are worth little.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        #[expect(clippy::cast_precision_loss, reason = "a handful")]
+        let cores = self.cores as f64;
+        self.load > cores / 4.0
+    }
+}
+
+fn load(loadavg: &str) -> Option<f64> {
+    loadavg.split_whitespace().next()?.parse().ok()
 }
 
 fn model(cpuinfo: &str) -> Option<&str> {
@@ -69,6 +84,8 @@ mod tests {
         let line = "HAProxy version 2.6.12-1+deb12u4 2026/10/17 - https://haproxy.org/";
         assert_eq!(version(line).as_deref(), Some("2.6.12"));
         assert_eq!(version("nothing"), None);
+        assert_eq!(load("0.52 0.58 0.59 1/389 12345\n"), Some(0.52));
+        assert_eq!(load(""), None);
         assert_eq!(model("processor\t: 0\nmodel name\t: AMD EPYC\n"), Some("AMD EPYC"));
         assert_eq!(model("processor\t: 0\n"), None);
     }

@@ -24,7 +24,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `program`; what it prints goes to `log`.
+    /// Starts `program`; what it prints goes to `log`. The calling thread is to outlive it.
     ///
     /// # Errors
     /// When it cannot be started.

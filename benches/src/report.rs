@@ -90,7 +90,7 @@ struct Method<'a> {
 
 impl Display for Method<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Machine { cores, processor, kernel, revision, rustc, haproxy } = self.machine;
+        let Machine { cores, processor, kernel, revision, rustc, haproxy, .. } = self.machine;
         let plan = &self.figures.plan;
         write!(f, "{cores} cores, {processor}, Linux {kernel}; revision {revision}, {rustc}")?;
         if !haproxy.is_empty() {

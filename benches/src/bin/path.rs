@@ -71,6 +71,7 @@ fn main() -> Result<ExitCode> {
         return upstream::run(options).map(|()| ExitCode::SUCCESS);
     }
     let plan = arguments.plan()?;
+    let machine = Machine::look();
     let folder = tempfile::tempdir()?;
     let (upstream, _running) = match &arguments.upstream {
         Some(file) => (Upstream::read(file)?, None),
@@ -80,6 +81,11 @@ fn main() -> Result<ExitCode> {
     let direct = Target { processes: Vec::new(), ..upstream.target.clone() };
     let mut ways = vec![Way { is: Is::Direct, target: direct }];
     let (mut chains, mut notes) = (Vec::new(), Vec::new());
+    if machine.is_busy() {
+        let note = format!("The machine was not idle before the run (load average {:.2}).", machine.load);
+        say(&note);
+        notes.push(note);
+    }
     match haproxy::available() {
         _ if arguments.no_haproxy => notes.push("HAProxy was left out.".to_owned()),
         Ok(()) => {
@@ -103,7 +109,7 @@ fn main() -> Result<ExitCode> {
     }
 
     let figures = run(&plan, &upstream, ways, say)?;
-    let report = Report::new(&figures, &Machine::look(), &notes);
+    let report = Report::new(&figures, &machine, &notes);
     writeln!(stdout(), "{report}")?;
     if let Some(file) = &arguments.write {
         report.write(file)?;
