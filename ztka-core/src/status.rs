@@ -153,8 +153,31 @@ impl Status {
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
+        // kubectl drops the message of a 401 where it asks what the cluster serves (client-go's `Result.Raw`), which comes
+        // first with an empty cache; a warning it prints always.
+        if self.code == StatusCode::UNAUTHORIZED
+            && let Some(warning) = warning(&self.message)
+        {
+            headers.insert(header::WARNING, warning);
+        }
         response
     }
+}
+
+/// `299 - "text"` (RFC 9111 §5.5 as Kubernetes uses it, `k8s.io/apimachinery/pkg/util/net/http.go`); what is not visible
+/// ASCII is replaced.
+fn warning(text: &str) -> Option<HeaderValue> {
+    let mut quoted = String::with_capacity(text.len() + 8);
+    quoted.push_str("299 - \"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            ' '..='~' => quoted.push(c),
+            _ => quoted.push('?'),
+        }
+    }
+    quoted.push('"');
+    HeaderValue::try_from(quoted).ok()
 }
 
 impl From<&Reason> for Status {

@@ -115,3 +115,11 @@ fn every_refusal_has_its_code() {
         assert_eq!(body.contains("retryAfterSeconds"), retry_after.is_some());
     }
 }
+
+#[test]
+fn a_401_is_a_warning_too() {
+    let (head, _) = json(Status::new(StatusCode::UNAUTHORIZED, "say \"friend\"\r\nat C:\\ – now"));
+    assert_eq!(head.headers()["warning"], r#"299 - "say \"friend\"??at C:\\ ? now""#);
+    let (head, _) = json(Status::new(StatusCode::FORBIDDEN, "no"));
+    assert!(head.headers().get("warning").is_none());
+}
