@@ -5,7 +5,7 @@ use std::{
     fmt,
     future::ready,
     net::IpAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -35,7 +35,7 @@ use ztka_core::{Body, BoxError, Refusal, RefusalSink, Status, Subject};
 use ztka_pki::Purpose;
 
 use crate::{
-    Arrival, Buffered, Certificate, Connection, Drain, FloodLimits, Framing, Guarded, Handler, Limits, Open, Role,
+    Arrival, Buffered, Certificate, Connection, Drain, FloodLimits, Guarded, Handler, Limits, Open, Role,
     guard::REFUSED,
     limits::{Counts, Kind},
 };
@@ -189,8 +189,7 @@ where
             true => (Guarded::http2_server(io, FloodLimits::USER), &self.http2),
             false => (Guarded::http1(io), &self.http1),
         };
-        let framing = io.framing();
-        let connection = connection.served(framing.clone(), drain.streams().clone(), drain.cut().child_token());
+        let connection = connection.served(io.framing(), drain.streams().clone(), drain.cut().child_token());
         let counted = connection.certificate().and_then(|certificate| match &certificate.peer.id.subject {
             Subject::User { user, .. } => {
                 let counted = self.counts.enter(user, Kind::Connection, self.limits.user_connections);
@@ -205,19 +204,13 @@ where
         let activity = Activity::default();
         let service = Asks { stack: self.stack.clone(), connection: connection.clone(), activity: activity.clone() };
         let served = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
-        let mut served = std::pin::pin!(served);
+        let mut served = pin!(served);
         let mut leaving = None;
         loop {
-            let now = Instant::now();
-            let look = match leaving {
-                Some(since) if activity.is_idle() => since + GOODBYE,
-                _ => activity.since() + IDLE,
-            };
-            let look = look.max(now + Duration::from_secs(1));
             tokio::select! {
                 done = served.as_mut() => {
                     if let Err(error) = done {
-                        tracing::debug!(%error, client = %connection.source(), "a user's connection failed");
+                        tracing::debug!(error, client = %connection.source(), "a user's connection failed");
                     }
                     break;
                 }
@@ -226,7 +219,7 @@ where
                     leaving = Some(Instant::now());
                     served.as_mut().graceful_shutdown();
                 }
-                () = sleep_until(look) => {
+                () = sleep_until(activity.next_look(leaving)) => {
                     let (now, idle) = (Instant::now(), activity.is_idle());
                     match leaving {
                         Some(since) if idle && now >= since + GOODBYE => break,
@@ -239,12 +232,12 @@ where
                 }
             }
         }
-        self.report(&framing, &connection);
+        self.report(&connection);
     }
 
     /// Leaves an event of bytes that were refused.
-    fn report(&self, framing: &Framing, connection: &Connection) {
-        if let Some(violation) = framing.violation() {
+    fn report(&self, connection: &Connection) {
+        if let Some(violation) = connection.framing().violation() {
             let (reason, source) = (violation.reason(), Some(connection.source()));
             self.refusals.refused(Refusal { target: None, source, principal: None, reason: &reason });
         }
@@ -315,6 +308,17 @@ impl Activity {
     fn begin(&self) -> Under {
         self.0.0.fetch_add(1, Relaxed);
         Under(self.clone())
+    }
+
+    /// When to see whether the connection should go; `leaving` since it was told to.
+    fn next_look(&self, leaving: Option<Instant>) -> Instant {
+        let now = Instant::now();
+        match leaving {
+            Some(since) if self.is_idle() => since + GOODBYE,
+            Some(_) => now + GOODBYE,
+            None if self.is_idle() => self.since() + IDLE,
+            None => now + IDLE,
+        }
     }
 
     fn is_idle(&self) -> bool {

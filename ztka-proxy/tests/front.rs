@@ -344,3 +344,27 @@ async fn a_stopping_server_finishes_what_was_asked() {
     assert_eq!(idle.read(&mut [0; 16]).await.unwrap_or(0), 0);
     tokio::time::timeout(Duration::from_secs(10), front.server).await.unwrap().unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn the_body_is_asked_for_only_when_the_request_is_allowed() {
+    let front = front(PassOn::Nowhere, |_| ok("pod")).await;
+    front.made.policy("acme", &["c1"], "edit").await;
+    let put = |path: &str| {
+        format!(
+            "PUT {path} HTTP/1.1\r\nHost: c1.kube.example.com\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\
+             Connection: close\r\n\r\n"
+        )
+    };
+    let answer = front.exchange(put("/api/v1/nodes/a").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    let mut tls = front.alice("http/1.1").await;
+    tls.write_all(put(POD).as_bytes()).await.unwrap();
+    let mut answer = [0; 256];
+    let length = tls.read(&mut answer).await.unwrap();
+    assert!(answer[..length].starts_with(b"HTTP/1.1 100 "), "{}", String::from_utf8_lossy(&answer[..length]));
+    tls.write_all(b"hello").await.unwrap();
+    let mut rest = String::new();
+    tls.read_to_string(&mut rest).await.unwrap();
+    assert!(rest.starts_with("HTTP/1.1 200 "), "{rest}");
+    assert_eq!(front.made.sent().last().unwrap().body.as_deref(), Ok(&b"hello"[..]));
+}
