@@ -211,6 +211,12 @@ impl Registrar {
         let record = self.store.token(token.id()).await?;
         // Unknown and wrong are one answer: an id alone tells nothing.
         let record = record.filter(|record| token.is_of(record)).ok_or(EnrolmentRefusal::Token)?;
+        let subject = match record.enrollee {
+            Enrollee::Agent { org, cluster } => Subject::Agent { org, cluster, instance: InstanceId::generate() },
+            Enrollee::Proxy { proxy } => Subject::Proxy(proxy),
+        };
+        // From here on a refusal is on record with those whose token it is.
+        known.subject = Some(subject.clone());
         let now = self.hierarchy.clock().now();
         if record.expires <= now {
             return Err(EnrolmentRefusal::Expired.into());
@@ -218,10 +224,6 @@ impl Registrar {
         let csr = ValidCsr::from_pem(asked.csr.as_bytes()).map_err(EnrolmentRefusal::Csr)?;
         let key = csr.key().id().clone();
         known.key = Some(key.clone());
-        let subject = match record.enrollee {
-            Enrollee::Agent { org, cluster } => Subject::Agent { org, cluster, instance: InstanceId::generate() },
-            Enrollee::Proxy { proxy } => Subject::Proxy(proxy),
-        };
         let spent = Spent { key: key.clone(), subject, at: now, chain: None, used: false };
         let spent = self.store.spend(token.id(), spent).await?.ok_or(EnrolmentRefusal::Token)?;
         known.subject = Some(spent.subject.clone());
