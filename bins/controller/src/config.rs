@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::ensure;
 use jiff::SignedDuration;
+use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use ztka_controller::Settings;
 use ztka_pki::Lifetimes;
@@ -54,6 +55,8 @@ impl Configuration for Config {
     }
 
     fn check(&self) -> anyhow::Result<()> {
+        let is_name = ServerName::try_from(format!("api.{}", self.domain)).is_ok();
+        ensure!(is_name, "domain = {:?} is not a DNS name", self.domain);
         ensure!(self.front.contains(':'), "front must be host:port, such as kube.{}:443", self.domain);
         let short = [self.certificates.agent, self.certificates.proxy];
         let short = short.into_iter().flatten().any(|life| life < SignedDuration::from_secs(10));
