@@ -49,6 +49,10 @@ async fn no_stream_ends_and_no_request_fails_while_certificates_are_renewed() ->
     let mut exec = kubectl.spawn(["exec", "--stdin", "web", "--", "cat"])?;
     exec.write("begin\n").await?;
     exec.read_until("begin").await?;
+    let spdy = kubectl.clone().env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false");
+    let mut spdy = spdy.spawn(["exec", "--stdin", "web", "--", "cat"])?;
+    spdy.write("begin\n").await?;
+    spdy.read_until("begin").await?;
     let load = Load::start(&kubectl, 4, "/api/v1/namespaces/default/pods/web").await?;
 
     // Renewal comes at 60 to 67 % of a life, so the first certificate has expired at the second one.
@@ -77,11 +81,13 @@ async fn no_stream_ends_and_no_request_fails_while_certificates_are_renewed() ->
         watch.read_until(&word).await.context("kubectl get --watch")?;
         exec.write(format!("{word}\n")).await?;
         exec.read_until(&word).await.context("kubectl exec")?;
+        spdy.write(format!("{word}\n")).await?;
+        spdy.read_until(&word).await.context("kubectl exec over SPDY")?;
     }
     let answered = load.finish().await.with_context(|| fleet.tails())?;
     ensure!(answered > 500, "only {answered} requests were made meanwhile");
     // A simulated node does not pass on the end of standard input, so none of the streams ends by itself.
-    for stream in [&mut logs, &mut watch, &mut exec] {
+    for stream in [&mut logs, &mut watch, &mut exec, &mut spdy] {
         ensure!(stream.child().try_wait()?.is_none(), "a stream has ended");
     }
     Ok(())

@@ -46,6 +46,9 @@ where
         if let Ok(method) = HeaderValue::from_str(method.as_str()) {
             head.headers_mut().insert(&ztka_core::METHOD, method);
         }
+        // A POST that opens SPDY says that its body is empty. CONNECT has no body, and bytes that followed such a promise
+        // would be an error of the stream (RFC 9113 §8.1.1).
+        head.headers_mut().remove(header::CONTENT_LENGTH);
         head.extensions_mut().insert(Protocol::from_static(upgrade.token()));
     }
     let end = upgrade.is_none() && body.is_end_stream();
