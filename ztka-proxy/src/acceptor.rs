@@ -167,7 +167,11 @@ impl Acceptor {
             }
             let (acceptor, drain) = (self.clone(), drain.clone());
             tasks.spawn(async move {
-                if let Err(error) = acceptor.connection(tcp, client, balanced, drain).await {
+                let served = tokio::select! {
+                    served = acceptor.connection(tcp, client, balanced, drain.clone()) => served,
+                    () = drain.cut.cancelled() => Ok(()),
+                };
+                if let Err(error) = served {
                     tracing::debug!(%client, error = &error as &dyn std::error::Error, "connection refused");
                 }
                 drop(place);
@@ -197,7 +201,11 @@ impl Acceptor {
             let server_name = hello::server_name(&mut tcp).await.map_err(io::Error::other)?;
             Ok((client, server_name))
         };
-        let (client, server_name) = timeout(HANDSHAKE, hello).await??;
+        // Who has not asked for anything yet when the server stops is better served elsewhere.
+        let (client, server_name) = tokio::select! {
+            hello = timeout(HANDSHAKE, hello) => hello??,
+            () = drain.begun() => return Ok(()),
+        };
         let Some(role) = self.0.names.role(server_name.as_deref()) else {
             return hello::refuse_name(&mut tcp).await;
         };
@@ -205,12 +213,7 @@ impl Acceptor {
         let listener = match arrival.role {
             Role::Users(_) => &self.0.users,
             Role::Tunnel => &self.0.tunnels,
-            Role::Controller => {
-                return tokio::select! {
-                    passed = self.0.controller.pass(tcp, &arrival) => passed,
-                    () = drain.cut.cancelled() => Ok(()),
-                };
-            }
+            Role::Controller => return self.0.controller.pass(tcp, &arrival).await,
         };
         let tls = timeout(HANDSHAKE, async {
             let _place = self.0.handshakes.acquire().await.map_err(io::Error::other)?;

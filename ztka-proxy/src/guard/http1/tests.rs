@@ -137,3 +137,37 @@ fn nothing_passes_behind_a_request_to_upgrade() {
     let smuggled = [head, b"GET /secret HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
     assert_eq!(feed(&smuggled, smuggled.len()), (head.to_vec(), None));
 }
+
+/// Parts of messages, good and bad, so that random sequences come close to both.
+fn parts() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
+    use proptest::prelude::*;
+    let part = prop::sample::select(vec![
+        &b"GET / HTTP/1.1\r\nHost: a\r\n"[..],
+        b"POST /b HTTP/1.1\r\nHost: a\r\n",
+        b"Content-Length: 3\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Upgrade: websocket\r\n",
+        b"X: y\r\n",
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b" ",
+        b":",
+        b"\0",
+        b"abc",
+        b"3\r\nabc\r\n",
+        b"0\r\n",
+        b";",
+    ]);
+    prop::collection::vec(part, 0..12).prop_map(|parts| parts.concat())
+}
+
+proptest::proptest! {
+    /// What passes does not depend on how the network cuts it, and is always the beginning of what came.
+    #[test]
+    fn the_verdict_does_not_depend_on_the_cut(input in parts(), piece in 1_usize..9) {
+        let (whole, cut) = (feed(&input, input.len().max(1)), feed(&input, piece));
+        assert!(input.starts_with(&whole.0));
+        assert_eq!(whole, cut);
+    }
+}
