@@ -1,6 +1,7 @@
 //! One proxy's address, at which there is always to be a tunnel.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -8,7 +9,7 @@ use std::{
 use http::Request;
 use tokio::{
     sync::watch,
-    task::{JoinHandle, JoinSet},
+    task::{AbortHandle, JoinHandle, JoinSet},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,8 @@ use crate::{Settings, TunnelError};
 
 /// So often another proxy is sought where the one reached has a tunnel of this agent already.
 const TWICE: u32 = 3;
+/// So many old tunnels may still have streams.
+const MAX_RETIRED: usize = 32;
 
 #[derive(Debug)]
 pub(super) struct Slot<C, S> {
@@ -62,6 +65,27 @@ impl Drop for Task {
     }
 }
 
+/// Tunnels that end with their last streams.
+#[derive(Debug, Default)]
+struct Retired {
+    tasks: JoinSet<()>,
+    order: VecDeque<AbortHandle>,
+}
+
+impl Retired {
+    /// A proxy that asks for one tunnel after the other, and lets none end, does not pile them up here.
+    fn take(&mut self, drained: impl Future<Output = ()> + Send + 'static) {
+        while self.tasks.try_join_next().is_some() {}
+        self.order.retain(|task| !task.is_finished());
+        if self.order.len() >= MAX_RETIRED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            oldest.abort();
+        }
+        self.order.push_back(self.tasks.spawn(drained));
+    }
+}
+
 impl Live {
     /// Returns when the tunnel is gone. Cancel safe.
     async fn ended(&mut self) -> Result<(), TunnelError> {
@@ -91,7 +115,7 @@ where
 {
     /// Keeps a tunnel until told to stop, then lets those that there are end with their last streams.
     pub(super) async fn keep(mut self) {
-        let mut retired = JoinSet::new();
+        let mut retired = Retired::default();
         let mut current: Option<Live> = None;
         let mut backoff = Backoff::new(self.dial.first_retry, self.dial.max_retry);
         let stop = self.stop.clone();
@@ -101,9 +125,8 @@ where
             let fresh = unless(&stop, self.dial(&mut backoff)).await;
             let Some(fresh) = fresh else { break };
             if let Some(old) = current.replace(fresh) {
-                retired.spawn(old.drained(self.settings.max_drain));
+                retired.take(old.drained(self.settings.max_drain));
             }
-            while retired.try_join_next().is_some() {}
             let Some(live) = &mut current else { continue };
             let mut phase = live.phase.clone();
             tokio::select! {
@@ -120,7 +143,9 @@ where
                 }
                 () = Live::unwanted(&mut phase) => {
                     tracing::info!(proxy = %self.address, "the proxy is draining");
-                    backoff.succeeded();
+                    if live.since.elapsed() >= self.dial.stable_after {
+                        backoff.succeeded();
+                    }
                     backoff.failed();
                 }
                 _ = self.renewals.changed() => backoff.succeeded(),
@@ -129,9 +154,9 @@ where
         }
         self.state(None, None);
         if let Some(live) = current {
-            retired.spawn(live.drained(self.settings.max_drain));
+            retired.take(live.drained(self.settings.max_drain));
         }
-        while retired.join_next().await.is_some() {}
+        while retired.tasks.join_next().await.is_some() {}
     }
 
     /// Dials until there is a tunnel that is ready.

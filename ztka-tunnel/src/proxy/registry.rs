@@ -191,7 +191,12 @@ impl Registry {
         let mut clusters = self.0.clusters.write().unwrap_or_else(PoisonError::into_inner);
         let tunnels = clusters.entry(tunnel.peer.cluster.clone()).or_default();
         if tunnels.len() >= MAX_TUNNELS {
-            return Err(TunnelError::TooMany(MAX_TUNNELS));
+            // What takes no new streams makes room, oldest first.
+            let ended = |tunnel: &Arc<Tunnel>| tunnel.end.is_cancelled();
+            match tunnels.iter().find(|tunnel| tunnel.is_leaving() && !ended(tunnel)) {
+                Some(oldest) => oldest.end.cancel(),
+                None => return Err(TunnelError::TooMany(MAX_TUNNELS)),
+            }
         }
         tunnels.push(tunnel.clone());
         drop(clusters);

@@ -44,7 +44,8 @@ where
     let end = CancellationToken::new();
     let tunnel = Arc::new(Tunnel::new(peer, sender, end.clone(), settings)?);
 
-    let mut life = pin!(live(registry, tunnel));
+    let mut sender = tunnel.sender.clone();
+    let mut life = pin!(live(registry, tunnel.clone()));
     let mut ended = pin!(end.cancelled());
     poll_fn(|cx| {
         if ended.as_mut().poll(cx).is_ready() {
@@ -55,6 +56,10 @@ where
         }
         if let Poll::Ready(closed) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(closed.map_err(TunnelError::from));
+        }
+        // The agent has said GOAWAY: it takes no new streams, and those that have begun go on.
+        if !tunnel.is_leaving() && matches!(sender.poll_ready(cx), Poll::Ready(Err(_))) {
+            tunnel.leave();
         }
         link.poll(cx).map(|lost| lost.map(|never| match never {}))
     })

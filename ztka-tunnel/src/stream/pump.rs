@@ -1,12 +1,20 @@
 //! Sends a body into a stream, no faster than the peer takes it.
 
-use std::{future::poll_fn, pin::pin, task::Poll};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, SendStream};
 use http::HeaderMap;
-use http_body::Body;
+use http_body::{Body, Frame};
 use ztka_core::BoxError;
+
+/// Chunks smaller than this are put together, if they are there at the same moment, up to `ROOM`.
+const SMALL: usize = 2 << 10;
+const ROOM: usize = 16 << 10;
 
 /// What ended before the body did.
 #[derive(Debug)]
@@ -31,6 +39,7 @@ where
     B::Error: Into<BoxError>,
 {
     let mut body = pin!(body);
+    let mut following = None;
     loop {
         stream.reserve_capacity(1);
         let frame = poll_fn(|cx| {
@@ -44,7 +53,10 @@ where
                     Poll::Pending => return Poll::Pending,
                 }
             }
-            body.as_mut().poll_frame(cx).map(Ok)
+            match following.take() {
+                Some(frame) => Poll::Ready(Ok(frame)),
+                None => body.as_mut().poll_frame(cx).map(Ok),
+            }
         })
         .await?;
         let gone = |_| Unfinished::Peer;
@@ -56,7 +68,8 @@ where
             }
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
-                    let end = body.is_end_stream();
+                    let data = poll_fn(|cx| Poll::Ready(gather(body.as_mut(), data.clone(), &mut following, cx))).await;
+                    let end = following.is_none() && body.is_end_stream();
                     if end || !data.is_empty() {
                         stream.send_data(data, end).map_err(gone)?;
                     }
@@ -74,4 +87,43 @@ where
             },
         }
     }
+}
+
+/// Puts to `first` what is there already. What a slow reader leaves waiting costs the peer memory per frame, so a flood
+/// of short lines must not be a frame each. What does not fit is left in `following`.
+fn gather<B: Body<Data = Bytes>>(
+    mut body: Pin<&mut B>,
+    first: Bytes,
+    following: &mut Option<Option<Result<Frame<Bytes>, B::Error>>>,
+    cx: &mut Context<'_>,
+) -> Bytes {
+    let mut gathered: Option<BytesMut> = None;
+    while first.len() < SMALL && !body.is_end_stream() {
+        let frame = match body.as_mut().poll_frame(cx) {
+            Poll::Pending => break,
+            Poll::Ready(Some(Ok(frame))) => frame.into_data(),
+            Poll::Ready(other) => {
+                *following = Some(other);
+                break;
+            }
+        };
+        match frame {
+            Ok(data) if data.len() < SMALL => {
+                let gathered = gathered.get_or_insert_with(|| BytesMut::from(&*first));
+                gathered.extend_from_slice(&data);
+                if gathered.len() + SMALL > ROOM {
+                    break;
+                }
+            }
+            Ok(data) => {
+                *following = Some(Some(Ok(Frame::data(data))));
+                break;
+            }
+            Err(frame) => {
+                *following = Some(Some(Ok(frame)));
+                break;
+            }
+        }
+    }
+    gathered.map_or(first, BytesMut::freeze)
 }

@@ -329,3 +329,22 @@ async fn a_peer_that_is_no_agent_is_let_go_with_a_reason() {
     let older = served(registry, &net, async |io| answering(io, false, "1.0").await).await;
     assert!(older.to_string().contains("extended CONNECT"), "{older}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn old_tunnels_that_never_end_make_room_for_new_ones() {
+    let net = Net::new(1);
+    let dialer = net.connected(&agent()).await;
+    let mut watches = Vec::new();
+    for round in 2..=100 {
+        watches.push(net.ask(get(&format!("{POD}?watch=1"))).await);
+        dialer.renew();
+        until("a new tunnel", || net.cables.lock().unwrap().len() == round).await;
+        until("the only one", || net.proxies[0].peers().len() == 1).await;
+    }
+    assert_eq!(collected(net.ask(get(POD)).await).await.body(), POD);
+    until("the oldest are gone", || net.proxies[0].streams() <= 32).await;
+    let Some(Reply::Response(newest)) = watches.pop() else { panic!() };
+    let mut newest = newest.into_body();
+    newest.frame().await.unwrap().unwrap();
+    assert!(newest.frame().now_or_never().is_none());
+}

@@ -308,3 +308,24 @@ async fn nobody_speaks_as_the_proxy() {
     }
     assert!(agent.seen().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_short_lines_nobody_reads_leaves_the_tunnel_whole() {
+    let net = Net::new(1);
+    let agent = Agent::new(|request: Request<Body>| async move {
+        match request.uri().query() {
+            None => text("served"),
+            Some(_) => {
+                let lines =
+                    stream::iter((0..600_000).map(|_| Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"\n")))));
+                Reply::Response(Response::new(StreamBody::new(lines).boxed_unsync()))
+            }
+        }
+    });
+    let _dialer = net.connected(&agent).await;
+    let logs = net.ask(get(&format!("{POD}/log?follow=true"))).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(collected(net.ask(get(POD)).await).await.body(), "served");
+    assert_eq!(collected(logs).await.body().len(), 600_000);
+    assert_eq!(net.cables.lock().unwrap().len(), 1);
+}

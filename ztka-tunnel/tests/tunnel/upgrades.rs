@@ -28,7 +28,8 @@ where
 }
 
 fn exec(upgrade: Upgrade, method: Method) -> ztka_core::Access<ztka_core::Permitted, Body> {
-    ask(method, EXEC).upgrade(upgrade).permitted()
+    // kubectl's POST says that its body is empty.
+    ask(method, EXEC).header("content-length", "0").upgrade(upgrade).permitted()
 }
 
 async fn upgraded(net: &Net, upgrade: Upgrade, method: Method) -> (Response<()>, Io) {
