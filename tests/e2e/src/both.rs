@@ -32,9 +32,13 @@ impl Both {
         Self::around(Cluster::level1(options).await?).await
     }
 
-    /// Starts an installation around a cluster.
+    /// Starts the usual installation around a cluster.
     pub async fn around(cluster: Cluster) -> Result<Self> {
-        let mut fleet = Fleet::start().await?;
+        Self::in_fleet(cluster, Fleet::start().await?).await
+    }
+
+    /// Enters a cluster into a fresh installation.
+    pub async fn in_fleet(cluster: Cluster, mut fleet: Fleet) -> Result<Self> {
         fleet.org("acme").await?;
         fleet.cluster("acme", "dev", &cluster, &["env=dev"]).await?;
         fleet.ztka(&["--org", "acme", "user", "create", "alice"]).await?;

@@ -4,6 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
@@ -90,8 +95,12 @@ impl Raw {
         Self { identity: None, ..self.clone() }
     }
 
-    /// Connects by HTTP/1.1's ALPN.
+    /// Connects for HTTP/1.1.
     pub async fn connect(&self) -> Result<TlsStream<TcpStream>> {
+        self.connect_for(b"http/1.1").await
+    }
+
+    async fn connect_for(&self, protocol: &[u8]) -> Result<TlsStream<TcpStream>> {
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(self.roots.clone());
@@ -102,7 +111,7 @@ impl Raw {
             }
             None => config.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         config.enable_sni = self.sni;
         let tcp = TcpStream::connect(&self.address).await?;
         let name = ServerName::try_from(self.server_name.clone())?;
@@ -132,5 +141,24 @@ impl Raw {
         let host = &self.server_name;
         let close = if lines.to_ascii_lowercase().contains("connection:") { "" } else { "Connection: close\r\n" };
         self.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{close}{lines}\r\n")).await
+    }
+
+    /// A GET by HTTP/2 with this authority and these headers, as the only one of its connection.
+    pub async fn get_h2(&self, authority: &str, target: &str, headers: &[(&str, &str)]) -> Result<Said> {
+        let exchange = async {
+            let io = TokioIo::new(self.connect_for(b"h2").await?);
+            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+            let connection = tokio::spawn(connection);
+            let mut request = Request::get(format!("https://{authority}{target}"));
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let (head, body) = sender.send_request(request.body(Empty::<Bytes>::new())?).await?.into_parts();
+            let body = body.collect().await?.to_bytes();
+            connection.abort();
+            let text = format!("{:?}\n{}", head.headers, String::from_utf8_lossy(&body));
+            anyhow::Ok(Said { code: head.status.as_u16(), text })
+        };
+        timeout(BOUND, exchange).await.context("no answer")?
     }
 }

@@ -188,6 +188,34 @@ async fn the_malformed_and_the_smuggled_is_refused_and_on_record() -> Result<()>
         let said = raw.get(&format!("{target}?impersonated"), lines).await?;
         assert_eq!(said.code, 403, "{lines:?}: {}", said.text);
     }
+    for headers in [[("impersonate-user", "kubernetes-admin")], [("impersonate-group", "system:masters")]] {
+        let said = raw.get_h2(raw.server_name(), &format!("{target}?impersonated"), &headers).await?;
+        assert_eq!(said.code, 403, "{headers:?}: {}", said.text);
+    }
+    let said = raw.get_h2(raw.server_name(), &format!("{target}?number=8"), &[("x-remote-user", "admin")]).await?;
+    assert_eq!(said.code, 200, "{}", said.text);
+    // Trailers carry no identity either.
+    let body = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"trailed"}}"#;
+    let said = raw
+        .send(format!(
+            "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nTE: trailers\r\nTrailer: Impersonate-User\r\n\
+             Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\nImpersonate-User: kubernetes-admin\r\n\r\n",
+            body.len(),
+        ))
+        .await?;
+    if said.code == 201 {
+        let made =
+            seen_of(&both.cluster, |event| event["objectRef"]["name"] == "trailed" && event["verb"] == "create")?;
+        assert!(!made.is_empty());
+        for event in made {
+            let user = event["user"]["username"].as_str().unwrap_or_default();
+            assert!(user.starts_with("system:serviceaccount:ztka-system:u"), "{event}");
+            assert!(event.get("impersonatedUser").is_none(), "{event}");
+        }
+    } else {
+        assert_eq!(said.code, 400, "{}", said.text);
+    }
     let token = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                  Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.c2VjcmV0LXRva2Vu, v4.channel.k8s.io\r\n";
     let said = raw.get("/api/v1/namespaces/default/pods/web/exec?command=id&stdout=true", token).await?;
@@ -197,7 +225,7 @@ async fn the_malformed_and_the_smuggled_is_refused_and_on_record() -> Result<()>
 
     let of_this = |event: &Value| uri(event).starts_with(target);
     let seen = seen_of(&both.cluster, |event| of_this(event) && event["user"]["username"] != "kubernetes-admin")?;
-    assert_eq!(seen.iter().filter(|event| event["stage"] == "ResponseComplete").count(), 8, "{seen:#?}");
+    assert_eq!(seen.iter().filter(|event| event["stage"] == "ResponseComplete").count(), 9, "{seen:#?}");
     let account = &seen.first().context("nothing was seen")?["user"]["username"];
     assert!(account.as_str().is_some_and(|name| name.starts_with("system:serviceaccount:ztka-system:")), "{account}");
     for event in &seen {
@@ -324,6 +352,34 @@ async fn certificates_and_sessions_that_do_not_count() -> Result<()> {
         Ok(())
     })
     .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_role_that_is_taken_away_counts_no_more() -> Result<()> {
+    let both = Both::start(Options::default()).await?;
+    let (_, viewer) = both.colleague("victor", "view").await?;
+    let mut watch = viewer.spawn(["get", "configmaps", "--watch", "-o", "name"])?;
+    watch.read_until("configmap/kube-root-ca.crt").await?;
+    both.fleet.ztka(&["--org", "acme", "binding", "delete", "victor-view-dev"]).await?;
+    watch.ended().await?;
+    let denied = viewer.run(["get", "configmaps"]).await?;
+    assert!(denied.stderr.contains(r#"User "victor" cannot list resource "configmaps""#), "{}", denied.stderr);
+
+    // Given again, in one namespace only: nothing beyond it.
+    let create = ["--org", "acme", "binding", "create", "narrow", "--role", "view", "--user", "victor"];
+    both.fleet.ztka(&[&create[..], &["--cluster", "dev", "--namespace", "default"]].concat()).await?;
+    wait_for("the narrow role", || async { viewer.ok(["get", "configmaps"]).await }).await?;
+    for words in ["get configmaps -A", "get configmaps -n kube-system", "get nodes"] {
+        let denied = viewer.run(words.split(' ')).await?;
+        assert!(denied.stderr.contains("Forbidden"), "{words}: {}{}", denied.stdout, denied.stderr);
+    }
+    let lists = seen_of(&both.cluster, |event| {
+        let user = event["user"]["username"].as_str().unwrap_or_default();
+        let beyond = event["objectRef"]["namespace"] == "kube-system" || event["objectRef"]["resource"] == "nodes";
+        user.starts_with("system:serviceaccount:ztka-system:u") && beyond
+    })?;
+    assert!(lists.is_empty(), "{lists:#?}");
     Ok(())
 }
 

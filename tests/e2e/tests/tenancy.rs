@@ -59,6 +59,9 @@ async fn two_organisations_never_cross() -> Result<()> {
         ("host with port", raw.send(ask(target, &format!("{blue_name}:443"))).await?),
         ("host of the common name", common.send(ask(target, &blue_name)).await?),
         ("absolute form", raw.send(ask(&format!("https://{blue_name}{target}"), &blue_name)).await?),
+        ("authority", raw.get_h2(&blue_name, target, &[]).await?),
+        ("host beside authority", raw.get_h2(raw.server_name(), target, &[("host", &blue_name)]).await?),
+        ("path by HTTP/2", common.get_h2("kube.ztka.test", &by_path, &[]).await?),
         ("path", common.get(&by_path, "").await?),
         ("path without server name", unnamed.get(&by_path, "").await?),
         ("no cluster", common.get(target, "").await?),
@@ -73,6 +76,7 @@ async fn two_organisations_never_cross() -> Result<()> {
     let own = "/api/v1/namespaces/default/configmaps/red";
     for said in [
         raw.get(own, "").await?,
+        raw.get_h2(raw.server_name(), own, &[]).await?,
         common.get(&format!("/clusters/{red_id}{own}"), "").await?,
         unnamed.get(&format!("/clusters/{red_id}{own}"), "").await?,
     ] {

@@ -5,8 +5,8 @@ use http::{Method, StatusCode, Version};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tokio::task::JoinSet;
-use ztka_e2e::{Both, Client, seen_of};
-use ztka_test_cluster::{Options, wait_for, wait_for_within};
+use ztka_e2e::{Both, Client, Fleet, Installation, seen_of};
+use ztka_test_cluster::{Cluster, Options, wait_for, wait_for_within};
 
 /// The stages of the watches of `resource` by a user's account, in the apiserver's own log.
 fn stages(both: &Both, resource: &str) -> Result<Vec<String>> {
@@ -122,6 +122,38 @@ async fn a_thousand_watches_leave_room() -> Result<()> {
         let count = |stage: &str| stages.iter().filter(|found| *found == stage).count();
         let (started, complete) = (count("ResponseStarted"), count("ResponseComplete"));
         ensure!(started == CONNECTIONS * EACH && complete == started, "{started} were begun, {complete} have ended");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn too_much_of_one_user_is_told_so_and_leaves_room_for_others() -> Result<()> {
+    let wanted = Installation { proxy_config: "[limits]\nuser_streams = 3\n".into(), ..Installation::default() };
+    let cluster = Cluster::level1(Options::default()).await?;
+    let both = Both::in_fleet(cluster, Fleet::start_with(wanted).await?).await?;
+    let (_, bob) = both.colleague("bob", "view").await?;
+    let target = "/api/v1/namespaces/default/configmaps?watch=1";
+    let mut alices = Client::of(&both.through).await?.connect(Version::HTTP_2).await?;
+    let mut bobs = Client::of(&bob).await?.connect(Version::HTTP_2).await?;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let watch = alices.begin(Method::GET, target, "").await?;
+        assert_eq!(watch.status(), StatusCode::OK);
+        open.push(watch);
+    }
+    let answer = alices.send(Method::GET, target, "").await?;
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(answer.headers.contains_key("retry-after"), "{:?}", answer.headers);
+    alices.read("/api/v1/namespaces/default/configmaps").await?;
+    assert_eq!(bobs.begin(Method::GET, target, "").await?.status(), StatusCode::OK);
+
+    // One that ends makes room.
+    open.pop();
+    wait_for("room for another watch", || async {
+        let mut connection = Client::of(&both.through).await?.connect(Version::HTTP_2).await?;
+        let status = connection.begin(Method::GET, target, "").await?.status();
+        ensure!(status == StatusCode::OK, "{status}");
         Ok(())
     })
     .await
