@@ -89,6 +89,10 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     tokio::spawn(ztka_proxy::publish(documents.clone(), move |org, name, wire| publish.publish(org, name, wire)));
     tokio::spawn(open.enforce());
     tokio::spawn(forget(documents.clone()));
+    if !documents.all().is_empty() {
+        // What an earlier run has left serves users, also with every controller down.
+        process.ready();
+    }
     let ready = (process.clone(), directory);
     let current = move || {
         ready.1.set_synced();
