@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::Request;
+use metrics::gauge;
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::CertificateDer;
 use tower::Service;
@@ -38,9 +39,13 @@ where
     let dialer = Dialer::start(connect, config.addresses()?, access);
 
     let mut renewals = credentials.changes();
+    let mut states = dialer.states();
     loop {
+        let live = states.borrow_and_update().iter().filter(|state| state.proxy.is_some()).count();
+        gauge!("ztka_agent_tunnels").set(u32::try_from(live).unwrap_or(u32::MAX));
         tokio::select! {
             () = renewals.changed() => dialer.renew(),
+            Ok(()) = states.changed() => {}
             () = process.shutdown().cancelled() => break,
         }
     }

@@ -1,6 +1,7 @@
 //! The proxy as a server: what `ztka-proxy` runs, and `ztka up` beside a controller.
 
 mod config;
+mod figures;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -55,6 +56,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     let spool = spool(&config, &*clock)?;
     let recorder = Recorder::new(Arc::new(spool.clone()), clock.clone());
     let refusals = Arc::new(recorder.clone());
+    let refusals_of = recorder.clone();
     let limits = config.limits;
 
     // The way of a request, outermost first. The types keep the order of authenticate, record and authorize: `Dispatch`
@@ -87,6 +89,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     ship(&config, &spool, ToController::events(channel.clone()))?;
     let publish = registry.clone();
     tokio::spawn(ztka_proxy::publish(documents.clone(), move |org, name, wire| publish.publish(org, name, wire)));
+    tokio::spawn(figures::keep(open.clone(), registry.clone(), spool.clone(), refusals_of));
     tokio::spawn(open.enforce());
     tokio::spawn(forget(documents.clone()));
     if !documents.all().is_empty() {

@@ -114,7 +114,7 @@ struct Work {
 
 impl Work {
     async fn run(self: Arc<Self>, worker: usize, client: Client) -> Result<()> {
-        let version = if worker % 2 == 0 { Version::HTTP_2 } else { Version::HTTP_11 };
+        let version = if worker.is_multiple_of(2) { Version::HTTP_2 } else { Version::HTTP_11 };
         let mut connection = client.connect(version).await?;
         loop {
             let number = self.begun.fetch_add(1, Ordering::Relaxed);

@@ -1,0 +1,32 @@
+//! What `/metrics` shows of a proxy. No name of a user or a cluster is in it.
+
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use ztka_audit::{Recorder, Spool};
+use ztka_proxy::Open;
+use ztka_tunnel::Registry;
+
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Takes the figures now and then, until dropped.
+pub(crate) async fn keep(open: Open, registry: Registry, spool: Spool, recorder: Recorder) {
+    loop {
+        gauge!("ztka_proxy_connections").set(float(open.connections()));
+        gauge!("ztka_proxy_streams").set(float(open.streams()));
+        gauge!("ztka_proxy_tunnels").set(float(registry.peers().len()));
+        gauge!("ztka_proxy_tunnel_streams").set(float(registry.streams()));
+        counter!("ztka_proxy_refusals_total").absolute(recorder.refusals());
+        let status = spool.status();
+        gauge!("ztka_audit_spool_bytes").set(float(usize::try_from(status.bytes).unwrap_or(usize::MAX)));
+        gauge!("ztka_audit_records_open").set(float(status.open));
+        counter!("ztka_audit_records_total").absolute(status.records);
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// Exact for anything that a process can hold.
+#[expect(clippy::cast_precision_loss, reason = "counts of things in one process")]
+fn float(count: usize) -> f64 {
+    count as f64
+}
