@@ -202,12 +202,22 @@ impl Shared {
         }
     }
 
+    /// Tells those who follow how far the log has come; never backwards, whoever comes first.
+    ///
+    /// Not under the log's lock: somebody who looks at the place may ask for the log meanwhile.
+    fn tell(&self, log: MutexGuard<'_, Log>) {
+        let end = log.end();
+        drop(log);
+        self.written.send_if_modified(|told| {
+            let further = end > *told;
+            *told = end.max(*told);
+            further
+        });
+    }
+
     /// Tells those who wait for a batch that was appended.
     fn finish(&self, batch: Vec<Entry>, log: MutexGuard<'_, Log>) {
-        let end = log.end();
-        // Sent under the log's lock, so that the end never goes backwards.
-        self.written.send_replace(end);
-        drop(log);
+        self.tell(log);
         let mut syncs = Vec::new();
         for ticket in batch.into_iter().filter_map(|entry| entry.ticket) {
             match ticket.durability {
@@ -272,10 +282,10 @@ impl Shared {
         if !self.failing.swap(true, Relaxed) {
             tracing::error!(reason = %unrecorded, "the audit spool cannot be written: requests are refused");
         }
-        if written {
-            self.written.send_replace(log.end());
+        match written {
+            true => self.tell(log),
+            false => drop(log),
         }
-        drop(log);
         for ticket in opens.into_iter().filter_map(|entry| entry.ticket) {
             let _ = ticket.done.send(Err(unrecorded.clone()));
         }

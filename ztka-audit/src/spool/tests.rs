@@ -412,3 +412,17 @@ async fn events_too_large_are_refused_not_cut() {
     spool.note(&event);
     assert_eq!(spool.status().lost, 1);
 }
+
+#[tokio::test]
+async fn whoever_looks_at_the_end_may_ask_for_the_state_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(SpoolOptions::new(dir.path()), &SystemClock).unwrap();
+    for round in 0..500 {
+        let event = Event::new(AuditId::generate(), Stage::ResponseComplete, Timestamp::now());
+        let mut written = spool.written();
+        spool.note(&event);
+        spool.hurry();
+        // The condition runs under the lock of the place that the writer is about to change.
+        written.wait_for(|_| spool.status().records > round).await.unwrap();
+    }
+}
