@@ -2,13 +2,19 @@
 
 use std::{
     io::{self, BufRead, BufReader, IsTerminal as _, Write as _},
+    os::unix::process::CommandExt as _,
     process::{Command, ExitStatus, Stdio},
+    sync::mpsc,
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 
 use crate::{tally::Tally, workspace};
+
+/// No command of a suite takes that long on two cores, a cold build included.
+const LONGEST: Duration = Duration::from_secs(35 * 60);
 
 /// cargo in the workspace's folder, without standard input, in colour when we are on a terminal.
 pub(crate) fn cargo(args: &[&str]) -> Command {
@@ -24,7 +30,13 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
 pub(crate) fn streamed(mut command: Command) -> Result<(ExitStatus, Tally)> {
     let name = command.get_program().to_string_lossy().into_owned();
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    // With nobody there to press Ctrl-C, what hangs has to end by itself, with all it has started.
+    let alone = std::env::var("CI").is_ok_and(|ci| ci == "true");
+    if alone {
+        command.process_group(0);
+    }
     let mut child = command.spawn().with_context(|| format!("cannot run {name}"))?;
+    let _bound = alone.then(|| Bound::on(child.id()));
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (stdout, stderr) = (stdout.context("no standard output")?, stderr.context("no standard error")?);
     let tally = thread::scope(|scope| {
@@ -34,6 +46,22 @@ pub(crate) fn streamed(mut command: Command) -> Result<(ExitStatus, Tally)> {
         tally
     });
     Ok((child.wait()?, tally))
+}
+
+/// Kills a process group that does not end in time, unless dropped before.
+struct Bound(#[expect(dead_code, reason = "its end is the message")] mpsc::Sender<()>);
+
+impl Bound {
+    fn on(group: u32) -> Self {
+        let (ended, wait) = mpsc::channel::<()>();
+        thread::spawn(move || {
+            if wait.recv_timeout(LONGEST) == Err(mpsc::RecvTimeoutError::Timeout) {
+                say(&format!("!!! it has not ended within {} min and is killed", LONGEST.as_secs() / 60));
+                let _ = Command::new("kill").args(["-KILL", "--", &format!("-{group}")]).status();
+            }
+        });
+        Self(ended)
+    }
 }
 
 fn forward(from: impl io::Read, mut to: impl io::Write) -> Tally {
