@@ -52,6 +52,7 @@ where
         head.extensions_mut().insert(Protocol::from_static(upgrade.token()));
     }
     let end = upgrade.is_none() && body.is_end_stream();
+    let repeatable = end && head.method().is_safe();
 
     let mut sender = tunnel.sender.clone();
     let ready = poll_fn(|cx| sender.poll_ready(cx)).await;
@@ -67,11 +68,16 @@ where
     match upgrade {
         Some(upgrade) => match response.await {
             Ok(response) => upgraded(upgrade, response, stream, lease, body),
-            Err(error) => failed(error, Some(body)),
+            Err(error) => failed(error, Some(body), false),
         },
         None if end => match response.await {
             Ok(response) => answered(response, Some(body), (lease, None)),
-            Err(error) => failed(error, Some(body)),
+            Err(error) => {
+                if error.is_go_away() {
+                    tunnel.leave();
+                }
+                failed(error, Some(body), repeatable)
+            }
         },
         None => with_body(response, stream, lease, body).await,
     }
@@ -102,14 +108,18 @@ where
             });
             answered(response, None, (lease, sending))
         }
-        Err(error) => failed(error, None),
+        Err(error) => failed(error, None, false),
     }
 }
 
-fn failed<B>(error: h2::Error, body: Option<B>) -> Outcome<B> {
+fn failed<B>(error: h2::Error, body: Option<B>, repeatable: bool) -> Outcome<B> {
+    let reason = error.is_remote().then(|| error.reason()).flatten();
     match body {
         // RFC 9113 §8.7: nothing was done.
-        Some(body) if error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM) => Outcome::Untouched(body),
+        Some(body) if reason == Some(Reason::REFUSED_STREAM) => Outcome::Untouched(body),
+        // RFC 9113 §6.8: it crossed the agent's farewell, which a tunnel that was replaced says. Nothing was done either,
+        // or it is read again.
+        Some(body) if repeatable && error.is_go_away() && reason == Some(Reason::NO_ERROR) => Outcome::Untouched(body),
         _ => Outcome::Lost(error),
     }
 }
