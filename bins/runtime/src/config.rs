@@ -1,6 +1,6 @@
 //! Configuration files: TOML, unknown keys refused, every error with the place it is at.
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, num::NonZeroUsize, path::Path, thread};
 
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -31,11 +31,27 @@ pub struct Common {
     pub log_format: LogFormat,
     /// Where `/livez`, `/readyz` and `/metrics` are served; a loopback address. Default: nowhere.
     pub health: Option<SocketAddr>,
+    /// Threads that carry connections. Default: half as many as CPUs, from 1 to 8.
+    pub threads: Option<NonZeroUsize>,
+}
+
+/// More threads than this are only by configuration.
+const MOST_THREADS: usize = 8;
+
+impl Common {
+    /// Threads that carry connections.
+    ///
+    /// Not one for each CPU: the kernel's side of the network takes about as much time as ours, and work that moves to
+    /// another thread costs a wake-up there (`docs/performance.md`).
+    pub(crate) fn threads(&self) -> usize {
+        let by_default = || thread::available_parallelism().map_or(1, |cpus| (cpus.get() / 2).clamp(1, MOST_THREADS));
+        self.threads.map_or_else(by_default, NonZeroUsize::get)
+    }
 }
 
 impl Default for Common {
     fn default() -> Self {
-        Self { log: "info".into(), log_format: LogFormat::Text, health: None }
+        Self { log: "info".into(), log_format: LogFormat::Text, health: None, threads: None }
     }
 }
 
@@ -72,6 +88,13 @@ pub fn load<C: Configuration>(file: &Path) -> anyhow::Result<C> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn threads_are_as_configured_or_half_the_cpus() {
+        let four: Common = toml::from_str("threads = 4").unwrap();
+        assert_eq!(four.threads(), 4);
+        assert!((1..=MOST_THREADS).contains(&Common::default().threads()));
+    }
+
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Config {
@@ -97,6 +120,7 @@ mod tests {
         assert!(error("[runtime").contains("line 1"));
         assert!(error("[runtime]\nlog = 'info,='").contains("runtime.log"));
         assert!(error("[runtime]\nhealth = '0.0.0.0:80'").contains("loopback"));
+        assert!(error("[runtime]\nthreads = 0").contains("nonzero"));
         let missing = load::<Config>(Path::new("no/such/file.toml")).unwrap_err();
         assert!(format!("{missing:#}").contains("no/such/file.toml"));
     }

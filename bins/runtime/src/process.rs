@@ -4,7 +4,10 @@ use std::{future::Future, io, path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use clap::{Arg, ArgAction, Command, value_parser};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::{self, Runtime},
+    signal::unix::{SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Configuration, Health, config, logs};
@@ -104,7 +107,7 @@ where
     logs::init(config.common())?;
     // Libraries take the provider as an argument; this is for those that ask for the process' default.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Runtime::new().context("the async runtime cannot be started")?;
+    let runtime = runtime(config.common().threads()).context("the async runtime cannot be started")?;
     runtime.block_on(async {
         let process = Process::new(CancellationToken::new());
         let health = process.health().serve_if(config.common().health).await?;
@@ -113,6 +116,15 @@ where
         drop(health);
         outcome
     })
+}
+
+/// With one thread nothing is ever handed to another one, which saves each request several wake-ups.
+fn runtime(threads: usize) -> io::Result<Runtime> {
+    let mut builder = match threads {
+        1 => runtime::Builder::new_current_thread(),
+        _ => runtime::Builder::new_multi_thread(),
+    };
+    builder.worker_threads(threads).enable_all().build()
 }
 
 async fn stop_on_signal(process: Process) -> io::Result<()> {
