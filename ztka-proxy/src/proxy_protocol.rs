@@ -78,11 +78,12 @@ fn parse(bytes: &[u8]) -> io::Result<Option<(Option<SocketAddr>, usize)>> {
     let port = |at: usize| rest.get(at..at + 2).and_then(|port| port.try_into().ok()).map(u16::from_be_bytes);
     let source = match (*command, *family) {
         (LOCAL, _) => return Ok(Some((None, 16 + length))),
-        (PROXY, TCP4) => {
+        // Both addresses and ports are there, or it is no such header.
+        (PROXY, TCP4) if length >= 12 => {
             let ip = rest.first_chunk::<4>().map(|ip| IpAddr::from(*ip));
             ip.zip(port(8)).map(SocketAddr::from)
         }
-        (PROXY, TCP6) => {
+        (PROXY, TCP6) if length >= 36 => {
             let ip = rest.first_chunk::<16>().map(|ip| IpAddr::from(*ip).to_canonical());
             ip.zip(port(32)).map(SocketAddr::from)
         }
@@ -153,6 +154,9 @@ mod tests {
         assert!(parse(&[&SIGNATURE[..], &[PROXY, 0x12, 0, 0]].concat()).is_err());
         assert!(parse(&[&SIGNATURE[..], &[PROXY, TCP4, 0xff, 0xff]].concat()).is_err());
         assert!(parse(&[&SIGNATURE[..], &[PROXY, TCP4, 0, 2, 0, 0]].concat()).is_err());
+        // Cut short behind the source's port.
+        assert!(parse(&[&SIGNATURE[..], &[PROXY, TCP4, 0, 10], &[1; 10]].concat()).is_err());
+        assert!(parse(&[&SIGNATURE[..], &[PROXY, TCP6, 0, 34], &[1; 34]].concat()).is_err());
     }
 
     #[test]

@@ -59,8 +59,9 @@ async fn read_header(io: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Soc
 
 /// The source address, and what follows the destination's.
 fn address(ip: IpAddr, ports: Option<&[u8]>) -> io::Result<SocketAddr> {
-    let port = ports.and_then(|ports| ports.first_chunk::<2>()).ok_or_else(|| bad("an address is cut short"))?;
-    Ok(SocketAddr::new(ip, u16::from_be_bytes(*port)))
+    let ports = ports.and_then(|ports| ports.first_chunk::<4>()).ok_or_else(|| bad("an address is cut short"))?;
+    let [high, low, ..] = *ports;
+    Ok(SocketAddr::new(ip, u16::from_be_bytes([high, low])))
 }
 
 #[cfg(test)]
@@ -98,6 +99,7 @@ mod tests {
             header(PROXY, 0x12, &four),
             header(PROXY, TCP6, &four),
             header(PROXY, TCP4, &four[..8]),
+            header(PROXY, TCP4, &four[..10]),
             header(PROXY, TCP4, &[0; LONGEST + 1]),
         ] {
             assert!(read(&mut bad.as_slice()).await.is_err());

@@ -7,6 +7,8 @@ const TARGET: usize = 65_534;
 /// Request line and header lines together.
 const HEAD: usize = 128 * 1024;
 const LINES: usize = 500;
+/// `http::HeaderName` holds no more.
+const NAME: usize = 65_535;
 const CHUNK_LINE: usize = 256;
 const TRAILERS: usize = 16 * 1024;
 
@@ -162,17 +164,28 @@ fn is_text(byte: &u8) -> bool {
     *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f)
 }
 
+/// Takes off the spaces and tabs around a value (RFC 9110 §5.5), and no other character.
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
 fn field(line: &[u8]) -> Result<(&str, &[u8]), Violation> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err(Violation::Malformed("a folded header line"));
     }
     let colon = memchr::memchr(b':', line).ok_or(Violation::Malformed("a header line without a colon"))?;
     let (name, value) = line.split_at(colon);
+    if name.len() > NAME {
+        return Err(Violation::HeadTooLarge);
+    }
     if name.is_empty() || !name.iter().all(is_token) {
         return Err(Violation::Malformed("a header name that is not a token"));
     }
     let name = std::str::from_utf8(name).map_err(|_| Violation::Malformed("a header name that is not a token"))?;
-    let value = value.strip_prefix(b":").unwrap_or_default().trim_ascii();
+    let value = trim(value.strip_prefix(b":").unwrap_or_default());
     if !value.iter().all(is_text) {
         return Err(Violation::Malformed("a control character in a header value"));
     }
@@ -240,7 +253,9 @@ impl Head {
             return Err(Violation::TargetTooLong);
         }
         let form = target.starts_with(b"/") || target.starts_with(b"https://") || target.starts_with(b"http://");
-        if !form || !target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') {
+        let plain = target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#');
+        // What the server could not read it would answer by itself, and nobody would have a record of it.
+        if !form || !plain || http::Uri::try_from(target).is_err() {
             return Err(Violation::Malformed("not a request target"));
         }
         Ok(())

@@ -58,6 +58,9 @@ fn what_two_parsers_could_read_differently_is_refused() {
         b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0cchunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\r\n\r\nhello",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\x0c\r\n\r\nhello",
         b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"GET / HTTP/1.1\nHost: a\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n",
@@ -76,6 +79,8 @@ fn what_two_parsers_could_read_differently_is_refused() {
         b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET /\xc3\xa4 HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET a HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /a<b> HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET https://[/a HTTP/1.1\r\nHost: a\r\n\r\n",
         b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET / HTTP/1.2\r\nHost: a\r\n\r\n",
         b"GET /\r\n\r\n",
@@ -129,6 +134,9 @@ fn size_is_bounded() {
     assert_eq!(refused(&lines(500 + 2)), Violation::HeadTooLarge);
     let large = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(HEAD)).into_bytes();
     assert_eq!(feed(&large, 4096).1, Some(Violation::HeadTooLarge));
+    let name = |length: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}: y\r\n\r\n", "X".repeat(length)).into_bytes();
+    assert_eq!(feed(&name(65_535), 1 << 20).1, None);
+    assert_eq!(refused(&name(65_536)), Violation::HeadTooLarge);
 }
 
 #[test]
