@@ -83,6 +83,10 @@ where
 }
 
 fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, EnrolmentRefusal> {
+    // A list of the fields would be taken for the object: one spelling is enough.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(EnrolmentRefusal::Request("it is no object".into()));
+    }
     // The place only: the text may hold a secret.
     serde_json::from_slice(body).map_err(|error| {
         let what = match error.classify() {
