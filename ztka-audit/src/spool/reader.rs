@@ -82,7 +82,7 @@ impl Open {
     fn bytes(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
         let held = |open: &Self| {
             let from = usize::try_from(offset.checked_sub(open.start)?).ok()?;
-            (from + length <= open.chunk.len()).then_some(from)
+            (from.checked_add(length)? <= open.chunk.len()).then_some(from)
         };
         let from = match held(self) {
             Some(from) => from,
@@ -134,8 +134,9 @@ impl Reader {
         if self.limit.is_some_and(|limit| limit <= self.at) {
             return Ok(false);
         }
-        if self.file.is_none() && !self.enter(self.at.segment)? {
-            return Ok(false);
+        if self.file.is_none() {
+            // What comes behind a header may be behind the limit: looked at anew.
+            return self.enter(self.at.segment);
         }
         let Some(open) = &mut self.file else { return Ok(false) };
         let (at, mut whole) = (self.at, None);
@@ -159,7 +160,7 @@ impl Reader {
                 self.ready.push_back(Err(Damage::Chain { sequence: record.sequence }));
             }
         }
-        self.expected = Some((record.sequence + 1, record.hash()));
+        self.expected = Some((record.sequence.saturating_add(1), record.hash()));
         self.ready.push_back(Ok(record));
     }
 

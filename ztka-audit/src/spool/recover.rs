@@ -69,7 +69,7 @@ fn scan(dir: &Path, file: File, header: Header, start: u64, recovery: &mut Recov
         match item {
             Ok(record) => {
                 follow(&mut open, &record);
-                (sequence, head) = (record.sequence + 1, record.hash());
+                (sequence, head) = (record.sequence.saturating_add(1), record.hash());
                 end = record.position.offset + record.length();
             }
             Err(Damage::Unreadable { source, .. }) => return Err(source),
@@ -99,7 +99,7 @@ fn behind(dir: &Path, damaged: u64, sizes: BTreeMap<u64, u64>) -> io::Result<Tai
     let (mut sequence, mut head, mut open) = (0, Hash::default(), HashMap::new());
     for record in Reader::resume(dir, Position { segment: damaged, offset: 0 }).flatten() {
         follow(&mut open, &record);
-        (sequence, head) = (record.sequence + 1, record.hash());
+        (sequence, head) = (record.sequence.saturating_add(1), record.hash());
     }
     let mut journal = None;
     for number in sizes.keys().rev() {

@@ -17,6 +17,9 @@ const MAGIC: &[u8; 8] = b"ZTKASPL1";
 /// A header lists the records open when its segment began; half a million of them fit.
 const MAX_HEADER: usize = 64 * 1024 * 1024;
 
+/// No spool comes so far: a file with a higher number is none of its segments, so that there is always a next one.
+const HIGHEST: u64 = u64::MAX / 2;
+
 /// What a segment begins with.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -73,8 +76,10 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".segment")).filter(|number| number.len() == 20);
-        numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
+        let number = name.to_str().and_then(|name| name.strip_suffix(".segment"));
+        let number = number.filter(|number| number.len() == 20 && number.bytes().all(|byte| byte.is_ascii_digit()));
+        let number = number.and_then(|number| number.parse::<u64>().ok());
+        numbers.extend(number.filter(|number| *number <= HIGHEST));
     }
     numbers.sort_unstable();
     Ok(numbers)

@@ -1,0 +1,24 @@
+//! Replays the corpora of the fuzz targets.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod readings;
+#[path = "../../fuzz/replay.rs"]
+mod replay;
+
+use replay::replay;
+
+#[test]
+fn spoilt_segments() {
+    replay("spool_segments", 10, readings::segments::spool_segments);
+}
+
+#[test]
+fn spoilt_cursors() {
+    replay("spool_cursor", 3, readings::cursor::spool_cursor);
+}
