@@ -8,34 +8,38 @@ use serde_json::{Map, Value};
 /// What the envelope of a protobuf object begins with.
 const MAGIC: &[u8] = b"k8s\0";
 
+/// The highest number of a field.
+const HIGHEST: u64 = (1 << 29) - 1;
+
 /// The bytes are not a protobuf object of Kubernetes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the body is not protobuf as Kubernetes encodes it")]
 pub(crate) struct Undecodable;
 
-/// The object in the envelope: `apiVersion`, `kind` and `spec`.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Value, Undecodable> {
+/// The object in the envelope: `apiVersion`, `kind` and `spec`. One that does not name its kind is taken for `expected`.
+///
+/// Of a field that comes twice the later counts, and a message that comes twice is one message, as protobuf says.
+pub(crate) fn decode(bytes: &[u8], expected: &str) -> Result<Value, Undecodable> {
+    const META: &[(u64, &str)] = &[(1, "apiVersion"), (2, "kind")];
     let (mut object, mut raw) = (Map::new(), &[][..]);
     for field in Fields(bytes.strip_prefix(MAGIC).ok_or(Undecodable)?) {
         match field? {
-            (1, meta) => object.extend(strings(meta, &[(1, "apiVersion"), (2, "kind")])?),
+            (1, meta) => strings(meta, META, &mut object)?,
             (2, object) => raw = object,
             (3, encoding) if !encoding.is_empty() => return Err(Undecodable),
             _ => {}
         }
     }
-    let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let kind = object.get("kind").and_then(Value::as_str).unwrap_or(expected).to_owned();
     for field in Fields(raw) {
-        if let (2, spec) = field?
-            && let Some(spec) = self::spec(&kind, spec)?
-        {
-            object.insert("spec".into(), spec);
+        if let (2, spec) = field? {
+            self::spec(&kind, spec, &mut object)?;
         }
     }
     Ok(Value::Object(object))
 }
 
-fn spec(kind: &str, bytes: &[u8]) -> Result<Option<Value>, Undecodable> {
+fn spec(kind: &str, bytes: &[u8], object: &mut Map<String, Value>) -> Result<(), Undecodable> {
     const RESOURCE: &[(u64, &str)] = &[
         (1, "namespace"),
         (2, "verb"),
@@ -48,38 +52,39 @@ fn spec(kind: &str, bytes: &[u8]) -> Result<Option<Value>, Undecodable> {
     const PATH: &[(u64, &str)] = &[(1, "path"), (2, "verb")];
     match kind {
         "SelfSubjectAccessReview" => {
-            let mut spec = Map::new();
+            let spec = message(object, "spec")?;
             for field in Fields(bytes) {
                 match field? {
-                    (1, attributes) => {
-                        spec.insert("resourceAttributes".into(), Value::Object(strings(attributes, RESOURCE)?));
-                    }
-                    (2, attributes) => {
-                        spec.insert("nonResourceAttributes".into(), Value::Object(strings(attributes, PATH)?));
-                    }
+                    (1, attributes) => strings(attributes, RESOURCE, message(spec, "resourceAttributes")?)?,
+                    (2, attributes) => strings(attributes, PATH, message(spec, "nonResourceAttributes")?)?,
                     _ => {}
                 }
             }
-            Ok(Some(Value::Object(spec)))
+            Ok(())
         }
-        "SelfSubjectRulesReview" => Ok(Some(Value::Object(strings(bytes, &[(1, "namespace")])?))),
-        _ => Ok(None),
+        "SelfSubjectRulesReview" => strings(bytes, &[(1, "namespace")], message(object, "spec")?),
+        _ => Ok(()),
     }
 }
 
+/// The message `name` within `parent`, which may have begun.
+fn message<'a>(parent: &'a mut Map<String, Value>, name: &str) -> Result<&'a mut Map<String, Value>, Undecodable> {
+    parent.entry(name).or_insert_with(|| Map::new().into()).as_object_mut().ok_or(Undecodable)
+}
+
 /// The named string fields of a message; empty ones are left out, as in Kubernetes' JSON.
-fn strings(message: &[u8], names: &[(u64, &str)]) -> Result<Map<String, Value>, Undecodable> {
-    let mut found = Map::new();
+fn strings(message: &[u8], names: &[(u64, &str)], into: &mut Map<String, Value>) -> Result<(), Undecodable> {
     for field in Fields(message) {
         let (number, bytes) = field?;
         if let Some((_, name)) = names.iter().find(|(known, _)| *known == number) {
             let text = std::str::from_utf8(bytes).map_err(|_| Undecodable)?;
-            if !text.is_empty() {
-                found.insert((*name).into(), text.into());
-            }
+            match text {
+                "" => into.remove(*name),
+                text => into.insert((*name).into(), text.into()),
+            };
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Length-delimited fields of a message in order; fields of the other types are skipped.
@@ -108,6 +113,9 @@ impl<'a> Fields<'a> {
     /// `Some(None)` for a field of another type.
     fn field(&mut self) -> Option<Option<(u64, &'a [u8])>> {
         let key = self.varint()?;
+        if !(1..=HIGHEST).contains(&(key >> 3)) {
+            return None;
+        }
         match key & 7 {
             0 => self.varint().map(|_| None),
             1 => self.take(8).map(|_| None),
@@ -159,7 +167,7 @@ mod tests {
         let attributes = [field(1, b"dev"), field(2, b"get"), field(3, b""), field(5, b"pods"), field(7, b"")].concat();
         let raw = [field(1, &field(1, b"")), field(2, &field(1, &attributes)), field(3, &[8, 0])].concat();
         assert_eq!(
-            decode(&object("SelfSubjectAccessReview", &raw)),
+            decode(&object("SelfSubjectAccessReview", &raw), ""),
             Ok(json!({
                 "apiVersion": "authorization.k8s.io/v1",
                 "kind": "SelfSubjectAccessReview",
@@ -169,18 +177,29 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_twice_is_read_as_protobuf_says() {
+        let half = |number, text: &[u8]| field(2, &field(1, &field(number, text)));
+        let raw = [half(1, b"dev"), half(2, b"get"), half(5, b"pods"), half(1, b"")].concat();
+        let spec = decode(&object("SelfSubjectAccessReview", &raw), "").unwrap()["spec"].clone();
+        assert_eq!(spec, json!({"resourceAttributes": {"verb": "get", "resource": "pods"}}));
+        // Without a name it is what the path says.
+        let unnamed = [MAGIC, &field(2, &field(2, &field(1, b"dev")))].concat();
+        assert_eq!(decode(&unnamed, "SelfSubjectRulesReview").unwrap(), json!({"spec": {"namespace": "dev"}}));
+    }
+
+    #[test]
     fn refuses_what_is_cut_short_or_nonsense() {
         let whole = object("SelfSubjectRulesReview", &field(2, &field(1, b"dev")));
-        assert_eq!(decode(&whole).unwrap()["spec"]["namespace"], "dev");
+        assert_eq!(decode(&whole, "").unwrap()["spec"]["namespace"], "dev");
         for length in 0..whole.len() {
             // Cut between two fields it is an object still, only not with all its fields.
-            if let Ok(object) = decode(&whole[..length]) {
+            if let Ok(object) = decode(&whole[..length], "") {
                 assert!(object.get("spec").is_none_or(|spec| spec["namespace"] == "dev"), "{length}");
             }
         }
         for bad in [&b"{}"[..], b"k8s\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b"k8s\0\x12\xff\xff\xff\xff\x0f"]
         {
-            assert_eq!(decode(bad), Err(Undecodable));
+            assert_eq!(decode(bad, ""), Err(Undecodable));
         }
     }
 }

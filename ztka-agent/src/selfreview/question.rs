@@ -80,7 +80,7 @@ pub(crate) fn decode(kind: Kind, headers: &HeaderMap, bytes: &[u8]) -> Result<Va
     };
     let object: Value = match form.as_str() {
         "application/json" => serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?,
-        PROTOBUF => protobuf::decode(bytes).map_err(|error| bad(error.to_string()))?,
+        PROTOBUF => protobuf::decode(bytes, kind.name()).map_err(|error| bad(error.to_string()))?,
         _ => {
             let message = "the body of the request was in an unknown format - accepted media types include: \
                            application/json, application/vnd.kubernetes.protobuf";
