@@ -129,7 +129,7 @@ pub fn run(plan: &Plan, upstream: &Upstream, ways: Vec<Way>, mut progress: impl 
     let mut readings = Vec::new();
     for round in 1..=plan.rounds {
         for measure in Measure::ALL.into_iter().filter(|measure| plan.measures.contains(measure)) {
-            for (number, way) in ways.iter().enumerate() {
+            for (number, way) in in_turn(&ways, round) {
                 let Some(reading) = measure.read(plan, upstream, number, &way.target)? else {
                     continue;
                 };
@@ -143,6 +143,13 @@ pub fn run(plan: &Plan, upstream: &Upstream, ways: Vec<Way>, mut progress: impl 
         }
     }
     Ok(Figures { plan: plan.clone(), kind: upstream.kind, ways, start, readings })
+}
+
+/// All of them with their numbers; another one is the first in each round, so that none is always the one that finds what
+/// its neighbour has left.
+fn in_turn<T>(ways: &[T], round: u32) -> impl Iterator<Item = (usize, &T)> {
+    let first = (round as usize).saturating_sub(1) % ways.len().max(1);
+    ways.iter().enumerate().cycle().skip(first).take(ways.len())
 }
 
 impl Measure {
@@ -212,4 +219,16 @@ fn look(target: &Target) -> Result<Vec<Usage>> {
 
 fn spent(before: &[Usage], after: &[Usage]) -> Vec<Duration> {
     before.iter().zip(after).map(|(before, after)| after.cpu.saturating_sub(before.cpu)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_is_first_in_its_turn_and_all_are_in_each_round() {
+        let round = |round| in_turn(&["a", "b", "c"], round).map(|(number, _)| number).collect::<Vec<_>>();
+        assert_eq!([round(1), round(2), round(3), round(4)], [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]);
+        assert_eq!(in_turn::<u8>(&[], 2).count(), 0);
+    }
 }
