@@ -30,6 +30,8 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 //!
+//! The binary `recovery` measures what happens to users when servers are killed: [`recovery`].
+//!
 //! All load goes to loopback addresses and is bounded in time and count. Functions by themselves are measured by the
 //! criterion benches in `benches/` (`cargo bench -p ztka-benches`).
 pub mod connect;
@@ -39,6 +41,7 @@ pub mod machine;
 pub mod path;
 pub mod process;
 pub mod procfs;
+pub mod recovery;
 pub mod report;
 pub mod stats;
 mod target;

@@ -1,6 +1,16 @@
 //! What the figures were measured on, and by which versions.
 
-use std::{fs, process::Command, thread};
+use std::{
+    env,
+    fmt::{self, Display},
+    fs,
+    process::Command,
+    thread,
+};
+
+/// Set by who has just built the programs that are measured: the Git revision that they were built of, with `+` if
+/// something was changed. The checkout in which figures are taken may be at another one by then, so it is not asked.
+pub const BUILD: &str = "ZTKA_BENCH_BUILD";
 
 /// The machine and the versions, as they are printed above a table.
 #[derive(Clone, Debug, Default)]
@@ -11,10 +21,8 @@ pub struct Machine {
     pub processor: String,
     /// Kernel.
     pub kernel: String,
-    /// Git revision of the working copy, with `+` if something of it is changed.
-    pub revision: String,
-    /// The compiler.
-    pub rustc: String,
+    /// Of what the measured programs were built, and by which compiler; empty if nobody said so.
+    pub build: String,
     /// HAProxy; empty without one.
     pub haproxy: String,
     /// Processes that wanted a core during the last minute, on average. Looked at before a run, it is what others do.
@@ -32,8 +40,7 @@ impl Machine {
             cores: thread::available_parallelism().map_or(1, Into::into),
             processor: model(&processors).map_or_else(unknown, str::to_owned),
             kernel: kernel.unwrap_or_else(|_| unknown()),
-            revision: revision().unwrap_or_else(unknown),
-            rustc: first_line("rustc", &["-V"]).unwrap_or_else(unknown),
+            build: env::var(BUILD).ok().map(|revision| build(&revision)).unwrap_or_default(),
             haproxy: first_line("haproxy", &["-v"]).as_deref().and_then(version).unwrap_or_default(),
             load: fs::read_to_string("/proc/loadavg").ok().as_deref().and_then(load).unwrap_or_default(),
         }
@@ -46,6 +53,27 @@ impl Machine {
         let cores = self.cores as f64;
         self.load > cores / 4.0
     }
+
+    /// What is to be said below the figures of a machine that was [busy](Machine::is_busy).
+    #[must_use]
+    pub fn busy(&self) -> Option<String> {
+        self.is_busy().then(|| format!("The machine was not idle before the run (load average {:.2}).", self.load))
+    }
+}
+
+/// The beginning of a sentence, without its full stop.
+impl Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cores, processor, kernel, build, .. } = self;
+        let build = if build.is_empty() { "unknown build" } else { build };
+        write!(f, "{cores} cores, {processor}, Linux {kernel}; {build}")
+    }
+}
+
+/// Who has just built knows the revision; the compiler is still the same.
+fn build(revision: &str) -> String {
+    let rustc = first_line("rustc", &["-V"]);
+    format!("revision {revision}{}", rustc.map(|rustc| format!(", {rustc}")).unwrap_or_default())
 }
 
 fn load(loadavg: &str) -> Option<f64> {
@@ -60,13 +88,6 @@ fn model(cpuinfo: &str) -> Option<&str> {
 fn version(line: &str) -> Option<String> {
     let version = line.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
     Some(version.split('-').next().unwrap_or(version).to_owned())
-}
-
-fn revision() -> Option<String> {
-    let here = env!("CARGO_MANIFEST_DIR");
-    let head = first_line("git", &["-C", here, "rev-parse", "--short=12", "HEAD"])?;
-    let changed = first_line("git", &["-C", here, "status", "--porcelain", "--untracked-files=no"]);
-    Some(if changed.is_some() { format!("{head}+") } else { head })
 }
 
 fn first_line(program: &str, args: &[&str]) -> Option<String> {
@@ -88,5 +109,12 @@ mod tests {
         assert_eq!(load(""), None);
         assert_eq!(model("processor\t: 0\nmodel name\t: AMD EPYC\n"), Some("AMD EPYC"));
         assert_eq!(model("processor\t: 0\n"), None);
+    }
+
+    #[test]
+    fn a_build_that_nobody_told_is_not_guessed() {
+        assert!(Machine::default().to_string().ends_with("; unknown build"));
+        let machine = Machine { build: build("0123456789ab+"), ..Machine::default() };
+        assert!(machine.to_string().contains("; revision 0123456789ab+"), "{machine}");
     }
 }

@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 pub use self::bars::{Bar, bars};
+pub(crate) use self::rows::number;
 use self::rows::{Row, rows};
 use crate::{Kind, machine::Machine, path::Figures};
 
@@ -63,10 +64,7 @@ impl Report {
             Kind::Fast => "path",
             Kind::Apiserver => "path-apiserver",
         };
-        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let changed = replaced(&text, name, &self.text)
-            .with_context(|| format!("{} has no <!-- figures: {name} --> … <!-- end -->", file.display()))?;
-        fs::write(file, changed).with_context(|| format!("cannot write {}", file.display()))
+        write_section(file, name, &self.text)
     }
 }
 
@@ -74,6 +72,14 @@ impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// Replaces what is between `<!-- figures: <name> -->` and the next `<!-- end -->`.
+pub(crate) fn write_section(file: &Path, name: &str, new: &str) -> Result<()> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let changed = replaced(&text, name, new)
+        .with_context(|| format!("{} has no <!-- figures: {name} --> … <!-- end -->", file.display()))?;
+    fs::write(file, changed).with_context(|| format!("cannot write {}", file.display()))
 }
 
 fn replaced(text: &str, section: &str, new: &str) -> Option<String> {
@@ -90,9 +96,8 @@ struct Method<'a> {
 
 impl Display for Method<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Machine { cores, processor, kernel, revision, rustc, haproxy, .. } = self.machine;
-        let plan = &self.figures.plan;
-        write!(f, "{cores} cores, {processor}, Linux {kernel}; revision {revision}, {rustc}")?;
+        let (Machine { haproxy, .. }, plan) = (self.machine, &self.figures.plan);
+        write!(f, "{}", self.machine)?;
         if !haproxy.is_empty() {
             write!(f, ", HAProxy {haproxy}")?;
         }
@@ -111,7 +116,7 @@ impl Display for Method<'_> {
 }
 
 /// A Markdown table whose columns line up.
-fn aligned(head: Vec<String>, rows: Vec<Vec<String>>) -> String {
+pub(crate) fn aligned(head: Vec<String>, rows: Vec<Vec<String>>) -> String {
     let all: Vec<Vec<String>> = [vec![head], rows].concat();
     let columns = all.iter().map(Vec::len).max().unwrap_or_default();
     let length = |row: &Vec<String>, column: usize| row.get(column).map_or(0, |cell| cell.chars().count());

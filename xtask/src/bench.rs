@@ -1,10 +1,13 @@
 //! `cargo xtask bench`: figures that anyone can take, ways of a request side by side in one run.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Result, ensure};
 
-use crate::run::{cargo, say};
+use crate::{
+    run::{cargo, say},
+    workspace,
+};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
@@ -24,24 +27,91 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
+    /// How soon users are served again after a kill -9 of each server, and how soon a watch tells of a change.
+    Recovery {
+        /// For the measuring program: --rounds N, --changes N, --write FILE; --help lists all.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
 }
 
 /// The programs that are measured.
 const PROGRAMS: [&str; 5] =
     ["ztka-controller-server", "ztka-proxy-server", "ztka-agent-server", "ztka-cli", "ztka-benches"];
 
+/// Tells the measuring programs of what the measured ones were built; `ztka_benches::machine::BUILD`.
+const BUILD: &str = "ZTKA_BENCH_BUILD";
+
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let What::Path { apiserver, rest } = &args.what;
     say("building with optimisations …");
+    let source = Source::look();
     let mut build = cargo(&["build", "--release", "--bins"]);
     for program in PROGRAMS {
         build.args(["--package", program]);
     }
     ensure!(build.status()?.success(), "the programs cannot be built");
-    let mut chain = cargo(&["run", "--quiet", "--release", "--package", "ztka-benches", "--bin", "chain", "--"]);
-    if *apiserver {
-        chain.arg("--apiserver");
+    ensure!(source == Source::look(), "the sources have changed while they were built; run it again");
+
+    let (program, mut arguments, rest): (_, Vec<&str>, _) = match &args.what {
+        What::Path { apiserver, rest } => {
+            ("chain", [*apiserver].iter().filter(|is| **is).map(|_| "--apiserver").chain(["--"]).collect(), rest)
+        }
+        What::Recovery { rest } => ("recovery", Vec::new(), rest),
+    };
+    arguments.extend(rest.iter().map(String::as_str));
+    // The program itself: `cargo run` would build again what has been changed since.
+    let mut command = Command::new(workspace::target()?.join("release").join(program));
+    command.current_dir(workspace::root());
+    // What was just built, and nothing else, is what is measured.
+    command.args(arguments).env_remove("ZTKA_BIN_DIR").env_remove(BUILD);
+    if let Some(revision) = source.revision() {
+        command.env(BUILD, revision);
     }
-    let status = chain.arg("--").args(rest).status()?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if command.status()?.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is built: a revision, and what differs from it. Documents, into which figures are written, are not.
+#[derive(Debug, PartialEq, Eq)]
+struct Source {
+    head: Option<String>,
+    changed: String,
+    changes: String,
+}
+
+impl Source {
+    fn look() -> Self {
+        const WITHOUT: [&str; 4] = ["--", ".", ":(exclude)docs", ":(exclude)*.md"];
+        Self {
+            head: git(&["rev-parse", "--short=12", "HEAD"]),
+            changed: git(&[&["status", "--porcelain"], WITHOUT.as_slice()].concat()).unwrap_or_default(),
+            changes: git(&[&["diff", "HEAD"], WITHOUT.as_slice()].concat()).unwrap_or_default(),
+        }
+    }
+
+    fn revision(&self) -> Option<String> {
+        let mark = if self.changed.is_empty() { "" } else { "+" };
+        self.head.as_ref().map(|head| format!("{head}{mark}"))
+    }
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).current_dir(workspace::root()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_tree_is_marked_and_no_tree_is_no_revision() {
+        let source = |head: Option<&str>, changed: &str| Source {
+            head: head.map(str::to_owned),
+            changed: changed.to_owned(),
+            changes: String::new(),
+        };
+        assert_eq!(source(Some("0123456789ab"), "").revision().as_deref(), Some("0123456789ab"));
+        assert_eq!(source(Some("0123456789ab"), " M a.rs").revision().as_deref(), Some("0123456789ab+"));
+        assert_eq!(source(None, "").revision(), None);
+    }
 }

@@ -81,8 +81,7 @@ fn main() -> Result<ExitCode> {
     let direct = Target { processes: Vec::new(), ..upstream.target.clone() };
     let mut ways = vec![Way { is: Is::Direct, target: direct }];
     let (mut chains, mut notes) = (Vec::new(), Vec::new());
-    if machine.is_busy() {
-        let note = format!("The machine was not idle before the run (load average {:.2}).", machine.load);
+    if let Some(note) = machine.busy() {
         say(&note);
         notes.push(note);
     }
