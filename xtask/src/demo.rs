@@ -1,37 +1,39 @@
-//! `cargo xtask demo`: a throwaway real Kubernetes behind `ztka up`, and the kubectl lines to try.
+//! `cargo xtask demo`: a real Kubernetes, throwaway or the user's own, behind `ztka up`, and the kubectl lines to try.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::{ExitCode, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use base64::{Engine as _, prelude::BASE64_STANDARD};
-use serde_json::Value;
+use tempfile::TempDir;
 use tokio::{
     process::{Child, Command},
     signal::unix::{SignalKind, signal},
 };
 use ztka_test_cluster::{
-    Cluster, Kubectl, Options,
+    Cluster, Options,
     binaries::{self, Program},
     wait_for,
 };
 
+use self::existing::Existing;
 use crate::{
     run::{cargo, say},
     workspace,
 };
 
-/// What the agent may do in a cluster, for clusters that somebody has already.
-const AGENT_RBAC: &str = include_str!("../../ztka-agent/src/accounts/agent-rbac.yaml");
+mod existing;
+pub(crate) mod rehearsal;
+
+/// The last line before the demo waits.
+const READY: &str = "Ctrl-C stops and removes everything.";
 
 /// Arguments of `cargo xtask demo`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Use the cluster of this context of your kubeconfig instead of a throwaway one; needs cluster-admin there, and
-    /// leaves the namespace ztka-system behind.
+    /// Use the cluster of this context of your kubeconfig instead of a throwaway one; needs cluster-admin there. What
+    /// the demo makes in it is removed when it stops.
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
     /// Run the lines once instead of waiting for Ctrl-C.
@@ -44,37 +46,71 @@ struct Upstream {
     url: String,
     ca: PathBuf,
     token: PathBuf,
+}
+
+/// What is there while the demo goes on, and is to go when it ends in whatever way.
+struct Stage {
+    folder: TempDir,
+    existing: Option<Existing>,
     // Gone, with all it runs, when dropped.
-    _cluster: Option<Cluster>,
+    throwaway: Option<Cluster>,
+    up: Option<Child>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        // Dropped in every case, so that nothing is left behind.
-        tokio::select! {
-            outcome = demo(args) => outcome,
+        let folder = tempfile::Builder::new().prefix("ztka-demo-").tempdir()?;
+        let mut stage = Stage { folder, existing: None, throwaway: None, up: None };
+        let outcome = tokio::select! {
+            outcome = demo(args, &mut stage) => outcome,
             stopped = interrupted() => stopped.map(|()| ExitCode::SUCCESS),
-        }
+        };
+        let cleared = stage.clear().await;
+        outcome.and_then(|code| cleared.map(|()| code))
     })
 }
 
-async fn demo(args: &Args) -> Result<ExitCode> {
+impl Stage {
+    async fn clear(self) -> Result<()> {
+        if let Some(mut up) = self.up {
+            // It may have ended by the same Ctrl-C.
+            let _ = up.kill().await;
+        }
+        if let Some(existing) = &self.existing {
+            tokio::select! {
+                removed = existing.remove() => removed?,
+                _ = interrupted() => return Err(existing.is_left("stopped while it was removed")),
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn demo(args: &Args, stage: &mut Stage) -> Result<ExitCode> {
     say("building ztka …");
     let built = cargo(&["build", "--quiet", "--package", "ztka-cli"]).status()?;
     ensure!(built.success(), "ztka cannot be built");
-    let folder = tempfile::Builder::new().prefix("ztka-demo-").tempdir()?;
-    let upstream = match &args.context {
-        Some(context) => existing(context, folder.path()).await?,
-        None => throwaway().await?,
+    let (upstream, kubectl, namespace) = match &args.context {
+        Some(context) => {
+            let existing = stage.existing.insert(Existing::new(context).await?);
+            let upstream = existing.prepare(stage.folder.path()).await?;
+            (upstream, existing.kubectl().to_owned(), Some(existing::NAMESPACE))
+        }
+        None => {
+            let (cluster, upstream) = throwaway().await?;
+            stage.throwaway = Some(cluster);
+            (upstream, binaries::find_one(Program::Kubectl).await?, None)
+        }
     };
-    let installation = Installation { data: folder.path().join("data"), ztka: workspace::target()?.join("debug/ztka") };
+    let (data, ztka) = (stage.folder.path().join("data"), workspace::target()?.join("debug/ztka"));
+    let installation = Installation { data, ztka, kubectl, namespace };
     say("starting ztka up …");
-    let _up = installation.up(&upstream).await?;
+    stage.up = Some(installation.up(&upstream)?);
+    wait_for("ztka up", || async { installation.ztka(&["whoami"]).await }).await?;
     installation.fill().await?;
 
-    let kubectl = binaries::find_one(Program::Kubectl).await?;
-    let lines = installation.lines(&kubectl);
+    let lines = installation.lines();
     if args.check {
         return check(&lines).await;
     }
@@ -82,12 +118,12 @@ async fn demo(args: &Args) -> Result<ExitCode> {
     for line in &lines {
         say(&format!("  # {}\n  {}\n", line.about, line.command));
     }
-    say("Ctrl-C stops and removes everything.");
+    say(READY);
     std::future::pending().await
 }
 
 /// A cluster of our own, with a simulated node so that pods run.
-async fn throwaway() -> Result<Upstream> {
+async fn throwaway() -> Result<(Cluster, Upstream)> {
     say("starting a throwaway Kubernetes (the first time its programs are built, which takes some ten minutes) …");
     let cluster = Cluster::level1(Options::default().nodes(1)).await?;
     let account = cluster.admin_service_account("ztka-system", "ztka-agent").await?;
@@ -95,33 +131,15 @@ async fn throwaway() -> Result<Upstream> {
     kubectl.ok(["create", "deployment", "web", "--image=web", "--replicas=2"]).await?;
     kubectl.ok(["create", "secret", "generic", "password", "--from-literal=of=somebody"]).await?;
     let (url, ca) = (cluster.url().to_owned(), cluster.ca_path().to_owned());
-    Ok(Upstream { url, ca, token: account.token_path, _cluster: Some(cluster) })
-}
-
-/// A cluster that the user has: prepared by their own kubeconfig.
-async fn existing(context: &str, folder: &Path) -> Result<Upstream> {
-    let kubeconfig = std::env::var_os("KUBECONFIG").map(PathBuf::from);
-    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".kube/config"));
-    let kubeconfig = kubeconfig.or(home).context("neither KUBECONFIG nor HOME is set")?;
-    let kubectl = Kubectl::new(kubeconfig).await?.context(context);
-    kubectl.apply(AGENT_RBAC).await?;
-    let token = kubectl.ok(["create", "token", "ztka-agent", "--namespace=ztka-system", "--duration=8h"]).await?;
-    let view = kubectl.ok(["config", "view", "--minify", "--flatten", "--output=json"]).await?;
-    let view: Value = serde_json::from_str(&view)?;
-    let cluster = view.pointer("/clusters/0/cluster").context("the context has no cluster")?;
-    let text = |key: &str| cluster.get(key).and_then(Value::as_str);
-    let url = text("server").context("the cluster has no server")?.to_owned();
-    let ca = text("certificate-authority-data").context("the cluster has no certificate-authority-data")?;
-    let decoded = BASE64_STANDARD.decode(ca).context("certificate-authority-data is not base64")?;
-    let (ca, token_file) = (folder.join("ca.crt"), folder.join("token"));
-    fs::write(&ca, decoded)?;
-    fs::write(&token_file, token.trim())?;
-    Ok(Upstream { url, ca, token: token_file, _cluster: None })
+    Ok((cluster, Upstream { url, ca, token: account.token_path }))
 }
 
 struct Installation {
     data: PathBuf,
     ztka: PathBuf,
+    kubectl: PathBuf,
+    /// The only namespace that the demo's people may touch; all of them if there is none.
+    namespace: Option<&'static str>,
 }
 
 /// One line to try.
@@ -132,33 +150,26 @@ struct Line {
 }
 
 impl Installation {
-    async fn up(&self, upstream: &Upstream) -> Result<Child> {
+    fn up(&self, upstream: &Upstream) -> Result<Child> {
         let listen = format!("127.0.0.1:{}", std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
-        let up = Command::new(&self.ztka)
-            .args(["up", "--listen", &listen, "--cluster", "demo", "--org", "demo"])
-            .arg("--data")
-            .arg(&self.data)
-            .args(["--apiserver", &upstream.url])
-            .arg("--apiserver-ca")
-            .arg(&upstream.ca)
-            .arg("--apiserver-token")
-            .arg(&upstream.token)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .context("cannot start ztka up")?;
-        wait_for("ztka up", || async { self.ztka(&["whoami"]).await }).await?;
-        Ok(up)
+        let mut up = Command::new(&self.ztka);
+        up.args(["up", "--listen", &listen, "--cluster", "demo", "--org", "demo"]).arg("--data").arg(&self.data);
+        up.args(["--apiserver", &upstream.url]).arg("--apiserver-ca").arg(&upstream.ca);
+        up.arg("--apiserver-token").arg(&upstream.token);
+        up.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+        up.spawn().context("cannot start ztka up")
     }
 
     async fn ztka(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.ztka);
-        command.arg("--credential").arg(self.data.join("admin.toml")).args(arguments).stdin(Stdio::null());
-        let output = command.kill_on_drop(true).output().await?;
-        let said = String::from_utf8_lossy(if output.status.success() { &output.stdout } else { &output.stderr });
-        ensure!(output.status.success(), "ztka {}: {said}", arguments.join(" "));
-        Ok(said.into_owned())
+        command.arg("--credential").arg(self.data.join("admin.toml")).args(arguments);
+        output(command, None).await
+    }
+
+    async fn kubectl(&self, user: &str, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.kubectl);
+        command.arg("--kubeconfig").arg(self.kubeconfig(user)).args(arguments);
+        output(command, None).await
     }
 
     /// Two people: alice may edit, bob may only look.
@@ -167,12 +178,16 @@ impl Installation {
             let kubeconfig = self.kubeconfig(user);
             let kubeconfig = kubeconfig.to_str().context("the folder's name is not UTF-8")?;
             self.ztka(&["--org", "demo", "user", "create", user]).await?;
-            let bind =
-                ["--org", "demo", "binding", "create", user, "--role", role, "--user", user, "--cluster", "demo"];
+            let mut bind =
+                vec!["--org", "demo", "binding", "create", user, "--role", role, "--user", user, "--cluster", "demo"];
+            bind.extend(self.namespace.iter().flat_map(|namespace| ["--namespace", namespace]));
             self.ztka(&bind).await?;
             self.ztka(&["--org", "demo", "kubeconfig", "--user", user, "--file", kubeconfig]).await?;
-            let kubectl = Kubectl::new(kubeconfig).await?;
-            wait_for("the cluster behind the proxy", || async { kubectl.ok(["get", "pods"]).await }).await?;
+            if let Some(namespace) = self.namespace {
+                let namespace = format!("--namespace={namespace}");
+                self.kubectl(user, &["config", "set-context", "--current", &namespace]).await?;
+            }
+            wait_for("the cluster behind the proxy", || self.kubectl(user, &["get", "pods"])).await?;
         }
         Ok(())
     }
@@ -181,20 +196,27 @@ impl Installation {
         self.data.join(format!("{user}.kubeconfig"))
     }
 
-    fn lines(&self, kubectl: &Path) -> Vec<Line> {
+    fn lines(&self) -> Vec<Line> {
         let kubectl = |user: &str, what: &str| {
-            format!("{} --kubeconfig {} {what}", kubectl.display(), self.kubeconfig(user).display())
+            format!("{} --kubeconfig {} {what}", quoted(&self.kubectl), quoted(self.kubeconfig(user)))
         };
-        let ztka = format!("{} --credential {}", self.ztka.display(), self.data.join("admin.toml").display());
+        let ztka = format!("{} --credential {}", quoted(&self.ztka), quoted(self.data.join("admin.toml")));
         let line = |about, command, succeeds| Line { about, command, succeeds };
-        vec![
-            line("plain kubectl, through proxy, tunnel and agent", kubectl("alice", "get pods"), true),
+        // Nobody knows whether the images of the demo could be had in a cluster that is not ours.
+        let things = if self.namespace.is_some() { "get configmaps" } else { "get pods" };
+        let mut lines = vec![
+            line("plain kubectl, through proxy, tunnel and agent", kubectl("alice", things), true),
             line("who the cluster takes alice for", kubectl("alice", "auth whoami"), true),
             line("alice may edit", kubectl("alice", "create configmap hello --from-literal=from=alice"), true),
             line("bob may look", kubectl("bob", "get configmaps"), true),
             line("but not at secrets", kubectl("bob", "get secrets"), false),
-            line("all of it is on record", format!("{ztka} --org demo audit tail"), true),
-        ]
+        ];
+        if self.namespace.is_some() {
+            let elsewhere = kubectl("alice", "get configmaps --namespace kube-system");
+            lines.push(line("nobody of the demo has anything to do with the rest of your cluster", elsewhere, false));
+        }
+        lines.push(line("all of it is on record", format!("{ztka} --org demo audit tail"), true));
+        lines
     }
 }
 
@@ -202,18 +224,66 @@ impl Installation {
 async fn check(lines: &[Line]) -> Result<ExitCode> {
     for line in lines {
         say(&format!("$ {}", line.command));
-        let status = Command::new("sh").args(["-c", &line.command]).stdin(Stdio::null()).status().await?;
+        let mut command = Command::new("sh");
+        let status = command.args(["-c", &line.command]).stdin(Stdio::null()).kill_on_drop(true).status().await?;
         ensure!(status.success() == line.succeeds, "{}: {status}", line.command);
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Runs a command that has to succeed; its standard output.
+async fn output(mut command: Command, input: Option<&str>) -> Result<String> {
+    use tokio::io::AsyncWriteExt as _;
+
+    let line = command.as_std().get_args().fold(
+        Path::new(command.as_std().get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        |line, argument| line + " " + &argument.to_string_lossy(),
+    );
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().with_context(|| format!("cannot run {line}"))?;
+    if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input) {
+        // A command that ends before it has read all of its input says so by its exit code.
+        let _ = pipe.write_all(input.as_bytes()).await;
+    }
+    let output = child.wait_with_output().await?;
+    let said = String::from_utf8_lossy(if output.status.success() { &output.stdout } else { &output.stderr });
+    ensure!(output.status.success(), "{line}: {}", said.trim());
+    Ok(said.into_owned())
+}
+
+/// As a shell takes it for one word.
+fn quoted(word: impl AsRef<Path>) -> String {
+    let word = word.as_ref().to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@=+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.into_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
 async fn interrupted() -> Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        _ = hangup.recv() => {}
     }
     say("stopping");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_can_be_pasted() {
+        assert_eq!(quoted("/tmp/a-b_c/alice.kubeconfig"), "/tmp/a-b_c/alice.kubeconfig");
+        assert_eq!(quoted("my cluster"), "'my cluster'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
 }
