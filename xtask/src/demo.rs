@@ -66,8 +66,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             outcome = demo(args, &mut stage) => outcome,
             stopped = interrupted() => stopped.map(|()| ExitCode::SUCCESS),
         };
-        let cleared = stage.clear().await;
-        outcome.and_then(|code| cleared.map(|()| code))
+        match (outcome, stage.clear().await) {
+            (Err(error), Err(left)) => Err(error.context(format!("{left:#}"))),
+            (outcome, cleared) => outcome.and_then(|code| cleared.map(|()| code)),
+        }
     })
 }
 
