@@ -6,16 +6,20 @@ use futures_util::future::BoxFuture;
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::OwnedSemaphorePermit,
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use ztka_core::{Reason, Refusal, RefusalSink};
 
-use crate::{Buffered, Cidr, Limits, Names, PassOn, Role, hello, limits::Arrivals, proxy_protocol};
+use crate::{
+    Buffered, Cidr, Limits, Names, PassOn, Place, Role, hello,
+    places::{Handshakes, Own, Places},
+    proxy_protocol,
+};
 
-/// ClientHello and handshake, each.
+/// ClientHello, turn and handshake, each.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How a connection arrived.
@@ -27,6 +31,8 @@ pub struct Arrival {
     pub server_name: Option<String>,
     /// What that name stands for.
     pub role: Role,
+    /// Its place among the connections that there may be: free when this is dropped, clones included.
+    pub place: Place,
 }
 
 /// Tells connections that the server stops: first to take nothing new, then to end.
@@ -95,9 +101,9 @@ struct Inner {
     tunnels: Listener,
     controller: PassOn,
     balancers: Vec<Cidr>,
-    arrivals: Arrivals,
-    connections: Arc<Semaphore>,
-    handshakes: Semaphore,
+    places: Places,
+    users_handshakes: Handshakes,
+    tunnels_handshakes: Handshakes,
     refusals: Arc<dyn RefusalSink>,
 }
 
@@ -118,9 +124,9 @@ impl Acceptor {
             tunnels,
             controller,
             balancers: Vec::new(),
-            arrivals: Arrivals::new(limits),
-            connections: Arc::new(Semaphore::new(limits.connections)),
-            handshakes: Semaphore::new(limits.handshakes),
+            places: Places::new(limits),
+            users_handshakes: Handshakes::new(limits),
+            tunnels_handshakes: Handshakes::new(limits),
             refusals,
         }))
     }
@@ -160,21 +166,22 @@ impl Acceptor {
                 }
             };
             // At the limit the connection is closed at once; a queue would only hide it.
-            let Ok(place) = self.0.connections.clone().try_acquire_owned() else { continue };
+            let Some(of_all) = self.0.places.of_all() else { continue };
             let balanced = self.0.balancers.iter().any(|balancer| balancer.contains(client.ip()));
-            if !balanced && !self.0.arrivals.admit(client.ip()) {
+            let of_network = if balanced { None } else { self.0.places.of_network(client.ip()) };
+            if !balanced && of_network.is_none() {
                 continue;
             }
             let (acceptor, drain) = (self.clone(), drain.clone());
             tasks.spawn(async move {
+                let places = (of_all, of_network);
                 let served = tokio::select! {
-                    served = acceptor.connection(tcp, client, balanced, drain.clone()) => served,
+                    served = acceptor.connection(tcp, client, balanced, places, drain.clone()) => served,
                     () = drain.cut.cancelled() => Ok(()),
                 };
                 if let Err(error) = served {
                     tracing::debug!(%client, error = &error as &dyn std::error::Error, "connection refused");
                 }
-                drop(place);
             });
         }
         drop(listener);
@@ -189,17 +196,24 @@ impl Acceptor {
         Ok(())
     }
 
-    async fn connection(&self, tcp: TcpStream, peer: SocketAddr, balanced: bool, drain: Drain) -> io::Result<()> {
+    async fn connection(
+        &self,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        balanced: bool,
+        (of_all, mut of_network): (OwnedSemaphorePermit, Option<Own>),
+        drain: Drain,
+    ) -> io::Result<()> {
         tcp.set_nodelay(true)?;
         let mut tcp = Buffered::new(tcp);
         let hello = async {
             let told = if balanced { proxy_protocol::read(&mut tcp).await? } else { None };
-            let client = told.unwrap_or(peer);
-            if told.is_some() && !self.0.arrivals.admit(client.ip()) {
-                return Err(io::Error::other("too many new connections from this address"));
+            if let Some(client) = told {
+                let full = || io::Error::other("too many connections, or new ones, from this address");
+                of_network = Some(self.0.places.of_network(client.ip()).ok_or_else(full)?);
             }
             let server_name = hello::server_name(&mut tcp).await.map_err(io::Error::other)?;
-            Ok((client, server_name))
+            Ok::<_, io::Error>((told.unwrap_or(peer), server_name))
         };
         // Who has not asked for anything yet when the server stops is better served elsewhere.
         let (client, server_name) = tokio::select! {
@@ -209,18 +223,21 @@ impl Acceptor {
         let Some(role) = self.0.names.role(server_name.as_deref()) else {
             return hello::refuse_name(&mut tcp).await;
         };
-        let arrival = Arrival { client, server_name, role };
-        let listener = match arrival.role {
-            Role::Users(_) => &self.0.users,
-            Role::Tunnel => &self.0.tunnels,
-            Role::Controller => return self.0.controller.pass(tcp, &arrival).await,
+        let place = Place::new(of_all, of_network);
+        let arrival = Arrival { client, server_name, role, place };
+        let (listener, handshakes) = match arrival.role {
+            Role::Users(_) => (&self.0.users, &self.0.users_handshakes),
+            Role::Tunnel => (&self.0.tunnels, &self.0.tunnels_handshakes),
+            Role::Controller => return self.0.controller.pass(tcp, arrival).await,
         };
-        let tls = timeout(HANDSHAKE, async {
-            let _place = self.0.handshakes.acquire().await.map_err(io::Error::other)?;
-            listener.tls.0.accept(tcp).await
-        });
-        match tls.await? {
-            Ok(tls) => listener.handler.handle(tls, arrival, drain).await,
+        let turn = timeout(HANDSHAKE, handshakes.turn(client.ip())).await??;
+        let tls = timeout(HANDSHAKE, listener.tls.0.accept(tcp)).await;
+        drop(turn);
+        match tls? {
+            Ok(tls) => {
+                let _place = arrival.place.clone();
+                listener.handler.handle(tls, arrival, drain).await;
+            }
             Err(error) => {
                 self.report(&error, client);
                 return Err(error);

@@ -10,7 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use ztka_core::{ClusterId, Evidence, Verified};
 use ztka_pki::Peer;
 
-use crate::{Framing, directory::Known, limits::Counted, open::Connected};
+use crate::{Framing, Place, directory::Known, limits::CountedUser, open::Connected};
 
 /// The certificate that a user's client presented; its chain has been verified.
 #[derive(Clone, Debug)]
@@ -33,7 +33,8 @@ struct Inner {
     client: SocketAddr,
     framing: Framing,
     crowded: OnceLock<()>,
-    kept: OnceLock<(Connected, Option<Counted>)>,
+    kept: OnceLock<(Connected, Option<CountedUser>)>,
+    _place: Option<Place>,
     upgrades: TaskTracker,
     cut: CancellationToken,
     evidence: Mutex<Option<(Arc<Known>, Evidence)>>,
@@ -56,10 +57,20 @@ impl Connection {
             framing: Framing::default(),
             crowded: OnceLock::new(),
             kept: OnceLock::new(),
+            _place: None,
             upgrades: TaskTracker::new(),
             cut: CancellationToken::new(),
             evidence: Mutex::new(None),
         }))
+    }
+
+    /// The same, which keeps `place` as long as anything of it lives, an upgraded stream included.
+    #[must_use]
+    pub fn placed(self, place: Place) -> Self {
+        match Arc::try_unwrap(self.0) {
+            Ok(inner) => Self(Arc::new(Inner { _place: Some(place), ..inner })),
+            Err(shared) => Self(shared),
+        }
     }
 
     /// The same with the handle of its guard, its upgraded connections counted by `upgrades`, and ended with `cut`.
@@ -104,7 +115,7 @@ impl Connection {
     }
 
     /// Keeps these as long as anything of the connection lives, an upgraded stream included.
-    pub(crate) fn keep(&self, watched: Connected, counted: Option<Counted>) {
+    pub(crate) fn keep(&self, watched: Connected, counted: Option<CountedUser>) {
         let _ = self.0.kept.set((watched, counted));
     }
 

@@ -29,6 +29,8 @@
 //! - **Nothing is asked on the way of a request.** The [`Directory`] reads sessions, trust and policy from
 //!   [`ztka_follow::Documents`]; [`publish`] hands the same documents on to the agents.
 //! - **Limits answer instead of queueing**, see [`Limits`]. Heads have ten seconds, watches and streams no limit of time.
+//! - **Nobody shuts others out.** Connections and handshakes are counted by network as well; whoever stalls keeps only
+//!   its own network waiting. A connection without a certificate has no long life.
 //!
 //! Nothing here reads configuration files or serves metrics: the public listener has no route of its own.
 //!
@@ -64,6 +66,7 @@
 //! # }
 //! ```
 mod acceptor;
+mod activity;
 mod address;
 mod authenticate;
 mod buffered;
@@ -77,6 +80,7 @@ mod names;
 mod news;
 mod open;
 mod pass_on;
+mod places;
 pub mod proxy_protocol;
 mod server_certificate;
 mod shed;
@@ -97,6 +101,7 @@ pub use self::{
     news::publish,
     open::{CutLayer, CutService, Open},
     pass_on::{PassOn, Passed},
+    places::Place,
     proxy_protocol::{Cidr, InvalidCidr},
     server_certificate::ServerCertificate,
     shed::{PerUser, PerUserLayer, Shed, ShedLayer},

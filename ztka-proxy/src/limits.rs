@@ -1,11 +1,14 @@
-//! How much one user, and all together, may have going on. Beyond it is an answer at once, never a queue that grows.
+//! How much one user, one network and all together may have going on. Beyond it is an answer at once, never a queue that
+//! grows; only handshakes wait for their turn, no longer than they may last.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
+    hash::Hash,
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError},
 };
 
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use ztka_core::UserId;
@@ -16,8 +19,16 @@ use ztka_core::UserId;
 pub struct Limits {
     /// Connections open at once, of all kinds. Default 20,000.
     pub connections: usize,
-    /// TLS handshakes under way at once. Default 256.
+    /// Of these, from one address (an IPv6 /64 counts as one). Default 1,000. Behind a balancer that sends no PROXY
+    /// protocol header all connections come from its address: there this has to be as high as `connections`.
+    pub address_connections: usize,
+    /// TLS handshakes of users under way at once, and as many of agents; further ones wait. Default 4,096.
     pub handshakes: usize,
+    /// Of these, from one address (an IPv6 /64 counts as one); further ones wait. Default 64.
+    pub address_handshakes: usize,
+    /// How long a user's connection without a client certificate lasts, whatever it asks, with a unit as in `15s`.
+    /// Default 15 s.
+    pub without_certificate: SignedDuration,
     /// New connections in a row from one address (an IPv6 /64 counts as one). Default 1,000.
     pub new_connections_burst: u32,
     /// And from then on per second. Default 200.
@@ -36,7 +47,10 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 20_000,
-            handshakes: 256,
+            address_connections: 1_000,
+            handshakes: 4_096,
+            address_handshakes: 64,
+            without_certificate: SignedDuration::from_secs(15),
             new_connections_burst: 1_000,
             new_connections_per_second: 200,
             requests: 4_096,
@@ -55,39 +69,53 @@ pub(crate) enum Kind {
     Stream,
 }
 
-/// Counts by user and kind. A handle: clones share the counts.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Counts(Arc<Mutex<HashMap<(UserId, Kind), usize>>>);
+/// Counts by some key. A handle: clones share the counts.
+#[derive(Debug)]
+pub(crate) struct Counts<K>(Arc<Mutex<HashMap<K, usize>>>);
+
+/// Counts by user and kind.
+pub(crate) type UserCounts = Counts<(UserId, Kind)>;
+/// Something of a user, counted.
+pub(crate) type CountedUser = Counted<(UserId, Kind)>;
 
 /// One that is counted until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Counted {
-    counts: Counts,
-    key: (UserId, Kind),
+pub(crate) struct Counted<K: Eq + Hash> {
+    counts: Counts<K>,
+    key: K,
 }
 
-impl Counts {
-    /// Counts one more; `None` if there are `most` already.
-    pub(crate) fn enter(&self, user: &UserId, kind: Kind, most: usize) -> Option<Counted> {
-        let key = (user.clone(), kind);
+impl<K> Default for Counts<K> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K: Clone + Eq + Hash> Counts<K> {
+    /// Counts one more of `key`; `None` if there are `most` already.
+    pub(crate) fn enter(&self, key: K, most: usize) -> Option<Counted<K>> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(key.clone()).or_default();
-        if *count >= most {
+        let count = counts.get(&key).copied().unwrap_or_default();
+        if count >= most {
             return None;
         }
-        *count += 1;
+        counts.insert(key.clone(), count + 1);
         Some(Counted { counts: self.clone(), key })
     }
 }
 
-impl Drop for Counted {
+impl<K> Clone for Counts<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K: Eq + Hash> Drop for Counted<K> {
     fn drop(&mut self) {
         let mut counts = self.counts.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut entry) = counts.entry(self.key.clone()) {
-            match *entry.get() {
-                0 | 1 => drop(entry.remove()),
-                count => drop(entry.insert(count - 1)),
-            }
+        match counts.get_mut(&self.key) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(counts.remove(&self.key)),
         }
     }
 }
@@ -132,7 +160,7 @@ impl Arrivals {
 }
 
 /// An IPv6 host has a /64 to choose addresses from.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & (u128::MAX << 64))),
         address => address,
@@ -147,13 +175,15 @@ mod tests {
 
     #[test]
     fn a_user_is_counted_until_the_end() {
-        let (counts, user) = (Counts::default(), "u1".parse().unwrap());
-        let first = counts.enter(&user, Kind::Request, 1);
-        assert!(first.is_some() && counts.enter(&user, Kind::Request, 1).is_none());
-        assert!(counts.enter(&user, Kind::Stream, 1).is_some());
-        assert!(counts.enter(&"u2".parse().unwrap(), Kind::Request, 1).is_some());
+        let counts = UserCounts::default();
+        let enter = |user: &str, kind| counts.enter((user.parse().unwrap(), kind), 1);
+        let first = enter("u1", Kind::Request);
+        assert!(first.is_some() && enter("u1", Kind::Request).is_none());
+        assert!(enter("u1", Kind::Stream).is_some() && enter("u2", Kind::Request).is_some());
+        assert!(counts.enter(("u1".parse().unwrap(), Kind::Request), 2).is_some());
         drop(first);
-        assert!(counts.enter(&user, Kind::Request, 1).is_some());
+        assert!(enter("u1", Kind::Request).is_some());
+        assert!(counts.enter(("u3".parse().unwrap(), Kind::Request), 0).is_none());
         assert!(counts.0.lock().unwrap().is_empty());
     }
 

@@ -1,9 +1,15 @@
 //! The controller's names share port 443 with ours: their connections are passed on as they came, TLS untouched.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::{
-    io::{AsyncWriteExt as _, copy_bidirectional_with_sizes},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, copy_bidirectional_with_sizes},
     net::TcpStream,
     sync::mpsc,
     time::timeout,
@@ -14,13 +20,46 @@ use crate::{Arrival, Buffered, proxy_protocol};
 const CONNECT: Duration = Duration::from_secs(5);
 const PIECE: usize = 32 * 1024;
 
-/// A connection that was passed on within the process. Its ClientHello can be read from `stream` as it came.
+/// A connection that was passed on within the process. Its ClientHello can be read as it came, from `stream` or from
+/// this; it keeps its place among the proxy's connections until this is dropped.
 #[derive(Debug)]
 pub struct Passed {
     /// The connection.
     pub stream: Buffered<TcpStream>,
     /// How it arrived.
     pub arrival: Arrival,
+}
+
+impl AsyncRead for Passed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Passed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// Where connections for the controller go.
@@ -36,11 +75,10 @@ pub enum PassOn {
 
 impl PassOn {
     /// Passes one connection on, to its end where that is ours to wait for.
-    pub(crate) async fn pass(&self, mut stream: Buffered<TcpStream>, arrival: &Arrival) -> io::Result<()> {
+    pub(crate) async fn pass(&self, mut stream: Buffered<TcpStream>, arrival: Arrival) -> io::Result<()> {
         match self {
             Self::Channel(channel) => {
-                let passed = Passed { stream, arrival: arrival.clone() };
-                channel.send(passed).await.map_err(|_| io::ErrorKind::ConnectionRefused.into())
+                channel.send(Passed { stream, arrival }).await.map_err(|_| io::ErrorKind::ConnectionRefused.into())
             }
             Self::Nowhere => crate::hello::refuse_name(&mut stream).await,
             Self::Tcp(addresses) => {

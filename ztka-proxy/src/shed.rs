@@ -16,7 +16,7 @@ use ztka_core::{Access, Authenticated, Reason, Refusal, RefusalSink, Reply, Stat
 use crate::{
     Limits,
     hold::{Hold, hold},
-    limits::{Counted, Counts, Kind},
+    limits::{CountedUser, Kind, UserCounts},
 };
 
 /// Answers 503 with `Retry-After` while too many requests wait for the head of their answer. Watches and streams count
@@ -80,14 +80,14 @@ where
 #[derive(Clone, Debug)]
 pub struct PerUserLayer {
     limits: Limits,
-    counts: Counts,
+    counts: UserCounts,
     refusals: Arc<dyn RefusalSink>,
 }
 
 impl PerUserLayer {
     /// Admits [`Limits::user_requests`] and [`Limits::user_streams`] of each user, and reports the others.
     pub fn new(limits: &Limits, refusals: Arc<dyn RefusalSink>) -> Self {
-        Self { limits: *limits, counts: Counts::default(), refusals }
+        Self { limits: *limits, counts: UserCounts::default(), refusals }
     }
 }
 
@@ -106,7 +106,7 @@ pub struct PerUser<S> {
     layer: PerUserLayer,
 }
 
-impl Hold for Counted {}
+impl Hold for CountedUser {}
 
 impl<S, B> Service<Access<Authenticated, B>> for PerUser<S>
 where
@@ -128,7 +128,7 @@ where
             true => (Kind::Stream, limits.user_streams, "you have too many watches and streams open; end some"),
             false => (Kind::Request, limits.user_requests, "you have too many requests at once; try again"),
         };
-        let Some(counted) = counts.enter(access.principal().user(), kind, most) else {
+        let Some(counted) = counts.enter((access.principal().user().clone(), kind), most) else {
             let reason = Reason::Overloaded(message);
             let target = attributes.ok().map(|asked| asked.path_and_query().clone().into());
             let (target, principal) = (target.as_ref(), Some(&**access.principal()));

@@ -6,10 +6,7 @@ use std::{
     future::ready,
     net::IpAddr,
     pin::{Pin, pin},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -36,8 +33,9 @@ use ztka_pki::Purpose;
 
 use crate::{
     Arrival, Buffered, Certificate, Connection, Drain, FloodLimits, Guarded, Handler, Limits, Open, Role,
+    activity::{Activity, Running},
     guard::REFUSED,
-    limits::{Counts, Kind},
+    limits::{Kind, UserCounts},
 };
 
 /// Header list as HTTP/2 counts it (RFC 9113 §6.5.2), the path with it.
@@ -52,10 +50,6 @@ const FRAME: u32 = 64 * 1024;
 const SEND_BUFFER: usize = 1024 * 1024;
 /// A peer that does not answer a PING in this time is gone.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
-/// A connection without a request is closed.
-const IDLE: Duration = Duration::from_secs(300);
-/// A connection that was told to close, and has nothing open, has this long.
-const GOODBYE: Duration = Duration::from_secs(10);
 
 /// The body of a user's request: without trailers, which no Kubernetes request has and which could carry headers past
 /// every check of headers.
@@ -92,7 +86,7 @@ pub struct Users<S> {
     open: Open,
     trust: ztka_pki::TrustSource,
     limits: Limits,
-    counts: Counts,
+    counts: UserCounts,
     refusals: Arc<dyn RefusalSink>,
     http1: auto::Builder<TokioExecutor>,
     http2: auto::Builder<TokioExecutor>,
@@ -129,7 +123,7 @@ impl<S> Users<S> {
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(HEADER_LIST);
         let (http1, http2) = (builder.clone().http1_only(), builder.http2_only());
-        Self { stack, open, trust, limits: *limits, counts: Counts::default(), refusals, http1, http2 }
+        Self { stack, open, trust, limits: *limits, counts: UserCounts::default(), refusals, http1, http2 }
     }
 }
 
@@ -160,6 +154,7 @@ where
             _ => None,
         };
         let connection = Connection::new(arrival.client, arrival.server_name, cluster, certificate);
+        let connection = connection.placed(arrival.place);
         self.serve(tls, is_http2, connection, drain)
     }
 }
@@ -192,7 +187,7 @@ where
         let connection = connection.served(io.framing(), drain.streams().clone(), drain.cut().child_token());
         let counted = connection.certificate().and_then(|certificate| match &certificate.peer.id.subject {
             Subject::User { user, .. } => {
-                let counted = self.counts.enter(user, Kind::Connection, self.limits.user_connections);
+                let counted = self.counts.enter((user.clone(), Kind::Connection), self.limits.user_connections);
                 if counted.is_none() {
                     connection.set_crowded();
                 }
@@ -201,7 +196,9 @@ where
             _ => None,
         });
         connection.keep(self.open.connected(&connection), counted);
-        let activity = Activity::default();
+        // Who does not say who it is can only be refused; its place is for somebody else.
+        let life = self.limits.without_certificate.unsigned_abs();
+        let activity = Activity::new(connection.certificate().is_none().then_some(life));
         let service = Asks { stack: self.stack.clone(), connection: connection.clone(), activity: activity.clone() };
         let served = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
         let mut served = pin!(served);
@@ -220,15 +217,14 @@ where
                     served.as_mut().graceful_shutdown();
                 }
                 () = sleep_until(activity.next_look(leaving)) => {
-                    let (now, idle) = (Instant::now(), activity.is_idle());
-                    match leaving {
-                        Some(since) if idle && now >= since + GOODBYE => break,
-                        None if idle && now >= activity.since() + IDLE => {
-                            leaving = Some(now);
-                            served.as_mut().graceful_shutdown();
-                        }
-                        _ => {}
+                    if !activity.is_over(leaving) {
+                        continue;
                     }
+                    if leaving.is_some() {
+                        break;
+                    }
+                    leaving = Some(Instant::now());
+                    served.as_mut().graceful_shutdown();
                 }
             }
         }
@@ -266,7 +262,7 @@ where
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let running = self.activity.begin();
         if let Some(response) = refused(&request, &self.connection) {
-            return Box::pin(ready(Ok(response.map(|body| Running { body, _running: running }))));
+            return Box::pin(ready(Ok(response.map(|body| Running::new(body, running)))));
         }
         let mut request = request.map(UserBody);
         request.extensions_mut().insert::<IpAddr>(self.connection.source());
@@ -277,7 +273,7 @@ where
                 Ok(response) => response.map(|body| body.map_err(Into::into).boxed_unsync()),
                 Err(error) => unavailable(error.into()),
             };
-            Ok(response.map(|body| Running { body, _running: running }))
+            Ok(response.map(|body| Running::new(body, running)))
         })
     }
 }
@@ -292,76 +288,4 @@ fn unavailable(error: BoxError) -> Response<Body> {
     tracing::error!(%error, "the access stack failed");
     let message = "the proxy cannot serve requests at the moment; try again";
     Status::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(5).into_response()
-}
-
-/// Requests under way on one connection.
-#[derive(Clone, Debug)]
-struct Activity(Arc<(AtomicUsize, Mutex<Instant>)>);
-
-impl Default for Activity {
-    fn default() -> Self {
-        Self(Arc::new((AtomicUsize::new(0), Mutex::new(Instant::now()))))
-    }
-}
-
-impl Activity {
-    fn begin(&self) -> Under {
-        self.0.0.fetch_add(1, Relaxed);
-        Under(self.clone())
-    }
-
-    /// When to see whether the connection should go; `leaving` since it was told to.
-    fn next_look(&self, leaving: Option<Instant>) -> Instant {
-        let now = Instant::now();
-        match leaving {
-            Some(since) if self.is_idle() => since + GOODBYE,
-            Some(_) => now + GOODBYE,
-            None if self.is_idle() => self.since() + IDLE,
-            None => now + IDLE,
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.0.0.load(Relaxed) == 0
-    }
-
-    /// When the last request ended.
-    fn since(&self) -> Instant {
-        *self.0.1.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A request under way, until it is dropped.
-struct Under(Activity);
-
-impl Drop for Under {
-    fn drop(&mut self) {
-        let (count, since) = &*self.0.0;
-        if count.fetch_sub(1, Relaxed) == 1 {
-            *since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        }
-    }
-}
-
-/// The body of an answer, which keeps its connection from being idle.
-struct Running {
-    body: Body,
-    _running: Under,
-}
-
-impl http_body::Body for Running {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

@@ -91,6 +91,45 @@ async fn an_idle_connection_is_kept_for_five_minutes_and_a_slow_body_for_longer(
     assert!((299..=312).contains(&seconds), "{seconds}");
 }
 
+/// A connection whose client has presented no certificate.
+async fn connect_nameless(made: &Installation, is_http2: bool) -> DuplexStream {
+    let name = Some("c1.kube.example.com".into());
+    let connection = Connection::new("192.0.2.1:4711".parse().unwrap(), name, Some("c1".parse().unwrap()), None);
+    let users = made.users(&Limits::default(), |_| ok("pod"));
+    let (client, server) = tokio::io::duplex(64 * 1024);
+    tokio::spawn(async move { users.serve(server, is_http2, connection, Drain::default()).await });
+    client
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_a_certificate_has_no_long_life_whatever_it_asks() {
+    let made = installation().await;
+    let begin = Instant::now();
+    let mut client = connect_nameless(&made, false).await;
+    let get = format!("GET {POD} HTTP/1.1\r\nHost: c1.kube.example.com\r\n\r\n");
+    let mut answer = [0; 4096];
+    while client.write_all(get.as_bytes()).await.is_ok() {
+        match client.read(&mut answer).await {
+            Ok(length @ 1..) => assert!(answer[..length].starts_with(b"HTTP/1.1 401 ")),
+            _ => break,
+        }
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert!(begin.elapsed() < Duration::from_secs(60), "it goes on and on");
+    }
+    assert!((12..=26).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    // Nor if it does not take what it is answered.
+    let begin = Instant::now();
+    let mut http2 = hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+    let io = hyper_util::rt::TokioIo::new(connect_nameless(&made, true).await);
+    let (mut sender, driver) = http2.initial_stream_window_size(0).handshake(io).await.unwrap();
+    let driver = tokio::spawn(driver);
+    let request = http::Request::get(format!("https://c1.kube.example.com{POD}")).body(full("")).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 401);
+    let _ = tokio::time::timeout(Duration::from_secs(600), driver).await.unwrap().unwrap();
+    assert!((12..=26).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_header_block_of_http2_has_ten_seconds() {
     let made = installation().await;

@@ -95,6 +95,7 @@ impl Configuration for Config {
         let is_address = self.pass_to.as_ref().is_none_or(|address| address.contains(':'));
         ensure!(is_address, "pass_to must be host:port");
         ensure!(!self.grace.is_negative(), "grace must not be negative");
+        ensure!(self.limits.without_certificate.is_positive(), "limits.without_certificate must be longer than 0 s");
         self.balancers()?;
         self.token()?;
         Ok(())

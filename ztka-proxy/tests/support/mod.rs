@@ -7,6 +7,8 @@
     reason = "shared by several test files; clippy.toml does not reach helpers"
 )]
 
+pub mod front;
+
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex},

@@ -239,7 +239,8 @@ fn serve_controller(
 }
 
 fn arrived(passed: Passed) -> Arrived {
-    Arrived { io: Box::new(passed.stream), client: Some(passed.arrival.client) }
+    let client = Some(passed.arrival.client);
+    Arrived { io: Box::new(passed), client }
 }
 
 async fn stop_signal() -> anyhow::Result<()> {
