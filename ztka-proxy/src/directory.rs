@@ -23,24 +23,20 @@ use ztka_pki::TrustSource;
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) principal: Verified<Principal>,
-    place: (Revision, Timestamp),
-    expires: Timestamp,
-    wire: Vec<u8>,
+    document: Verified<SignedDocument>,
     /// Nothing has changed since this many changes of documents.
     seen: AtomicU64,
 }
 
 impl Known {
-    fn read(document: &Verified<SignedDocument>, org: &OrgId) -> Result<Self, Rejected> {
-        let (session, header) = (Documents::read_session(document)?, document.header());
-        if session.credential.as_str() != header.series.subject {
+    fn read(document: Verified<SignedDocument>, org: &OrgId) -> Result<Self, Rejected> {
+        let session = Documents::read_session(&document)?;
+        if session.credential.as_str() != document.header().series.subject {
             return Err(Rejected::Unreadable);
         }
         Ok(Self {
             principal: Verified::assertion(Principal::new(org.clone(), session)),
-            place: place(document),
-            expires: header.expires,
-            wire: document.to_wire(),
+            document,
             seen: AtomicU64::new(0),
         })
     }
@@ -53,7 +49,7 @@ impl Known {
             let _ = write!(json, "{comma}\"{}\"", BASE64_STANDARD.encode(certificate));
         }
         json.push_str("],\"session\":");
-        json.push_str(&String::from_utf8_lossy(&self.wire)); // JSON that we serialised: UTF-8
+        json.push_str(&String::from_utf8_lossy(&self.document.to_wire())); // JSON that we serialised: UTF-8
         json.push('}');
         Evidence::new(json)
     }
@@ -154,14 +150,14 @@ impl Directory {
         let changes = *self.0.changes.borrow(); // read first: what comes meanwhile is looked at the next time
         if let Some(held) = held
             && held.seen.load(Relaxed) == changes
-            && self.clock().now() < held.expires
+            && self.clock().now() < held.document.header().expires
         {
             return Some(held.clone());
         }
         let document = self.0.documents.session(org, credential)?;
         let known = match held {
-            Some(held) if held.place == place(&document) => held.clone(),
-            _ => match Known::read(&document, org) {
+            Some(held) if place(&held.document) == place(&document) => held.clone(),
+            _ => match Known::read(document, org) {
                 Ok(known) => Arc::new(known),
                 Err(error) => {
                     tracing::error!(%error, %credential, "a session document cannot be used");

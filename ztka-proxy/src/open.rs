@@ -94,12 +94,17 @@ impl Open {
         self.review_connections(all, now);
         let mut streams = self.0.streams.lock().unwrap_or_else(PoisonError::into_inner);
         for stream in streams.values_mut().filter(|stream| all || stream.until <= now) {
-            match self.standing(stream) {
-                Ok(until) => stream.until = until,
-                Err(reason) => {
-                    let _ = stream.cut.reason.set(reason);
-                    stream.cut.waker.wake();
-                }
+            self.look_at(stream);
+        }
+    }
+
+    /// Ends the stream if it would no longer be let in.
+    fn look_at(&self, stream: &mut Stream) {
+        match self.standing(&stream.principal, &stream.cluster, stream.attributes.as_ref()) {
+            Ok(until) => stream.until = until,
+            Err(reason) => {
+                let _ = stream.cut.reason.set(reason);
+                stream.cut.waker.wake();
             }
         }
     }
@@ -122,30 +127,50 @@ impl Open {
         }
     }
 
-    /// Until when the stream may go on, if it would be let in now.
-    fn standing(&self, stream: &Stream) -> Result<Timestamp, Reason> {
-        let (directory, was) = (&self.0.directory, &stream.principal);
+    /// Until when somebody may go on with what they have asked, if they would be let in now.
+    fn standing(
+        &self,
+        was: &Principal,
+        cluster: &ClusterId,
+        attributes: Option<&RequestAttributes>,
+    ) -> Result<Timestamp, Reason> {
+        let directory = &self.0.directory;
         let known = directory.session(was.org(), was.user(), was.credential(), None)?;
         let (principal, engine) = (&known.principal, directory.engine());
-        if engine.policy(principal.org())?.cluster(&stream.cluster).is_none() {
+        if engine.policy(principal.org())?.cluster(cluster).is_none() {
             return Err(Reason::Denied("the cluster has been removed".into()));
         }
-        if let Some(attributes) = &stream.attributes
-            && let Decision::Deny(reason) = engine.decide(principal, &stream.cluster, attributes)
+        if let Some(attributes) = attributes
+            && let Decision::Deny(reason) = engine.decide(principal, cluster, attributes)
         {
             return Err(reason);
         }
         Ok(principal.active_until())
     }
 
+    /// Enters a request, and looks at it at once: who asks was read before its record was synced, and what has changed
+    /// since then was reviewed without it.
     fn enter<B>(&self, access: &Access<Permitted, B>) -> Lease {
-        let attributes = access.stage().attributes();
-        let (cut, principal) = (Arc::new(Cut::default()), access.principal().clone());
+        let (cut, principal, cluster) = (Arc::new(Cut::default()), access.principal(), access.cluster());
         let until = principal.active_until();
-        let attributes = attributes.is_long_running().then(|| attributes.clone());
-        let stream = Stream { principal, cluster: access.cluster().clone(), attributes, until, cut: cut.clone() };
+        let attributes = access.stage().attributes();
+        let attributes = attributes.is_long_running().then_some(attributes);
+        let stream = Stream {
+            principal: principal.clone(),
+            cluster: cluster.clone(),
+            attributes: attributes.cloned(),
+            until,
+            cut: cut.clone(),
+        };
         let id = self.0.next.fetch_add(1, Relaxed);
         self.0.streams.lock().unwrap_or_else(PoisonError::into_inner).insert(id, stream);
+        // Whatever changes from here on finds the stream. Only what has changed before needs the lock again.
+        if self.standing(principal, cluster, attributes).ok() != Some(until) {
+            let mut streams = self.0.streams.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(stream) = streams.get_mut(&id) {
+                self.look_at(stream);
+            }
+        }
         Lease { open: self.clone(), id, cut }
     }
 
@@ -252,6 +277,10 @@ where
 
     fn call(&mut self, access: Access<Permitted, B>) -> Self::Future {
         let mut lease = self.open.enter(&access);
+        if let Some(reason) = lease.cut.reason.get() {
+            let status = Status::from(reason);
+            return Box::pin(async { Ok(status.into()) });
+        }
         // The instance that `poll_ready` was asked of is the one to call; its clone stays here.
         let clone = self.inner.clone();
         let reply = mem::replace(&mut self.inner, clone).call(access);

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -14,10 +14,11 @@ use jiff::SignedDuration;
 use support::*;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    sync::mpsc,
+    sync::{Notify, mpsc},
 };
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
-use ztka_core::{BoxError, Reply};
+use ztka_audit::{Durability, Event, Journal, Opening, Recorder};
+use ztka_core::{BoxError, Clock, Reply};
 use ztka_proxy::{Connection, Drain, Limits};
 
 const WATCH: &str = "https://c1.kube.example.com/api/v1/pods?watch=true";
@@ -140,4 +141,64 @@ async fn an_upgraded_connection_ends_too() {
     client.read_to_end(&mut rest).await.unwrap();
     assert!(rest.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&rest));
     made.until("the stream is forgotten", |made| made.open.streams() == 0).await;
+}
+
+/// A disk that takes its time: a record is there when the test says so.
+#[derive(Clone, Debug, Default)]
+struct SlowJournal {
+    begun: Arc<Notify>,
+    synced: Arc<Notify>,
+}
+
+impl Journal for SlowJournal {
+    fn open(&self, _: &Event, _: Durability) -> Opening {
+        self.begun.notify_one();
+        let synced = self.synced.clone();
+        Opening::later(async move {
+            synced.notified().await;
+            Ok(())
+        })
+    }
+
+    fn note(&self, _: &Event) {}
+}
+
+#[tokio::test]
+async fn what_changes_while_a_record_is_synced_counts_for_the_stream_it_opens() {
+    let journal = SlowJournal::default();
+    let made = installation().await;
+    let recorder = Recorder::new(Arc::new(journal.clone()), Arc::new(made.clock.clone()) as Arc<dyn Clock>);
+    let made = Installation { recorder, ..made };
+    tokio::spawn(made.open.clone().enforce());
+    for (target, code, change) in [
+        (WATCH, 401, "the session ends"),
+        (DOWNLOAD, 401, "the session ends"),
+        (WATCH, 403, "the user has another name, which no binding names"),
+        (WATCH, 200, "nothing"),
+    ] {
+        let users = made.users(&Limits::default(), |_| ok("first"));
+        let connection = connection(&made).await;
+        let (client, server) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(async move { users.serve(server, true, connection, Drain::default()).await });
+        let (mut sender, driver) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client)).await.unwrap();
+        tokio::spawn(driver);
+        let request = Request::get(target).body(Empty::<Bytes>::new()).unwrap();
+        let asked = tokio::spawn(sender.send_request(request));
+        journal.begun.notified().await;
+        match change {
+            "the session ends" => made.session("acme", "u1", "k1", "alice", -1).await,
+            "nothing" => {}
+            _ => made.session("acme", "u1", "k1", "bob", 12).await,
+        }
+        // What is open is reviewed now, and the stream is not open yet.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        journal.synced.notify_one();
+        let response = asked.await.unwrap().unwrap();
+        assert_eq!(response.status(), code, "{target}: {change}");
+        assert_eq!(made.sent().len(), usize::from(code == 200), "{target}: {change}");
+        made.session("acme", "u1", "k1", "alice", 12).await;
+    }
 }
