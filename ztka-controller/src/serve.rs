@@ -4,6 +4,7 @@
 //! from a TCP listener, or already accepted over a stream ([`Arrived`]): a proxy in the same process passes the
 //! controller's names on so.
 mod connection;
+mod limits;
 mod proxy_protocol;
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -14,16 +15,15 @@ use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use ztka_core::BoxError;
 use ztka_pki::{ClientAuth, CredentialSource, PublicKey, Purpose, tls};
 
+pub use self::limits::Limits;
 use crate::Controller;
 
-/// Connections at once; further ones wait to be accepted.
-const CONNECTIONS: usize = 10_000;
 /// Requests under way have this long at the end.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -61,6 +61,14 @@ pub struct Site {
     pub clients: Vec<Purpose>,
     /// The routes.
     pub router: Router,
+    /// Places for connections, which are nobody else's.
+    places: Arc<Semaphore>,
+}
+
+impl Site {
+    fn new(name: String, tls: Arc<ServerConfig>, clients: Vec<Purpose>, router: Router) -> Self {
+        Self { name, tls, clients, router, places: places(&Limits::default()) }
+    }
 }
 
 /// The sites behind one listener.
@@ -68,6 +76,9 @@ pub struct Site {
 pub struct Sites {
     controller: Controller,
     sites: Arc<[Site]>,
+    limits: Limits,
+    /// Places for connections that have not named their site yet.
+    arriving: Arc<Semaphore>,
 }
 
 impl Sites {
@@ -81,14 +92,14 @@ impl Sites {
         let site = |name, auth: ClientAuth, clients, router| {
             let (provider, trust) = (controller.0.provider.clone(), controller.trust().clone());
             let tls = tls::server(provider, servers.clone(), auth, trust, &[b"h2", b"http/1.1"])?;
-            Ok::<_, rustls::Error>(Site { name, tls, clients, router })
+            Ok::<_, rustls::Error>(Site::new(name, tls, clients, router))
         };
         let sites = [
             site(enrol, ClientAuth::None, Vec::new(), controller.enrol()),
             site(agents, ClientAuth::Required(Purpose::Agents), vec![Purpose::Agents], controller.agents()),
             site(api, ClientAuth::Requested(Purpose::Users), vec![Purpose::Users], controller.api()),
         ];
-        Ok(Self { controller: controller.clone(), sites: sites.into_iter().collect::<Result<_, _>>()? })
+        Ok(Self::new(controller, sites.into_iter().collect::<Result<_, _>>()?))
     }
 
     /// The controllers' own listener, for proxies: `controllers.<domain>`, by [`Controller::controller_credential`].
@@ -100,14 +111,26 @@ impl Sites {
         let auth = ClientAuth::Required(Purpose::Proxies);
         let tls = tls::server(provider, own.clone(), auth, trust, &[b"h2", b"http/1.1"])?;
         let name = format!("controllers.{}", controller.domain());
-        let site = Site { name, tls, clients: vec![Purpose::Proxies], router: controller.proxies() };
-        Ok(Self { controller: controller.clone(), sites: [site].into() })
+        let site = Site::new(name, tls, vec![Purpose::Proxies], controller.proxies());
+        Ok(Self::new(controller, vec![site]))
+    }
+
+    fn new(controller: &Controller, sites: Vec<Site>) -> Self {
+        let limits = Limits::default();
+        Self { controller: controller.clone(), sites: sites.into(), limits, arriving: places(&limits) }
+    }
+
+    /// The same within other limits than the defaults. Clones share their places, also in [`Self::and`].
+    #[must_use]
+    pub fn limited(self, limits: &Limits) -> Self {
+        let sites = self.sites.iter().map(|site| Site { places: places(limits), ..site.clone() }).collect();
+        Self { sites, limits: *limits, arriving: places(limits), ..self }
     }
 
     /// These sites and those of `others`, behind one listener.
     #[must_use]
     pub fn and(self, others: Self) -> Self {
-        Self { controller: self.controller, sites: self.sites.iter().chain(others.sites.iter()).cloned().collect() }
+        Self { sites: self.sites.iter().chain(others.sites.iter()).cloned().collect(), ..self }
     }
 
     fn find(&self, name: Option<&str>) -> Option<&Site> {
@@ -121,11 +144,9 @@ impl Sites {
     ///
     /// Errors of single connections end these alone; the listener's own (no more file descriptors) are waited out.
     pub async fn serve(self, listener: TcpListener, proxy_protocol: bool, shutdown: impl Future<Output = ()>) {
-        let (tasks, end, places) =
-            (TaskTracker::new(), CancellationToken::new(), Arc::new(Semaphore::new(CONNECTIONS)));
+        let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
         let accept = async {
             loop {
-                let Ok(place) = places.clone().acquire_owned().await else { return };
                 let (mut tcp, client) = match listener.accept().await {
                     Ok(accepted) => accepted,
                     Err(error) => {
@@ -134,6 +155,7 @@ impl Sites {
                         continue;
                     }
                 };
+                let Some(arriving) = self.arriving() else { continue };
                 // Only latency suffers without it.
                 let _ = tcp.set_nodelay(true);
                 let (sites, end) = (self.clone(), end.clone());
@@ -145,8 +167,7 @@ impl Sites {
                         },
                         false => Some(client),
                     };
-                    sites.connection(Arrived { io: Box::new(tcp), client }, end).await;
-                    drop(place);
+                    sites.connection(Arrived { io: Box::new(tcp), client }, arriving, end).await;
                 });
             }
         };
@@ -163,8 +184,9 @@ impl Sites {
         let mut arrived = std::pin::pin!(arrived);
         let accept = async {
             while let Some(connection) = arrived.next().await {
+                let Some(arriving) = self.arriving() else { continue };
                 let (sites, end) = (self.clone(), end.clone());
-                tasks.spawn(async move { sites.connection(connection, end).await });
+                tasks.spawn(async move { sites.connection(connection, arriving, end).await });
             }
         };
         tokio::select! {
@@ -174,9 +196,15 @@ impl Sites {
         finish(&tasks, &end).await;
     }
 
-    async fn connection(&self, arrived: Arrived, end: CancellationToken) {
+    /// A place for a connection that has not named its site; at the limit it is closed, since a queue would keep those
+    /// waiting who have places left at theirs.
+    fn arriving(&self) -> Option<OwnedSemaphorePermit> {
+        self.arriving.clone().try_acquire_owned().ok()
+    }
+
+    async fn connection(&self, arrived: Arrived, arriving: OwnedSemaphorePermit, end: CancellationToken) {
         let client = arrived.client;
-        if let Err(error) = connection::serve(self, arrived, end).await {
+        if let Err(error) = connection::serve(self, arrived, arriving, end).await {
             log(&error, client);
         }
     }
@@ -192,6 +220,10 @@ impl Controller {
     pub fn public_names(&self) -> [String; 3] {
         ["enroll", "agents", "api"].map(|label| format!("{label}.{}", self.domain()))
     }
+}
+
+fn places(limits: &Limits) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(limits.connections))
 }
 
 async fn finish(tasks: &TaskTracker, end: &CancellationToken) {

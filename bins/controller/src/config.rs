@@ -6,7 +6,7 @@ use anyhow::ensure;
 use jiff::SignedDuration;
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
-use ztka_controller::Settings;
+use ztka_controller::{Settings, serve::Limits};
 use ztka_pki::Lifetimes;
 use ztka_runtime::{Common, Configuration};
 
@@ -32,6 +32,9 @@ pub struct Config {
     /// How long certificates live.
     #[serde(default)]
     pub certificates: Certificates,
+    /// How many connections there may be, and for how long without a certificate.
+    #[serde(default)]
+    pub limits: Limits,
     /// Logs, health and metrics.
     #[serde(default)]
     pub runtime: Common,
@@ -61,6 +64,7 @@ impl Configuration for Config {
         let short = [self.certificates.agent, self.certificates.proxy];
         let short = short.into_iter().flatten().any(|life| life < SignedDuration::from_secs(10));
         ensure!(!short, "certificates must live for 10 s at least");
+        ensure!(self.limits.without_certificate.is_positive(), "limits.without_certificate must be longer than 0 s");
         Ok(())
     }
 }

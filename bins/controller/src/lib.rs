@@ -76,8 +76,8 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened> {
     let (servers, own) = (CredentialSource::new(servers), CredentialSource::new(own));
     write_admin(&controller, config).await?;
     Ok(Opened {
-        public: Sites::public(&controller, &servers)?,
-        internal: Sites::internal(&controller, &own)?,
+        public: Sites::public(&controller, &servers)?.limited(&config.limits),
+        internal: Sites::internal(&controller, &own)?.limited(&config.limits),
         controller,
         store,
         servers,

@@ -1,6 +1,6 @@
 //! One connection: handshake, peer, requests.
 
-use std::{convert::Infallible, net::IpAddr, time::Duration};
+use std::{convert::Infallible, future::pending, net::IpAddr, time::Duration};
 
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
@@ -10,7 +10,10 @@ use hyper_util::{
     server::conn::auto,
 };
 use rustls_pki_types::CertificateDer;
-use tokio::time::timeout;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{sleep, timeout},
+};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -31,7 +34,12 @@ const PING_WITHIN: Duration = Duration::from_secs(10);
 /// Streams of one connection.
 const STREAMS: u32 = 128;
 
-pub(super) async fn serve(sites: &Sites, arrived: Arrived, end: CancellationToken) -> Result<(), BoxError> {
+pub(super) async fn serve(
+    sites: &Sites,
+    arrived: Arrived,
+    arriving: OwnedSemaphorePermit,
+    end: CancellationToken,
+) -> Result<(), BoxError> {
     let Arrived { io, client } = arrived;
     let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io);
     let start = timeout(HANDSHAKE, acceptor).await??;
@@ -39,12 +47,17 @@ pub(super) async fn serve(sites: &Sites, arrived: Arrived, end: CancellationToke
     let Some(site) = sites.find(name.as_deref()) else {
         return Err(format!("no site has the server name {name:?}").into());
     };
+    let Ok(_place) = site.places.clone().try_acquire_owned() else {
+        return Err(format!("{} has as many connections as it may have", site.name).into());
+    };
+    drop(arriving);
     let tls = timeout(HANDSHAKE, start.into_stream(site.tls.clone())).await??;
     let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
     let peer = identify(sites, site, chain)?;
     if let Some((peer, _)) = &peer {
         sites.controller().connected(&peer.spki).await;
     }
+    let life = peer.is_none().then(|| sites.limits.without_certificate.unsigned_abs());
     let (router, client) = (site.router.clone(), client.map(|client| client.ip()));
     let service = service_fn(move |request: Request<Incoming>| {
         let (router, peer) = (router.clone(), peer.clone());
@@ -66,11 +79,23 @@ pub(super) async fn serve(sites: &Sites, arrived: Arrived, end: CancellationToke
         .max_concurrent_streams(STREAMS);
     let connection = builder.serve_connection(TokioIo::new(tls), service);
     let mut connection = std::pin::pin!(connection);
+    let over = async {
+        match life {
+            Some(life) => sleep(life).await,
+            None => pending().await,
+        }
+    };
     tokio::select! {
         done = connection.as_mut() => return done,
-        () = end.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = end.cancelled() => {}
+        () = over => {}
     }
-    connection.await
+    connection.as_mut().graceful_shutdown();
+    match life {
+        // What it has asked may be answered; it need not be taken.
+        Some(_) => timeout(ANSWER, connection).await?,
+        None => connection.await,
+    }
 }
 
 fn late() -> Response<Body> {

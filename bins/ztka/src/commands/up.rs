@@ -123,6 +123,7 @@ impl Up {
             listen,
             listen_passed: None,
             certificates: controller::Certificates::default(),
+            limits: ztka_controller::serve::Limits::default(),
             runtime: Common::default(),
         }
     }
