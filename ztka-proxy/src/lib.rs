@@ -73,6 +73,7 @@ mod buffered;
 mod connection;
 mod directory;
 mod guard;
+mod head;
 mod hello;
 mod hold;
 mod limits;

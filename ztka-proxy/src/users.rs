@@ -35,12 +35,13 @@ use crate::{
     Arrival, Buffered, Certificate, Connection, Drain, FloodLimits, Guarded, Handler, Limits, Open, Role,
     activity::{Activity, Running},
     guard::REFUSED,
+    head,
     limits::{Kind, UserCounts},
 };
 
-/// Header list as HTTP/2 counts it (RFC 9113 §6.5.2), the path with it.
-const HEADER_LIST: u32 = 128 * 1024;
-const HEADER_LINES: usize = 500;
+/// Header list that is unpacked at all: enough beyond [`head::LIST`] for an answer that says what is wrong. What is
+/// larger still gets h2's own 431 without a body, so that nobody makes us hold it.
+const HEADER_LIST: u32 = 256 * 1024;
 /// Room for a head behind what is left of the message before it.
 const HTTP1_BUFFER: usize = 256 * 1024;
 const STREAMS: u32 = 2_000;
@@ -110,7 +111,7 @@ impl<S> Users<S> {
     ) -> Self {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         // Time limits of HTTP/1.1 heads are the guard's.
-        builder.http1().max_headers(HEADER_LINES).max_buf_size(HTTP1_BUFFER);
+        builder.http1().max_headers(head::LINES).max_buf_size(HTTP1_BUFFER);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -199,7 +200,12 @@ where
         // Who does not say who it is can only be refused; its place is for somebody else.
         let life = self.limits.without_certificate.unsigned_abs();
         let activity = Activity::new(connection.certificate().is_none().then_some(life));
-        let service = Asks { stack: self.stack.clone(), connection: connection.clone(), activity: activity.clone() };
+        let service = Asks {
+            stack: self.stack.clone(),
+            connection: connection.clone(),
+            activity: activity.clone(),
+            refusals: self.refusals.clone(),
+        };
         let served = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
         let mut served = pin!(served);
         let mut leaving = None;
@@ -245,6 +251,7 @@ struct Asks<S> {
     stack: S,
     connection: Connection,
     activity: Activity,
+    refusals: Arc<dyn RefusalSink>,
 }
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for Asks<S>
@@ -261,7 +268,8 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let running = self.activity.begin();
-        if let Some(response) = refused(&request, &self.connection) {
+        let refused = refused(&request, &self.connection).or_else(|| self.too_large(&request));
+        if let Some(response) = refused {
             return Box::pin(ready(Ok(response.map(|body| Running::new(body, running)))));
         }
         let mut request = request.map(UserBody);
@@ -275,6 +283,16 @@ where
             };
             Ok(response.map(|body| Running::new(body, running)))
         })
+    }
+}
+
+impl<S> Asks<S> {
+    /// The answer to a head that is too large: over HTTP/2, where it can be measured only now.
+    fn too_large(&self, request: &Request<Incoming>) -> Option<Response<Body>> {
+        let violation = head::measure(request).err()?;
+        let (reason, source) = (violation.reason(), Some(self.connection.source()));
+        self.refusals.refused(Refusal { target: Some(request.uri()), source, principal: None, reason: &reason });
+        Some(violation.status().into_response())
     }
 }
 

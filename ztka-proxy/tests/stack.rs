@@ -215,3 +215,40 @@ async fn what_the_tunnel_says_is_answered() {
     let response = ask_stack(&made, by_name(&made).await, asked, &Limits::default(), away).await;
     assert_eq!((response.status(), message(&response)), (StatusCode::SERVICE_UNAVAILABLE, "no agent".into()));
 }
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_answered_with_a_status_over_http2_too() {
+    let made = installation().await;
+    let lines = |count: usize, length: usize| {
+        let mut request = get_plain("c1.kube.example.com", POD);
+        for index in 0..count {
+            let name = http::HeaderName::try_from(format!("x-{index}")).unwrap();
+            request.headers_mut().insert(name, HeaderValue::try_from("v".repeat(length)).unwrap());
+        }
+        request
+    };
+    for (count, length) in [(500, 8), (4, 30_000)] {
+        let response = ask(&made, by_name(&made).await, lines(count, length)).await;
+        assert_eq!(response.status(), StatusCode::OK, "{count} lines of {length}: {}", response.body());
+    }
+    for (count, length) in [(501, 8), (4, 33_000), (8, 30_000)] {
+        let response = ask(&made, by_name(&made).await, lines(count, length)).await;
+        assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "{count} lines of {length}");
+        assert!(message(&response).contains("128 KiB"), "{}", response.body());
+        assert!(made.denials().last().unwrap().contains("too large"), "{:?}", made.denials());
+        // Refusals that come too fast are counted instead of written.
+        made.clock.advance(jiff::SignedDuration::from_secs(1));
+    }
+    assert_eq!((made.denials().len(), made.sent().len()), (3, 2));
+    // What nobody should have to unpack gets the bare number.
+    let (client, server) = tokio::io::duplex(64 * 1024);
+    let (users, connection) = (made.users(&Limits::default(), |_| ok("pod")), by_name(&made).await);
+    tokio::spawn(async move { users.serve(server, true, connection, Drain::default()).await });
+    let (mut sender, driver) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client)).await.unwrap();
+    tokio::spawn(driver);
+    if let Ok(response) = sender.send_request(lines(10, 30_000)).await {
+        assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    }
+    assert_eq!(made.sent().len(), 2);
+}
