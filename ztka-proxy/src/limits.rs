@@ -33,8 +33,10 @@ pub struct Limits {
     pub new_connections_burst: u32,
     /// And from then on per second. Default 200.
     pub new_connections_per_second: u32,
-    /// Requests of all users that wait for the head of their answer. Default 4,096.
+    /// Requests of all users without a body that wait for the head of their answer. Default 4,096.
     pub requests: usize,
+    /// The same of those with a body, which a client may send as slowly as it likes. Default 4,096.
+    pub requests_with_body: usize,
     /// Connections of one user. Default 500.
     pub user_connections: usize,
     /// Requests of one user that end by themselves, at once. Default 400.
@@ -54,6 +56,7 @@ impl Default for Limits {
             new_connections_burst: 1_000,
             new_connections_per_second: 200,
             requests: 4_096,
+            requests_with_body: 4_096,
             user_connections: 500,
             user_requests: 400,
             user_streams: 2_000,

@@ -9,6 +9,7 @@ use std::{
 
 use futures_util::future::{BoxFuture, Either};
 use http::{Request, StatusCode};
+use http_body::Body;
 use tokio::sync::Semaphore;
 use tower::{Layer, Service};
 use ztka_core::{Access, Authenticated, Reason, Refusal, RefusalSink, Reply, Status};
@@ -20,16 +21,18 @@ use crate::{
 };
 
 /// Answers 503 with `Retry-After` while too many requests wait for the head of their answer. Watches and streams count
-/// until then only.
+/// until then only. Requests with a body have places of their own: slow bodies keep nobody from reading.
 #[derive(Clone, Debug)]
 pub struct ShedLayer {
-    places: Arc<Semaphore>,
+    without_body: Arc<Semaphore>,
+    with_body: Arc<Semaphore>,
 }
 
 impl ShedLayer {
-    /// Admits [`Limits::requests`] at once.
+    /// Admits [`Limits::requests`] and [`Limits::requests_with_body`] at once.
     pub fn new(limits: &Limits) -> Self {
-        Self { places: Arc::new(Semaphore::new(limits.requests)) }
+        let places = |count| Arc::new(Semaphore::new(count));
+        Self { without_body: places(limits.requests), with_body: places(limits.requests_with_body) }
     }
 }
 
@@ -37,7 +40,7 @@ impl<S> Layer<S> for ShedLayer {
     type Service = Shed<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Shed { inner, places: self.places.clone() }
+        Shed { inner, layer: self.clone() }
     }
 }
 
@@ -45,13 +48,14 @@ impl<S> Layer<S> for ShedLayer {
 #[derive(Clone, Debug)]
 pub struct Shed<S> {
     inner: S,
-    places: Arc<Semaphore>,
+    layer: ShedLayer,
 }
 
 impl<S, B> Service<Request<B>> for Shed<S>
 where
     S: Service<Request<B>, Response = Reply>,
     S::Future: Send + 'static,
+    B: Body,
 {
     type Response = Reply;
     type Error = S::Error;
@@ -62,7 +66,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Ok(place) = self.places.clone().try_acquire_owned() else {
+        let ShedLayer { without_body, with_body } = &self.layer;
+        let places = if request.body().is_end_stream() { without_body } else { with_body };
+        let Ok(place) = places.clone().try_acquire_owned() else {
             let message = "the proxy has too many requests at the moment; try again";
             let status = Status::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(1);
             return Either::Right(ready(Ok(status.into())));

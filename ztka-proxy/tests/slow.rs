@@ -91,6 +91,37 @@ async fn an_idle_connection_is_kept_for_five_minutes_and_a_slow_body_for_longer(
     assert!((299..=312).contains(&seconds), "{seconds}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn slow_bodies_keep_nobody_from_reading() {
+    let made = installation().await;
+    let limits = Limits { requests: 1, requests_with_body: 1, ..Limits::default() };
+    let users = made.users(&limits, |_| ok("pod"));
+    let connect = async || {
+        let (name, cluster) = (Some("c1.kube.example.com".into()), Some("c1".parse().unwrap()));
+        let certificate = Some(made.certificate().await);
+        let connection = Connection::new("192.0.2.1:4711".parse().unwrap(), name, cluster, certificate);
+        let (client, server) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(users.serve(server, false, connection, Drain::default()));
+        client
+    };
+    let post = format!("POST {POD} HTTP/1.1\r\nHost: c1.kube.example.com\r\nContent-Length: 10\r\n\r\n");
+    let get = format!("GET {POD} HTTP/1.1\r\nHost: c1.kube.example.com\r\n\r\n");
+    let mut slow = connect().await;
+    slow.write_all(post.as_bytes()).await.unwrap();
+    made.until("the slow request is under way", |made| made.open.streams() == 1).await;
+    for (request, code) in [(&get, "200"), (&post, "503"), (&get, "200")] {
+        let (mut client, mut answer) = (connect().await, [0; 2048]);
+        client.write_all(request.as_bytes()).await.unwrap();
+        let length = client.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..length]);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{answer}");
+    }
+    slow.write_all(b"0123456789").await.unwrap();
+    let mut answer = [0; 2048];
+    let length = slow.read(&mut answer).await.unwrap();
+    assert!(answer[..length].starts_with(b"HTTP/1.1 200 "));
+}
+
 /// A connection whose client has presented no certificate.
 async fn connect_nameless(made: &Installation, is_http2: bool) -> DuplexStream {
     let name = Some("c1.kube.example.com".into());
