@@ -24,6 +24,9 @@ pub const AGENT_PREFIX: &str = "ztka:";
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
+/// Kinds among whose objects are some that the agent makes.
+const RBAC_KINDS: [&str; 4] = ["roles", "rolebindings", "clusterroles", "clusterrolebindings"];
+
 /// Why a document did not become the policy in force.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -204,7 +207,7 @@ impl PolicySet {
 
     /// What stays shut whatever a role says: the agent's namespace, and the RBAC that carries out policy.
     fn is_closed(&self, action: &Action<'_>) -> Option<String> {
-        let Target::Resource { group, namespace, name, .. } = action.target else {
+        let Target::Resource { group, resource, namespace, name, .. } = action.target else {
             return None;
         };
         let closed = &self.closed;
@@ -212,6 +215,14 @@ impl PolicySet {
             return Some(format!(
                 "namespace {closed} is the agent's and closed to every role; use direct access to the cluster to \
                  maintain the agent"
+            ));
+        }
+        // The agent's objects would go with the others, whatever the selector. (`create` has its name in the body,
+        // which nobody reads here; the agent puts its own content over whatever it finds under its names.)
+        if action.verb == "deletecollection" && group == RBAC && RBAC_KINDS.contains(&resource) {
+            return Some(format!(
+                "{resource} are not deleted as a collection, as those named {AGENT_PREFIX}… are the agent's; delete them \
+                 by name"
             ));
         }
         let writes = !["get", "list", "watch"].contains(&action.verb);

@@ -91,11 +91,17 @@ fn the_agents_own_things_are_closed_to_every_role() {
         ("delete", "core/namespaces", Some("ztka-system"), Some("ztka-system")),
         ("patch", "rbac.authorization.k8s.io/clusterroles", None, Some("ztka:u1")),
         ("delete", "rbac.authorization.k8s.io/rolebindings", Some("dev"), Some("ztka:u1")),
+        ("deletecollection", "rbac.authorization.k8s.io/clusterroles", None, None),
+        ("deletecollection", "rbac.authorization.k8s.io/clusterrolebindings", None, None),
+        ("deletecollection", "rbac.authorization.k8s.io/roles", Some("dev"), None),
+        ("deletecollection", "rbac.authorization.k8s.io/rolebindings", None, None),
     ] {
         let why = refusal(asks(&policy, &alice, verb, target(what, namespace, name)));
         assert!(why.contains("agent"), "{why}");
     }
     assert!(allows(&policy, &alice, "get", target("rbac.authorization.k8s.io/clusterroles", None, Some("ztka:u1"))));
+    assert!(allows(&policy, &alice, "delete", target("rbac.authorization.k8s.io/clusterroles", None, Some("own"))));
+    assert!(allows(&policy, &alice, "deletecollection", target("core/pods", Some("dev"), None)));
     assert!(allows(&policy, &alice, "list", target("core/secrets", None, None)));
     let edit = compiled(&gives("edit", json!("cluster")));
     assert!(allows(&edit, &alice, "list", target("core/secrets", Some("dev"), None)));

@@ -14,7 +14,7 @@ use ztka_core::{ClusterId, Decision, Principal};
 
 const VERBS: &[&str] = &["get", "list", "create", "delete", "deletecollection"];
 const GROUPS: &[&str] = &["", "apps", "rbac.authorization.k8s.io"];
-const RESOURCES: &[&str] = &["pods", "secrets", "deployments", "namespaces"];
+const RESOURCES: &[&str] = &["pods", "secrets", "deployments", "namespaces", "clusterroles"];
 const SUBRESOURCES: &[&str] = &["exec", "scale", "log"];
 const NAMESPACES: &[&str] = &["dev", "web", "ztka-system"];
 const NAMES: &[&str] = &["a", "b", "ztka:u1"];
@@ -149,6 +149,11 @@ fn is_stream(target: Target<'_>) -> bool {
 fn closed(verb: &str, target: Target<'_>) -> bool {
     match target {
         Target::Resource { namespace: Some("ztka-system"), .. } => true,
+        Target::Resource { group: "rbac.authorization.k8s.io", resource: "clusterroles", .. }
+            if verb == "deletecollection" =>
+        {
+            true
+        }
         Target::Resource { group: "rbac.authorization.k8s.io", name: Some("ztka:u1"), subresource, .. } => match verb {
             "get" | "list" | "watch" => false,
             "create" | "deletecollection" => subresource.is_some(),
