@@ -1,18 +1,20 @@
 //! One controller: what its routers and its background work share.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, RwLock},
-};
+use std::sync::{Arc, RwLock};
 
 use jiff::{SignedDuration, Timestamp};
 use rustls::crypto::CryptoProvider;
 use tokio::sync::{Notify, watch};
-use ztka_core::{Clock, ControllerId, KeyId, SignedDocument};
+use ztka_core::{Clock, ControllerId, SignedDocument};
 use ztka_identity::{Directory, StoreError};
 use ztka_pki::{BadBundle, Hierarchy, IssueError, Lifetimes, Names, TrustSource};
 
-use crate::{audit::OwnJournal, authority::Authorities, store::Stores};
+use crate::{
+    audit::OwnJournal,
+    authority::Authorities,
+    enrolment::{Refusals, SeenKeys},
+    store::Stores,
+};
 
 /// What a controller has to be told. Addresses are `host:port` as others reach them.
 #[derive(Clone, Debug)]
@@ -94,8 +96,10 @@ pub(crate) struct Inner {
     /// How much of the feed this controller itself goes by.
     pub(crate) applied: tokio::sync::Mutex<u64>,
     pub(crate) trust_document: RwLock<Option<SignedDocument>>,
+    /// Refusals of those who have shown nothing that we know.
+    pub(crate) strangers: Refusals,
     /// Keys whose first connection has been noted.
-    pub(crate) seen_keys: Mutex<HashSet<KeyId>>,
+    pub(crate) seen_keys: SeenKeys,
 }
 
 impl Controller {
@@ -127,6 +131,7 @@ impl Controller {
         let trust_domain = &names.trust_domain;
         let source = format!("spiffe://{trust_domain}/controller/{}", settings.id);
         let journal = Arc::new(OwnJournal::new(stores.events.clone(), source));
+        let strangers = Refusals::new(clock.now());
         let controller = Self(Arc::new(Inner {
             settings,
             stores,
@@ -140,7 +145,8 @@ impl Controller {
             head: watch::Sender::new(0),
             applied: tokio::sync::Mutex::new(0),
             trust_document: RwLock::new(None),
-            seen_keys: Mutex::default(),
+            strangers,
+            seen_keys: SeenKeys::default(),
         }));
         if let Err(error) = controller.publish_due().await {
             // Proxies and agents go on by what they have; the background work tries again.

@@ -1,4 +1,6 @@
 //! Enrolment and renewal, wired to the stores: who enrols is written down before it gets its certificate.
+mod refusals;
+mod seen;
 
 use std::sync::{Arc, PoisonError};
 
@@ -9,9 +11,10 @@ use ztka_audit::{Event, ResponseStatus, Stage};
 use ztka_core::{AuditId, Clock, KeyId, OrgId, Subject};
 use ztka_pki::{
     ENROL_PATH, Enrollee, EnrolmentAudit, EnrolmentEvent, EnrolmentOutcome, EnrolmentService, EnrolmentStore,
-    Lifetimes, Published, RENEW_PATH, RenewalService, Spent, StoreError, TokenId, TokenRecord, TrustPublisher,
+    Lifetimes, Peer, Published, RENEW_PATH, RenewalService, Spent, StoreError, TokenId, TokenRecord, TrustPublisher,
 };
 
+pub(crate) use self::{refusals::Refusals, seen::SeenKeys};
 use crate::{
     Controller,
     authority::Authorities,
@@ -92,9 +95,21 @@ impl TrustPublisher for Controller {
     }
 }
 
+#[async_trait]
 impl EnrolmentAudit for Controller {
-    fn note(&self, event: &EnrolmentEvent) {
-        self.0.journal.note(record(event));
+    async fn record(&self, enrolment: &EnrolmentEvent) -> Result<(), StoreError> {
+        let mut event = record(enrolment);
+        if enrolment.subject.is_some() {
+            return self.0.journal.record(event).await.map_err(StoreError::new);
+        }
+        // Anybody can send these, as many as they like.
+        if let Some(left_out) = self.0.strangers.admit(enrolment.source, enrolment.at) {
+            if left_out > 0 {
+                event.annotations.set("suppressed", left_out.to_string());
+            }
+            self.0.journal.note(event);
+        }
+        Ok(())
     }
 }
 
@@ -163,15 +178,13 @@ impl Controller {
         RenewalService::new(self.hierarchy().clone(), store, this.clone(), this, self.0.trust.clone())
     }
 
-    /// Notes that the holder of `key` has connected with its certificate: its token's answer is not given again.
-    pub(crate) async fn connected(&self, key: &KeyId) {
-        if self.0.seen_keys.lock().unwrap_or_else(PoisonError::into_inner).contains(key) {
+    /// Notes that `peer` has connected with its certificate: its token's answer is not given again.
+    pub(crate) async fn connected(&self, peer: &Peer) {
+        if self.0.seen_keys.contains(&peer.spki) {
             return;
         }
-        match self.0.stores.enrolment.mark_used(key).await {
-            Ok(()) => {
-                self.0.seen_keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
-            }
+        match self.0.stores.enrolment.mark_used(&peer.spki).await {
+            Ok(()) => self.0.seen_keys.insert(peer.spki.clone(), peer.not_after, self.now()),
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a first connection is not noted"),
         }
     }

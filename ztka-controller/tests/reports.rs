@@ -13,9 +13,9 @@ use tokio::time::timeout;
 use tower::ServiceExt as _;
 use ztka_audit::{Batch, EventQuery, EventStore, Ingested, Stage, StoredEvent};
 use ztka_controller::{Controller, Settings, store::Stores};
-use ztka_core::{BoxError, InstanceId, OrgId, ProxyId, Subject};
+use ztka_core::{BoxError, InstanceId, OrgId, ProxyId, Subject, Verified};
 use ztka_identity::AdminRole;
-use ztka_pki::Names;
+use ztka_pki::{Names, Peer};
 
 #[tokio::test]
 async fn each_route_of_agents_and_proxies_is_for_them_alone() {
@@ -188,6 +188,77 @@ async fn what_cannot_be_recorded_is_not_done() {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
     let (status, orgs) = call(controller.api(), Some(root), "GET", "/api/v1/orgs", "").await;
     assert_eq!((status, orgs.as_array().unwrap().len()), (StatusCode::OK, 1), "{orgs}");
+}
+
+/// A token for an agent of a new cluster of `org`.
+async fn token(kit: &Kit, org: &OrgId, admin: &Verified<Peer>) -> String {
+    let path = format!("/api/v1/orgs/{org}/clusters");
+    let (_, cluster) = kit.call(Some(admin.clone()), "POST", &path, r#"{"name": "test"}"#).await;
+    let path = format!("{path}/{}/tokens", cluster.get("id").unwrap().as_str().unwrap());
+    let (status, token) = kit.call(Some(admin.clone()), "POST", &path, "{}").await;
+    assert_eq!(status, StatusCode::CREATED, "{token}");
+    token.get("token").unwrap().as_str().unwrap().to_owned()
+}
+
+fn enrolment(token: &str) -> String {
+    format!(r#"{{"token": "{token}", "csr": {}}}"#, kit::csr().1)
+}
+
+#[tokio::test]
+async fn a_flood_of_garbage_hides_no_stolen_token() {
+    let kit = Kit::new().await;
+    let acme = kit.org("acme").await.id;
+    let admin = certificate_of(&kit.user(&acme, "boss", Some(AdminRole::OrgAdmin)).await);
+    let token = token(&kit, &acme, &admin).await;
+    let enrol = kit.controller.enrol();
+    for number in 0..5000 {
+        let garbage = if number % 2 == 0 { "{}".to_owned() } else { enrolment("ztka-enrol-none") };
+        let (status, _) = call(enrol.clone(), None, "POST", "/v1/enrol", &garbage).await;
+        assert!(status.is_client_error(), "{status}");
+    }
+    let (status, _) = call(enrol.clone(), None, "POST", "/v1/enrol", &enrolment(&token)).await;
+    assert_eq!(status, StatusCode::OK);
+    let (status, _) = call(enrol.clone(), None, "POST", "/v1/enrol", &enrolment(&token)).await;
+    assert_eq!(status, StatusCode::CONFLICT, "another key");
+    // What is noted is written at the end of `run` at the latest.
+    kit.controller.run(std::future::ready(())).await;
+    let query = EventQuery { limit: 10_000, ..EventQuery::default() };
+    let mut events = kit.stores.events.query(&query).await.unwrap();
+    events.retain(|stored| stored.event.verb == "enrol");
+    assert!(events.len() <= 100, "{} rows", events.len());
+    let of = |org: &OrgId, decision: &str| {
+        let is = |event: &ztka_audit::Event| event.fact("org") == Some(org.as_str());
+        let decided = |event: &ztka_audit::Event| event.fact("decision") == Some(decision);
+        events.iter().filter(|stored| is(&stored.event) && decided(&stored.event)).count()
+    };
+    assert_eq!((of(&acme, "allow"), of(&acme, "deny")), (1, 1), "who has joined, and who has tried to");
+    assert!(of(&OrgId::installation(), "deny") > 0, "the flood itself is on record");
+
+    // Nor does one hide who shows a token and leaves before the answer.
+    let request = Request::post("/v1/enrol").body(Body::from(enrolment(&token))).unwrap();
+    assert!(enrol.oneshot(request).now_or_never().is_none());
+    let query = EventQuery { org: Some(acme), decision: Some("deny".into()), ..query };
+    let recorded = async {
+        while kit.stores.events.query(&query).await.unwrap().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(30), recorded).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_is_handed_out_when_that_is_on_record() {
+    let kit = Kit::new().await;
+    let acme = kit.org("acme").await.id;
+    let admin = certificate_of(&kit.user(&acme, "boss", Some(AdminRole::OrgAdmin)).await);
+    let body = enrolment(&token(&kit, &acme, &admin).await);
+    let stores = Stores { events: Arc::new(Full), ..kit.stores.clone() };
+    let (settings, clock) = (Settings::of(DOMAIN, 443), Arc::new(kit.clock.clone()));
+    let full = Controller::open(stores, Names::of(DOMAIN), settings, provider(), clock).await.unwrap();
+    let (status, answer) = call(full.enrol(), None, "POST", "/v1/enrol", &body).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{answer}");
+    let (status, answer) = call(kit.controller.enrol(), None, "POST", "/v1/enrol", &body).await;
+    assert_eq!(status, StatusCode::OK, "the same key asks again: {answer}");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use ztka_core::{BoxError, Clock as _, SystemClock};
 use ztka_pki::{
     Enrollee, EnrolmentAudit, EnrolmentClient, EnrolmentEvent, EnrolmentService, EnrolmentStore as _, EnrolmentToken,
     Exchange, ExchangeError, Hierarchy, Lifetimes, MemoryCredentialStore, MemoryEnrolmentStore, MemoryKeyStore, Names,
+    StoreError,
 };
 
 /// Calls the service directly; a real agent uses `EnrolmentClient::over_tls`.
@@ -30,9 +31,11 @@ impl Exchange for Direct {
 #[derive(Debug)]
 struct Print;
 
+#[async_trait]
 impl EnrolmentAudit for Print {
-    fn note(&self, event: &EnrolmentEvent) {
+    async fn record(&self, event: &EnrolmentEvent) -> Result<(), StoreError> {
         println!("audit: {:?} {:?}", event.outcome, event.subject);
+        Ok(())
     }
 }
 

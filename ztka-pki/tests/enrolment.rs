@@ -28,15 +28,17 @@ use ztka_pki::{
     Enrolled, Enrollee, EnrolmentAudit, EnrolmentClient, EnrolmentEvent, EnrolmentOutcome, EnrolmentRefusal,
     EnrolmentService, EnrolmentStore as _, EnrolmentToken, Exchange, ExchangeError, Hierarchy, HttpsExchange,
     Lifetimes, MemoryCredentialStore, MemoryEnrolmentStore, Peer, Purpose, RenewalEnd, RenewalObserver, RenewalService,
-    Renewer, Revocations, SoftwareKey, TrustSource, tls,
+    Renewer, Revocations, SoftwareKey, StoreError, TrustSource, tls,
 };
 
 #[derive(Debug, Default)]
 struct Audit(Mutex<Vec<EnrolmentEvent>>);
 
+#[async_trait]
 impl EnrolmentAudit for Audit {
-    fn note(&self, event: &EnrolmentEvent) {
+    async fn record(&self, event: &EnrolmentEvent) -> Result<(), StoreError> {
         self.0.lock().unwrap().push(event.clone());
+        Ok(())
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) async fn serve(
     let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
     let peer = identify(sites, site, chain)?;
     if let Some((peer, _)) = &peer {
-        sites.controller().connected(&peer.spki).await;
+        sites.controller().connected(peer).await;
     }
     let life = peer.is_none().then(|| sites.limits.without_certificate.unsigned_abs());
     let (router, client) = (site.router.clone(), client.map(|client| client.ip()));

@@ -2,11 +2,12 @@
 
 use std::{fmt, net::IpAddr};
 
+use async_trait::async_trait;
 use http::StatusCode;
 use jiff::Timestamp;
 use ztka_core::{KeyId, Status, Subject};
 
-use super::token::TokenId;
+use super::{store::StoreError, token::TokenId};
 use crate::csr::CsrError;
 
 /// Why an enrolment or a renewal was refused. The text is what the other side is told.
@@ -85,7 +86,14 @@ pub struct EnrolmentEvent {
 }
 
 /// Hears of every enrolment and renewal, granted or refused.
+#[async_trait]
 pub trait EnrolmentAudit: Send + Sync + fmt::Debug {
-    /// Notes it; returns at once.
-    fn note(&self, event: &EnrolmentEvent);
+    /// Puts it on record, and returns when it is there: the other side is answered after that.
+    ///
+    /// Anybody can be refused as often as they like. Of events without a [subject](EnrolmentEvent::subject), which no
+    /// token and no certificate stands behind, an implementation may leave out as many as it likes.
+    ///
+    /// # Errors
+    /// It cannot be recorded now. Nothing is handed out then; the same key may ask again.
+    async fn record(&self, event: &EnrolmentEvent) -> Result<(), StoreError>;
 }

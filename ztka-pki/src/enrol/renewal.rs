@@ -98,11 +98,7 @@ where
             let outcome = done.as_ref().map_or_else(Failure::outcome, |_| EnrolmentOutcome::Renewed);
             let subject = peer.map(|peer| peer.id.subject.clone());
             let event = EnrolmentEvent { subject, key, ..service.registrar.event(outcome, source) };
-            service.registrar.audit.note(&event);
-            Ok(match done {
-                Ok(answer) => answer.into_response(),
-                Err(failure) => failure.status().into_response(),
-            })
+            Ok(service.registrar.recorded(&event, done).await)
         })
     }
 }

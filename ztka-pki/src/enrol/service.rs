@@ -119,6 +119,19 @@ impl Registrar {
         let at = self.hierarchy.clock().now();
         EnrolmentEvent { at, outcome, token: None, subject: None, key: None, source }
     }
+
+    /// The answer, once `event` is on record; what cannot be recorded is refused, with a certificate that nobody has.
+    pub(super) async fn recorded(
+        &self,
+        event: &EnrolmentEvent,
+        done: Result<EnrolmentAnswer, Failure>,
+    ) -> Response<Body> {
+        let done = match self.audit.record(event).await {
+            Ok(()) => done,
+            Err(error) => done.and(Err(error.into())),
+        };
+        done.map_or_else(|failure| failure.status().into_response(), |answer| answer.into_response())
+    }
 }
 
 /// 404 and 405 for anything but `POST path`.
@@ -136,7 +149,8 @@ pub(super) fn expect<B>(request: &Request<B>, path: &str) -> Result<(), Status> 
 ///
 /// The first key to spend a token owns it. The same key gets the same answer again until it has connected with the
 /// certificate ([`EnrolmentStore::mark_used`]), so that a lost answer locks nobody out; every other key is refused.
-/// A dropped future leaves the token with the key that spent it.
+/// A dropped future does not end what has begun: the token stays with the key that spent it, and that is recorded.
+/// Needs a tokio runtime.
 #[derive(Clone, Debug)]
 pub struct EnrolmentService(Arc<Registrar>);
 
@@ -172,22 +186,22 @@ where
             }
             let (head, asked) = wire::read::<EnrolmentRequest, _>(request).await;
             let source = head.extensions.get::<IpAddr>().copied();
-            let mut known = Known::default();
-            let done = match asked {
-                Ok(asked) => registrar.enrol(asked, &mut known).await,
-                Err(refusal) => Err(refusal.into()),
-            };
-            let outcome = match &done {
-                Ok((_, outcome)) => outcome.clone(),
-                Err(failure) => failure.outcome(),
-            };
-            let event = registrar.event(outcome, source);
-            let event = EnrolmentEvent { token: known.token, subject: known.subject, key: known.key, ..event };
-            registrar.audit.note(&event);
-            Ok(match done {
-                Ok((answer, _)) => answer.into_response(),
-                Err(failure) => failure.status().into_response(),
-            })
+            // Whoever shows a token is on record, also if they do not wait for the answer.
+            let work = tokio::spawn(async move {
+                let mut known = Known::default();
+                let done = match asked {
+                    Ok(asked) => registrar.enrol(asked, &mut known).await,
+                    Err(refusal) => Err(refusal.into()),
+                };
+                let outcome = match &done {
+                    Ok((_, outcome)) => outcome.clone(),
+                    Err(failure) => failure.outcome(),
+                };
+                let event = registrar.event(outcome, source);
+                let event = EnrolmentEvent { token: known.token, subject: known.subject, key: known.key, ..event };
+                registrar.recorded(&event, done.map(|(answer, _)| answer)).await
+            });
+            Ok(work.await.unwrap_or_else(|error| Failure::from(StoreError::new(error)).status().into_response()))
         })
     }
 }
