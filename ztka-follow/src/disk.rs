@@ -1,6 +1,7 @@
 //! Documents and the place in the change feed, as private files, written behind by a thread of their own.
 
 use std::{
+    collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
     sync::mpsc,
@@ -12,15 +13,19 @@ use ztka_pki::file::{self, FileError};
 
 /// Place of the last line of the feed that was taken.
 const FEED: &str = "feed";
+/// A policy with thousands of bindings stays well below; what the feed brings is no longer either.
+const LARGEST: u64 = 32 * 1024 * 1024;
 
 #[derive(Debug)]
 enum Write {
     Document(SeriesKey, Vec<u8>),
     Forget(SeriesKey),
     Feed(u64),
+    #[cfg(test)]
+    Settle(mpsc::Sender<()>),
 }
 
-/// Writes in the order it is told, so that the place in the feed never runs ahead of the documents.
+/// Writes in the order it is told, and the place in the feed only when every document before it is on the disk.
 #[derive(Clone, Debug)]
 pub(crate) struct Disk(mpsc::Sender<Write>);
 
@@ -29,6 +34,8 @@ pub(crate) struct Disk(mpsc::Sender<Write>);
 pub(crate) struct Left {
     pub(crate) documents: Vec<SignedDocument>,
     pub(crate) feed: u64,
+    /// A file is there that cannot be used: what it held has to be asked for again.
+    pub(crate) damaged: bool,
 }
 
 impl Disk {
@@ -37,13 +44,8 @@ impl Disk {
         file::private_directory(&directory)?;
         let left = read(&directory)?;
         let (sender, writes) = mpsc::channel();
-        thread::spawn(move || {
-            for write in writes {
-                if let Err(error) = apply(&directory, &write) {
-                    tracing::error!(error = &error as &dyn std::error::Error, "a document is not kept on disk");
-                }
-            }
-        });
+        let mut writer = Writer { directory, waiting: HashMap::new(), feed: left.feed };
+        thread::spawn(move || writes.into_iter().for_each(|write| writer.apply(write)));
         Ok((Self(sender), left))
     }
 
@@ -58,6 +60,14 @@ impl Disk {
     pub(crate) fn keep_feed(&self, feed: u64) {
         let _ = self.0.send(Write::Feed(feed));
     }
+
+    /// Returns when all that was told before was tried.
+    #[cfg(test)]
+    pub(crate) fn settle(&self) {
+        let (done, wait) = mpsc::channel();
+        let _ = self.0.send(Write::Settle(done));
+        let _ = wait.recv();
+    }
 }
 
 /// Ids are DNS labels, so the name is a plain file name.
@@ -66,11 +76,65 @@ fn name(series: &SeriesKey) -> String {
     format!("{}.{org}.{}.json", series.kind, series.subject)
 }
 
-fn apply(directory: &Path, write: &Write) -> Result<(), FileError> {
-    match write {
-        Write::Document(series, wire) => file::write_private(&directory.join(name(series)), wire),
-        Write::Forget(series) => file::remove(&directory.join(name(series))).map(drop),
-        Write::Feed(feed) => file::write_private(&directory.join(FEED), feed.to_string().as_bytes()),
+/// The thread's side.
+struct Writer {
+    directory: PathBuf,
+    /// Documents that could not be written, as when the disk is full: tried again at every step of the feed.
+    waiting: HashMap<SeriesKey, Vec<u8>>,
+    /// The place on the disk.
+    feed: u64,
+}
+
+impl Writer {
+    fn apply(&mut self, write: Write) {
+        match write {
+            Write::Document(series, wire) => {
+                self.waiting.insert(series.clone(), wire);
+                self.write(|waiting| *waiting == series);
+            }
+            Write::Forget(series) => {
+                self.waiting.remove(&series);
+                if let Err(error) = file::remove(&self.directory.join(name(&series))) {
+                    tracing::error!(error = &error as &dyn std::error::Error, "an expired document is not removed");
+                }
+            }
+            Write::Feed(feed) => {
+                self.write(|_| true);
+                // Behind this place the controller would not send again what is missing here: an old policy or session
+                // would be in force after a restart.
+                if self.waiting.is_empty() && feed != self.feed {
+                    match file::write_private(&self.directory.join(FEED), feed.to_string().as_bytes()) {
+                        Ok(()) => self.feed = feed,
+                        Err(error) => {
+                            let error = &error as &dyn std::error::Error;
+                            tracing::error!(error, "the place in the feed is not kept on disk");
+                        }
+                    }
+                }
+            }
+            #[cfg(test)]
+            Write::Settle(done) => drop(done.send(())),
+        }
+    }
+
+    /// Tries those that wait and are `chosen`.
+    fn write(&mut self, chosen: impl Fn(&SeriesKey) -> bool) {
+        let (directory, mut failure) = (&self.directory, None);
+        self.waiting.retain(|series, wire| {
+            let written = chosen(series).then(|| file::write_private(&directory.join(name(series)), wire));
+            match written {
+                Some(Ok(())) => false,
+                Some(Err(error)) => {
+                    failure = Some(error);
+                    true
+                }
+                None => true,
+            }
+        });
+        if let Some(error) = failure {
+            let (error, waiting) = (&error as &dyn std::error::Error, self.waiting.len());
+            tracing::error!(error, waiting, "documents are not kept on disk; they are in force and tried again");
+        }
     }
 }
 
@@ -78,11 +142,20 @@ fn read(directory: &Path) -> Result<Left, FileError> {
     let mut left = Left::default();
     let entries = fs::read_dir(directory).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
     for path in entries.unwrap_or_default().iter().map(fs::DirEntry::path) {
-        let is_document = path.extension().is_some_and(|extension| extension == "json");
-        if is_document && let Some(wire) = file::read_private(&path)? {
-            match SignedDocument::from_wire(&wire) {
-                Ok(document) => left.documents.push(document),
-                Err(error) => tracing::warn!(file = %path.display(), %error, "a kept document cannot be read"),
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let document = match file::read_private_up_to(&path, LARGEST) {
+            Ok(Some(wire)) => SignedDocument::from_wire(&wire).map_err(|error| error.to_string()),
+            Ok(None) => continue,
+            Err(error @ FileError::Content { .. }) => Err(error.to_string()),
+            Err(error) => return Err(error),
+        };
+        match document {
+            Ok(document) => left.documents.push(document),
+            Err(error) => {
+                left.damaged = true;
+                tracing::warn!(file = %path.display(), error, "a kept document cannot be read");
             }
         }
     }

@@ -3,7 +3,10 @@
 use std::{
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use rustls::crypto::CryptoProvider;
@@ -26,13 +29,14 @@ struct Inner {
     engine: Engine,
     clock: Arc<dyn Clock>,
     disk: Option<Disk>,
-    start: u64,
+    /// Where to begin in the feed.
+    start: AtomicU64,
     changes: watch::Sender<u64>,
 }
 
 impl fmt::Debug for Documents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Documents").field("start", &self.0.start).finish_non_exhaustive()
+        f.debug_struct("Documents").field("start", &self.start()).finish_non_exhaustive()
     }
 }
 
@@ -66,18 +70,32 @@ impl Documents {
         };
         let engine = Engine::new(clock.clone());
         let (set, changes) = (Mutex::default(), watch::Sender::new(0));
-        let inner = Inner { set, trust: anchors, engine, clock, disk, start: left.feed, changes };
+        let start = AtomicU64::new(if left.damaged { 0 } else { left.feed });
+        let inner = Inner { set, trust: anchors, engine, clock, disk, start, changes };
         let documents = Self(Arc::new(inner));
         let mut kept = left.documents;
         // Trust first: it says who may have signed the others.
         kept.sort_by_key(|document| document.header().series.kind);
         for document in kept {
             let series = document.header().series.clone();
-            if let Err(error) = documents.accept(document) {
+            if let Err(error) = documents.believe(document) {
                 tracing::info!(kind = %series.kind, subject = series.subject, %error, "a kept document is not used");
+                documents.missing(series, error);
             }
         }
         Ok(documents)
+    }
+
+    /// A kept document is not believed (any more). The controller has to send it again, unless it is what remains of a
+    /// session that is over.
+    fn missing(&self, series: SeriesKey, error: Rejected) {
+        let session = series.kind == DocumentKind::Session;
+        if !(session && error == Rejected::Expired) {
+            self.0.start.store(0, Relaxed);
+        }
+        if let Some(disk) = self.0.disk.as_ref().filter(|_| session) {
+            disk.forget(series);
+        }
     }
 
     /// Believes `document` if it is signed, not expired and newer than what is held, and puts it in force.
@@ -87,20 +105,23 @@ impl Documents {
     /// # Errors
     /// The rule that it breaks; nothing has changed then.
     pub fn accept(&self, document: SignedDocument) -> Result<bool, Rejected> {
+        let Some(accepted) = self.believe(document)? else { return Ok(false) };
+        if let Some(disk) = &self.0.disk {
+            disk.keep(&accepted);
+        }
+        Ok(true)
+    }
+
+    fn believe(&self, document: SignedDocument) -> Result<Option<Verified<SignedDocument>>, Rejected> {
         let inner = &self.0;
         let keys = inner.trust.bundle();
         let mut set = inner.set.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(accepted) = set.accept(document, &*keys, inner.clock.now())?.cloned() else {
-            return Ok(false);
-        };
+        let Some(accepted) = set.accept(document, &*keys, inner.clock.now())?.cloned() else { return Ok(None) };
         // Under the lock, so that two documents of one series come into force in their order.
         self.put_in_force(&accepted);
         drop(set);
-        if let Some(disk) = &inner.disk {
-            disk.keep(&accepted);
-        }
         inner.changes.send_modify(|count| *count = count.wrapping_add(1));
-        Ok(true)
+        Ok(Some(accepted))
     }
 
     fn put_in_force(&self, document: &Verified<SignedDocument>) {
@@ -208,14 +229,21 @@ impl Documents {
         self.0.changes.subscribe()
     }
 
-    /// Where in the feed an earlier run has stopped.
+    /// Where in the feed an earlier run has stopped; 0 if something of what it kept is missing.
     pub(crate) fn start(&self) -> u64 {
-        self.0.start
+        self.0.start.load(Relaxed)
     }
 
     pub(crate) fn keep_feed(&self, feed: u64) {
         if let Some(disk) = &self.0.disk {
             disk.keep_feed(feed);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn settle(&self) {
+        if let Some(disk) = &self.0.disk {
+            disk.settle();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Follows the controller's change feed: list, then watch from where one is.
 
-use std::{future::Future, time::Duration};
+use std::{collections::HashMap, future::Future, mem, time::Duration};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{Request, Response, StatusCode};
@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use ztka_core::{BoxError, SignedDocument};
+use ztka_core::{BoxError, DocumentKind, Rejected, SeriesKey, SignedDocument};
 
 use crate::{Channel, Documents};
 
@@ -16,6 +16,8 @@ use crate::{Channel, Documents};
 const LONGEST_LINE: usize = 32 * 1024 * 1024;
 /// Backoff doubles from the first to the second; full jitter.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
+/// Sessions that are over are looked for this often.
+const FORGET: Duration = Duration::from_secs(600);
 
 /// One line of `GET /v1/documents?from=<feed>`: a document, or (without one) a bookmark: all up to here was sent.
 #[derive(Debug, Deserialize, Serialize)]
@@ -36,17 +38,38 @@ pub struct Follower {
     channel: Channel,
     documents: Documents,
     feed: u64,
+    /// Refused for a reason that may pass: our clock is wrong, or trust in the signing key is still to come.
+    refused: HashMap<SeriesKey, SignedDocument>,
+    /// There was something that this version cannot read, and a later one is to ask for again.
+    unread: bool,
+}
+
+/// True if the same document may be believed later. Of a session that is over nothing is missing.
+fn may_pass(error: Rejected, kind: DocumentKind) -> bool {
+    match error {
+        Rejected::Signature | Rejected::Future => true,
+        Rejected::Expired => kind != DocumentKind::Session,
+        Rejected::Unreadable | Rejected::Rollback => false,
+    }
 }
 
 impl Follower {
     /// Follows the controller behind `channel`.
     pub fn new(channel: Channel, documents: Documents) -> Self {
         let feed = documents.start();
-        Self { channel, documents, feed }
+        Self { channel, documents, feed, refused: HashMap::new(), unread: false }
     }
 
-    /// Follows until `shutdown`, through every break; `current` is called at each bookmark, when all is known.
+    /// Follows until `shutdown`, through every break; `current` is called at each bookmark, when all is known. What is
+    /// over is forgotten meanwhile.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>, mut current: impl FnMut()) {
+        let documents = self.documents.clone();
+        let forget = async {
+            loop {
+                tokio::time::sleep(FORGET).await;
+                documents.forget_expired_sessions();
+            }
+        };
         let follow = async {
             let mut backoff = BACKOFF.0;
             loop {
@@ -62,6 +85,7 @@ impl Follower {
         };
         tokio::select! {
             () = follow => {}
+            () = forget => {}
             () = shutdown => {}
         }
     }
@@ -87,22 +111,44 @@ impl Follower {
         Ok(())
     }
 
-    fn take(&mut self, line: &[u8], current: &mut impl FnMut()) -> Result<(), BoxError> {
+    pub(crate) fn take(&mut self, line: &[u8], current: &mut impl FnMut()) -> Result<(), BoxError> {
         let line: Line = serde_json::from_slice(line)?;
         if let Some(wire) = &line.document {
-            let document = SignedDocument::from_wire(wire.get().as_bytes())?;
-            let series = document.header().series.clone();
             // One bad document does not keep the others from us.
-            if let Err(error) = self.documents.accept(document) {
-                tracing::warn!(kind = %series.kind, subject = series.subject, %error, "a document is refused");
+            match SignedDocument::from_wire(wire.get().as_bytes()) {
+                Ok(document) => self.believe(document),
+                Err(error) => {
+                    tracing::warn!(feed = line.feed, %error, "a document cannot be read; is this version too old?");
+                    self.unread = true;
+                }
             }
         }
         self.feed = line.feed;
         if line.bookmark {
-            self.documents.keep_feed(line.feed);
+            let mut refused: Vec<_> = mem::take(&mut self.refused).into_values().collect();
+            // Trust first: it says who may have signed the others.
+            refused.sort_by_key(|document| document.header().series.kind);
+            refused.into_iter().for_each(|document| self.believe(document));
+            // A restart is to begin before what is still missing, since nobody sends it again behind it.
+            if self.refused.is_empty() && !self.unread {
+                self.documents.keep_feed(line.feed);
+            }
             current();
         }
         Ok(())
+    }
+
+    fn believe(&mut self, document: SignedDocument) {
+        let series = document.header().series.clone();
+        match self.documents.accept(document.clone()) {
+            Ok(_) => drop(self.refused.remove(&series)),
+            Err(error) => {
+                tracing::warn!(kind = %series.kind, subject = series.subject, %error, "a document is refused");
+                if may_pass(error, series.kind) {
+                    self.refused.insert(series, document);
+                }
+            }
+        }
     }
 }
 

@@ -17,6 +17,8 @@ mod documents;
 mod follower;
 mod member;
 mod ship;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     channel::{Channel, ChannelError},

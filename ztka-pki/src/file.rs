@@ -148,6 +148,14 @@ fn sync_directory(path: &Path) -> Result<(), FileError> {
 /// # Errors
 /// [`FileError`] if it cannot be read, is open to other users, is no regular file, or is larger than 256 KiB.
 pub fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, FileError> {
+    read_private_up_to(path, MAX_BYTES)
+}
+
+/// As [`read_private`], for what may be larger than a key: up to `most` bytes.
+///
+/// # Errors
+/// [`FileError`]
+pub fn read_private_up_to(path: &Path, most: u64) -> Result<Option<Zeroizing<Vec<u8>>>, FileError> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(system("read", path))?,
@@ -157,11 +165,11 @@ pub fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, FileError
         return Err(FileError::content(path, "is not a file; remove it, or name another path"));
     }
     check_mode(path, &metadata, 0o077, false)?;
-    if metadata.len() > MAX_BYTES {
-        return Err(FileError::content(path, "is too large to be a key or a certificate; name another path"));
+    if metadata.len() > most {
+        return Err(FileError::content(path, "is too large to be what it should be; name another path"));
     }
     let mut content = Zeroizing::new(Vec::with_capacity(metadata.len() as usize + 1));
-    file.take(MAX_BYTES).read_to_end(&mut content).map_err(system("read", path))?;
+    file.take(most).read_to_end(&mut content).map_err(system("read", path))?;
     Ok(Some(content))
 }
 
