@@ -1,0 +1,17 @@
+//! Replays the corpus of the fuzz target.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a failed test is to panic"
+)]
+
+mod readings;
+#[path = "../../fuzz/replay.rs"]
+mod replay;
+
+#[test]
+fn policies_mean_what_they_say() {
+    replay::replay("policy", 10, readings::policy);
+}
