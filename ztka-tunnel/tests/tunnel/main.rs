@@ -1,6 +1,7 @@
 //! Both ends of the tunnel together.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod farewell;
 mod life;
 mod news;
 mod pair;
