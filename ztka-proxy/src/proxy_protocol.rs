@@ -117,8 +117,17 @@ impl FromStr for Cidr {
         };
         let address: IpAddr = address.parse().map_err(|_| InvalidCidr)?;
         let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(most), str::parse).map_err(|_| InvalidCidr)?;
-        if bits > most { Err(InvalidCidr) } else { Ok(Self { address, bits }) }
+        let bits: u8 = bits.map_or(Ok(most), str::parse).map_err(|_| InvalidCidr)?;
+        if bits > most {
+            return Err(InvalidCidr);
+        }
+        // An IPv4 address within IPv6 is that address: it is what connections are told to be from.
+        match (address, address.to_canonical()) {
+            (IpAddr::V6(_), address @ IpAddr::V4(_)) => {
+                Ok(Self { address, bits: bits.checked_sub(96).ok_or(InvalidCidr)? })
+            }
+            _ => Ok(Self { address, bits }),
+        }
     }
 }
 
@@ -165,6 +174,8 @@ mod tests {
         assert!(has("10.0.0.0/8", "10.255.0.1") && !has("10.0.0.0/8", "11.0.0.1"));
         assert!(has("0.0.0.0/0", "1.2.3.4") && !has("0.0.0.0/0", "::1"));
         assert!(has("::1", "::1") && !has("::1", "::2") && has("10.0.0.1", "::ffff:10.0.0.1"));
+        assert!(has("::ffff:10.0.0.0/104", "10.0.0.1") && !has("::ffff:10.0.0.0/104", "11.0.0.1"));
+        assert!("::ffff:10.0.0.0/95".parse::<Cidr>().is_err());
         assert!("10.0.0.0/33".parse::<Cidr>().is_err() && "a/8".parse::<Cidr>().is_err());
     }
 }

@@ -64,6 +64,9 @@ pub struct ProxyProtocol {
     pub trusted: Vec<String>,
 }
 
+/// More than any disk has; in bytes it is far from what a number holds.
+const QUOTA: u64 = 1 << 24;
+
 /// The `[audit]` table.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -96,6 +99,8 @@ impl Configuration for Config {
         ensure!(is_address, "pass_to must be host:port");
         ensure!(!self.grace.is_negative(), "grace must not be negative");
         ensure!(self.limits.without_certificate.is_positive(), "limits.without_certificate must be longer than 0 s");
+        let quota = self.audit.quota_mib.unwrap_or(1);
+        ensure!((1..=QUOTA).contains(&quota), "audit.quota_mib must be from 1 to {QUOTA} (16 TiB)");
         self.balancers()?;
         self.token()?;
         Ok(())
