@@ -31,7 +31,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     for target in chosen {
         say(&format!("\n=== {target}, {} s", args.seconds));
-        let mut command = cargo(&["fuzz", "run", target, "--", &format!("-max_total_time={}", args.seconds)]);
+        // The first corpus takes what is found; the one in the repository is made by hand.
+        let (found, seeds) = (format!("fuzz/target/corpus/{target}"), format!("fuzz/corpus/{target}"));
+        fs::create_dir_all(workspace::root().join(&found)).with_context(|| format!("cannot make {found}"))?;
+        let seconds = format!("-max_total_time={}", args.seconds);
+        let mut command = cargo(&["fuzz", "run", target, &found, &seeds, "--", &seconds]);
         // The sanitizer's flags are of the nightly compiler; the stable one takes them with this.
         command.env("RUSTC_BOOTSTRAP", "1");
         let (status, _) = run::streamed(command)?;

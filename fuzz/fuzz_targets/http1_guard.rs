@@ -1,0 +1,9 @@
+//! A connection of HTTP/1.1; what must hold is written in ztka-proxy's tests.
+#![no_main]
+
+#[path = "../../ztka-proxy/tests/readings/mod.rs"]
+mod readings;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    readings::http1::http1_guard(data);
+});

@@ -1,0 +1,9 @@
+//! A chain of certificates that a peer shows; what must hold is written in ztka-pki's tests.
+#![no_main]
+
+#[path = "../../ztka-pki/tests/readings/mod.rs"]
+mod readings;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    readings::peer::peer_certificate(data);
+});
