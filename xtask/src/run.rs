@@ -1,6 +1,7 @@
 //! Running a command with its output streamed line by line to ours, and looked at on the way.
 
 use std::{
+    ffi::OsStr,
     io::{self, BufRead, BufReader, IsTerminal as _, Write as _},
     os::unix::process::CommandExt as _,
     process::{Command, ExitStatus, Stdio},
@@ -17,13 +18,25 @@ use crate::{tally::Tally, workspace};
 const LONGEST: Duration = Duration::from_secs(35 * 60);
 
 /// cargo in the workspace's folder, without standard input, in colour when we are on a terminal.
+///
+/// It does not see what cargo has told us of our own package: build scripts that ask to be run again when it changes
+/// (that of ring does) would be, and everything above them built again, each time that one follows a cargo of the
+/// user's own.
 pub(crate) fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(workspace::root()).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_our_package(name)) {
+        command.env_remove(name);
+    }
     if io::stdout().is_terminal() {
         command.env("CARGO_TERM_COLOR", "always");
     }
     command
+}
+
+fn is_of_our_package(variable: &OsStr) -> bool {
+    let name = variable.as_encoded_bytes();
+    name.starts_with(b"CARGO_PKG_") || name.starts_with(b"CARGO_MANIFEST_")
 }
 
 /// Runs a command to its end; both of its outputs go to ours, and the results of tests in them are summed.
@@ -85,4 +98,20 @@ pub(crate) fn answers(program: &str, args: &[&str]) -> bool {
 /// Prints one line of ours among the output of commands.
 pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_runs_as_if_the_user_had_called_it() {
+        // cargo has told this test of its package.
+        assert!(std::env::var_os("CARGO_PKG_NAME").is_some() && std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+        let command = cargo(&["--version"]);
+        let removed: Vec<_> = command.get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name).collect();
+        for name in ["CARGO_PKG_NAME", "CARGO_PKG_VERSION", "CARGO_MANIFEST_DIR"] {
+            assert!(removed.iter().any(|removed| *removed == name), "{name} is passed on");
+        }
+    }
 }
