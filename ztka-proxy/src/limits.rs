@@ -14,22 +14,24 @@ use tokio::time::Instant;
 use ztka_core::UserId;
 
 /// Limits of one proxy. Each has a default that suits a few thousand users.
+///
+/// What counts by address counts an IPv6 /64 as one. Behind a balancer that sends no PROXY protocol header, all
+/// connections come from its address: there these have to be as high as those of all.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Connections open at once, of all kinds. Default 20,000.
     pub connections: usize,
-    /// Of these, from one address (an IPv6 /64 counts as one). Default 1,000. Behind a balancer that sends no PROXY
-    /// protocol header all connections come from its address: there this has to be as high as `connections`.
+    /// Of these, from one address. Default 1,000.
     pub address_connections: usize,
     /// TLS handshakes of users under way at once, and as many of agents; further ones wait. Default 4,096.
     pub handshakes: usize,
-    /// Of these, from one address (an IPv6 /64 counts as one); further ones wait. Default 64.
+    /// Of these, from one address; further ones wait. Default 64.
     pub address_handshakes: usize,
     /// How long a user's connection without a client certificate lasts, whatever it asks, with a unit as in `15s`.
     /// Default 15 s.
     pub without_certificate: SignedDuration,
-    /// New connections in a row from one address (an IPv6 /64 counts as one). Default 1,000.
+    /// New connections in a row from one address. Default 1,000.
     pub new_connections_burst: u32,
     /// And from then on per second. Default 200.
     pub new_connections_per_second: u32,
@@ -188,6 +190,18 @@ mod tests {
         assert!(enter("u1", Kind::Request).is_some());
         assert!(counts.enter(("u3".parse().unwrap(), Kind::Request), 0).is_none());
         assert!(counts.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_table_names_what_differs_with_units() {
+        let read = |text: &str| serde_json::from_str::<Limits>(text);
+        assert_eq!(read("{}").unwrap(), Limits::default());
+        let limits = read(r#"{"address_connections": 5, "without_certificate": "1m 30s"}"#).unwrap();
+        let without_certificate = SignedDuration::from_secs(90);
+        assert_eq!(limits, Limits { address_connections: 5, without_certificate, ..Limits::default() });
+        for bad in [r#"{"without_certificate": 15}"#, r#"{"address_connection": 5}"#] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,9 +4,14 @@
 
 mod support;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures_util::future::select_all;
+use http::Response;
 use rustls_pki_types::ServerName;
 use support::{
     front::{Front, front_with},
@@ -19,6 +24,8 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_util::compat::TokioAsyncReadCompatExt as _;
+use ztka_core::Reply;
 use ztka_proxy::{Limits, PassOn};
 
 /// Less than what a stalled handshake may last.
@@ -127,6 +134,35 @@ async fn an_address_has_so_many_connections() {
         }
     };
     timeout(SOON, served).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_upgraded_stream_keeps_its_place() {
+    let (cluster, far) = tokio::io::duplex(1024);
+    let far = Mutex::new(Some(far));
+    let limits = Limits { address_connections: 1, ..Limits::default() };
+    let balancers = vec!["127.0.0.0/8".parse().unwrap()];
+    let front = front_with(limits, PassOn::Nowhere, balancers, move |_| {
+        let io = Box::pin(far.lock().unwrap().take().unwrap().compat());
+        Reply::Upgraded { head: Response::new(()), io }
+    })
+    .await;
+    let mut tls = alice(&front, "192.0.2.1").await.unwrap();
+    let head = "GET /api/v1/namespaces/default/pods/web/exec?command=sh HTTP/1.1\r\nHost: c1.kube.example.com\r\n\
+                Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    tls.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 1024];
+    let length = tls.read(&mut answer).await.unwrap();
+    assert!(answer[..length].starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer[..length]));
+    // Bytes come through: the stream lives apart from the server of its connection by now.
+    let (mut reader, mut writer) = tokio::io::split(cluster);
+    writer.write_all(b"$").await.unwrap();
+    tls.read_exact(&mut answer[..1]).await.unwrap();
+    assert!(is_closed(&mut tcp(&front, "192.0.2.1").await).await);
+    drop(tls);
+    assert_eq!(reader.read(&mut answer).await.unwrap(), 0);
+    drop((reader, writer));
+    timeout(SOON, async { while alice(&front, "192.0.2.1").await.is_err() {} }).await.unwrap();
 }
 
 #[tokio::test]
