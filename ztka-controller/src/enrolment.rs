@@ -10,8 +10,9 @@ use jiff::Timestamp;
 use ztka_audit::{Event, ResponseStatus, Stage};
 use ztka_core::{AuditId, Clock, KeyId, OrgId, Subject};
 use ztka_pki::{
-    ENROL_PATH, Enrollee, EnrolmentAudit, EnrolmentEvent, EnrolmentOutcome, EnrolmentService, EnrolmentStore,
-    Lifetimes, Peer, Published, RENEW_PATH, RenewalService, Spent, StoreError, TokenId, TokenRecord, TrustPublisher,
+    ENROL_PATH, Enrollee, EnrolmentAudit, EnrolmentEvent, EnrolmentOutcome, EnrolmentRefusal, EnrolmentService,
+    EnrolmentStore, Lifetimes, Peer, Published, RENEW_PATH, RenewalService, Spent, StoreError, TokenId, TokenRecord,
+    TrustPublisher,
 };
 
 pub(crate) use self::{refusals::Refusals, seen::SeenKeys};
@@ -122,7 +123,9 @@ fn org_of(subject: Option<&Subject>) -> OrgId {
 
 fn record(enrolment: &EnrolmentEvent) -> Event {
     let mut event = Event::new(AuditId::generate(), Stage::ResponseComplete, enrolment.at);
-    let renewal = matches!(enrolment.outcome, EnrolmentOutcome::Renewed) || enrolment.token.is_none();
+    // Who renews has a name and no token, or nothing at all and is told so; everything else came to enrol.
+    let unknown = matches!(enrolment.outcome, EnrolmentOutcome::Refused(EnrolmentRefusal::NoCertificate));
+    let renewal = enrolment.token.is_none() && (enrolment.subject.is_some() || unknown);
     event.verb = if renewal { "renew".into() } else { "enrol".into() };
     event.request_uri = if renewal { RENEW_PATH.into() } else { ENROL_PATH.into() };
     event.source_ips.extend(enrolment.source);
