@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::SecretPem;
+
 /// A caller's certificate and key, and where the controller's API is. Kept as TOML with mode 0600.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -17,7 +19,7 @@ pub struct CredentialFile {
     /// The caller's certificate and its intermediates (PEM, leaf first).
     pub chain: String,
     /// The caller's private key (PKCS #8, PEM): a secret.
-    pub key: String,
+    pub key: SecretPem,
 }
 
 impl fmt::Debug for CredentialFile {

@@ -43,6 +43,7 @@ mod credential;
 mod people;
 mod policy;
 mod problem;
+mod secret;
 
 pub use self::{
     audit::{Event, EventQuery, Finding, FindingQuery},
@@ -56,6 +57,7 @@ pub use self::{
     },
     policy::{Binding, ClusterSelector, CreateBinding, CreateRole, Role, Rule, Scope, Subject},
     problem::{Code, Problem},
+    secret::SecretPem,
 };
 
 /// The content type of a [`Problem`].

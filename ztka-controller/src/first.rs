@@ -1,8 +1,7 @@
 //! The first administrator, who comes from nowhere but the machine that the controller runs on.
 
 use jiff::{SignedDuration, Timestamp};
-use zeroize::Zeroizing;
-use ztka_api::CredentialFile;
+use ztka_api::{CredentialFile, SecretPem};
 use ztka_core::{OrgId, UserName};
 use ztka_identity::{AdminRole, StoreError, User};
 use ztka_pki::{KeyError, SoftwareKey, ValidCsr};
@@ -24,23 +23,6 @@ pub struct FirstAdmin {
     pub not_after: Timestamp,
 }
 
-/// A private key as text, shown by nothing.
-#[derive(Clone)]
-pub struct SecretPem(Zeroizing<String>);
-
-impl SecretPem {
-    /// The text.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for SecretPem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SecretPem")
-    }
-}
-
 impl FirstAdmin {
     /// The credential as the command line reads it, for the API at `address` (`host:port`) under `server_name`.
     pub fn credential_file(&self, address: String, server_name: String) -> CredentialFile {
@@ -49,7 +31,7 @@ impl FirstAdmin {
             server_name,
             ca_bundle: self.ca_bundle.clone(),
             chain: self.chain.clone(),
-            key: self.key.expose().to_owned(),
+            key: self.key.clone(),
         }
     }
 }
@@ -94,7 +76,7 @@ impl Controller {
         Ok(FirstAdmin {
             user,
             chain: issued.chain,
-            key: SecretPem(key.to_pem()),
+            key: key.to_pem().into(),
             ca_bundle: self.hierarchy().root_pem(),
             not_after: issued.credential.not_after,
         })

@@ -33,10 +33,12 @@ pub mod serve;
 mod server_certificate;
 pub mod store;
 
+pub use ztka_api::SecretPem;
+
 pub use self::{
     api::{Needs, ROUTES, Route},
     controller::{Controller, OpenError, Settings},
-    first::{FirstAdmin, FirstAdminError, SecretPem},
+    first::{FirstAdmin, FirstAdminError},
     manifest::{Manifest, render},
     publish::PublishError,
     serve::PeerKey,

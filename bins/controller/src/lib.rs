@@ -10,6 +10,7 @@ use std::{
 use anyhow::Context as _;
 use jiff::SignedDuration;
 use tokio::net::TcpListener;
+use zeroize::Zeroizing;
 use ztka_controller::{Controller, serve::Sites, store::Stores};
 use ztka_core::{Clock, SystemClock};
 use ztka_pki::{CredentialSource, Names, file};
@@ -116,7 +117,7 @@ async fn write_admin(controller: &Controller, config: &Config) -> anyhow::Result
     }
     let admin = controller.admin_credential("admin".parse()?, ADMIN_LIFE).await?;
     let server_name = format!("api.{}", config.domain);
-    let text = toml::to_string(&admin.credential_file(config.front.clone(), server_name))?;
+    let text = Zeroizing::new(toml::to_string(&admin.credential_file(config.front.clone(), server_name))?);
     file::write_private(&path, text.as_bytes())?;
     tracing::info!(file = %path.display(), "wrote the credential of the first administrator");
     Ok(())

@@ -10,6 +10,7 @@ pub(crate) mod kubeconfig;
 pub(crate) mod org;
 pub(crate) mod proxy;
 pub(crate) mod role;
+pub(crate) mod session;
 pub(crate) mod up;
 pub(crate) mod user;
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use zeroize::Zeroizing;
 use ztka_api::CredentialFile;
 
 use crate::files;
@@ -14,7 +15,7 @@ pub(crate) fn open(file: Option<&Path>) -> anyhow::Result<CredentialFile> {
         None => default_path()?,
     };
     let name = path.display();
-    let text = std::fs::read_to_string(&path).with_context(|| {
+    let text = std::fs::read_to_string(&path).map(Zeroizing::new).with_context(|| {
         format!("cannot read the credential file {name}; name yours by --credential or ZTKA_CREDENTIAL")
     })?;
     files::require_private(&path)?;
@@ -24,6 +25,7 @@ pub(crate) fn open(file: Option<&Path>) -> anyhow::Result<CredentialFile> {
 /// Writes the file, readable by its owner alone.
 pub(crate) fn write(credential: &CredentialFile, path: &Path) -> anyhow::Result<()> {
     let text = toml::to_string(credential).context("the credential cannot be written as TOML")?;
+    let text = Zeroizing::new(text);
     files::write_private(path, text.as_bytes())
 }
 

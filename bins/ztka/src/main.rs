@@ -67,6 +67,9 @@ enum Command {
     Kubeconfig(commands::kubeconfig::Kubeconfig),
     /// Write a credential file for this command line; the key is made here
     Credential(commands::credential::Credential),
+    /// A user's sessions: which there are, and the end of one alone
+    #[command(subcommand)]
+    Session(commands::session::Session),
     /// The audit log
     #[command(subcommand)]
     Audit(commands::audit::Audit),
@@ -105,6 +108,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Binding(command) => command.run(&session).await,
             Command::Kubeconfig(command) => command.run(&session).await,
             Command::Credential(command) => command.run(&session, &credential).await,
+            Command::Session(command) => command.run(&session).await,
             Command::Audit(command) => command.run(&session).await,
         }
     })

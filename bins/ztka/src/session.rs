@@ -63,7 +63,8 @@ fn tls(credential: &CredentialFile) -> anyhow::Result<ClientConfig> {
     }
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(credential.chain.as_bytes()).collect();
     let chain = chain.context("the credential's chain is not PEM")?;
-    let key = PrivateKeyDer::from_pem_slice(credential.key.as_bytes()).context("the credential's key is not PEM")?;
+    let key =
+        PrivateKeyDer::from_pem_slice(credential.key.expose().as_bytes()).context("the credential's key is not PEM")?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rcgen::{CertificateParams, KeyPair};
-use ztka_api::{CreateCredential, IssuedCredential, User};
+use ztka_api::{CreateCredential, IssuedCredential, SecretPem, User};
 use ztka_core::OrgId;
+use ztka_pki::SoftwareKey;
 
 use super::seconds;
 use crate::session::Session;
@@ -13,7 +13,7 @@ use crate::session::Session;
 /// A certificate and its key.
 pub(crate) struct Issued {
     pub(crate) answer: IssuedCredential,
-    pub(crate) key: String,
+    pub(crate) key: SecretPem,
 }
 
 /// Asks for a certificate of `user` that lives for `life`.
@@ -23,12 +23,11 @@ pub(crate) async fn issue(
     user: &User,
     life: Option<Duration>,
 ) -> anyhow::Result<Issued> {
-    let key = KeyPair::generate().context("a key cannot be made")?;
-    // The issuer takes nothing from the request but the key.
-    let csr = CertificateParams::default().serialize_request(&key).context("a CSR cannot be made")?;
-    let wanted = CreateCredential { csr: csr.pem()?, life_seconds: seconds(life)? };
+    let key = SoftwareKey::generate(&rustls::crypto::ring::default_provider()).context("a key cannot be made")?;
+    let csr = key.csr_pem().context("a CSR cannot be made")?;
+    let wanted = CreateCredential { csr, life_seconds: seconds(life)? };
     let answer = session.api.create_credential(org, &user.id, &wanted).await?;
-    Ok(Issued { answer, key: key.serialize_pem() })
+    Ok(Issued { answer, key: key.to_pem().into() })
 }
 
 /// The user named, or the caller.
