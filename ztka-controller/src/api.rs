@@ -25,7 +25,7 @@ use axum::{
 use http::Method;
 use ztka_api::{Code, PREFIX, Problem};
 
-use self::answer::ApiError;
+use self::answer::{ApiError, StoreFailed};
 use crate::Controller;
 
 pub(crate) use self::credentials::CredentialError;
@@ -69,7 +69,12 @@ macro_rules! routes {
         fn table(controller: &Controller) -> Router<Controller> {
             Router::new()$(.route(
                 concat!("/api/v1", $path),
-                guarded(controller, Method::$method, Needs::$needs, $handler),
+                guarded(
+                    controller,
+                    Method::$method,
+                    Route { method: stringify!($method), path: $path, needs: Needs::$needs },
+                    $handler,
+                ),
             ))+
         }
     };
@@ -110,7 +115,7 @@ routes! {
     GET    "/orgs/{org}/findings"                                 OrgAdmin    events::findings;
 }
 
-fn guarded<H, T>(controller: &Controller, method: Method, needs: Needs, handler: H) -> MethodRouter<Controller>
+fn guarded<H, T>(controller: &Controller, method: Method, route: Route, handler: H) -> MethodRouter<Controller>
 where
     H: Handler<T, Controller>,
     T: 'static,
@@ -124,7 +129,15 @@ where
     let controller = controller.clone();
     let guard = from_fn(move |request, next| {
         let controller = controller.clone();
-        async move { guard::guard(controller, needs, request, next).await }
+        async move {
+            let answer = guard::guard(controller.clone(), route.needs, request, next).await;
+            let counts = &controller.0.counts;
+            counts.request(route, answer.status());
+            if answer.extensions().get::<StoreFailed>().is_some() {
+                counts.store_failed();
+            }
+            answer
+        }
     });
     on(filter, handler).route_layer(guard)
 }

@@ -8,6 +8,8 @@ use ztka_audit::{Batch, Chain, Event, EventStore, Kind, Position, Record, Respon
 use ztka_core::{AuditId, BoxError, OrgId};
 use ztka_identity::Caller;
 
+use crate::figures::Counts;
+
 /// Notes that wait for the store at most.
 const WAITING: usize = 1024;
 
@@ -17,16 +19,17 @@ pub(crate) struct OwnJournal {
     events: Arc<dyn EventStore>,
     source: String,
     journal: AuditId,
+    counts: Arc<Counts>,
     chain: Mutex<Chain>,
     notes: mpsc::Sender<Event>,
     waiting: Mutex<mpsc::Receiver<Event>>,
 }
 
 impl OwnJournal {
-    pub(crate) fn new(events: Arc<dyn EventStore>, source: String) -> Self {
+    pub(crate) fn new(events: Arc<dyn EventStore>, source: String, counts: Arc<Counts>) -> Self {
         let (notes, waiting) = mpsc::channel(WAITING);
         let (journal, chain) = (AuditId::generate(), Mutex::new(Chain::start()));
-        Self { events, source, journal, chain, notes, waiting: Mutex::new(waiting) }
+        Self { events, source, journal, counts, chain, notes, waiting: Mutex::new(waiting) }
     }
 
     /// Records an event durably before it returns, and also if the future is dropped.
@@ -47,7 +50,7 @@ impl OwnJournal {
         };
         let next = Chain { next: chain.next.saturating_add(1), head: record.hash() };
         let batch = Batch { journal: self.journal, records: vec![record], signature: None };
-        self.events.ingest(&self.source, &batch).await?;
+        self.events.ingest(&self.source, &batch).await.inspect_err(|_| self.counts.store_failed())?;
         *chain = next;
         Ok(())
     }

@@ -13,6 +13,7 @@ use crate::{
     audit::OwnJournal,
     authority::Authorities,
     enrolment::{Refusals, SeenKeys},
+    figures::Counts,
     store::Stores,
 };
 
@@ -89,6 +90,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) provider: Arc<CryptoProvider>,
     pub(crate) journal: Arc<OwnJournal>,
+    pub(crate) counts: Arc<Counts>,
     /// Something was changed that documents say.
     pub(crate) changed: Notify,
     /// Place of the newest document in the feed, for followers to wait on.
@@ -130,7 +132,8 @@ impl Controller {
         }
         let trust_domain = &names.trust_domain;
         let source = format!("spiffe://{trust_domain}/controller/{}", settings.id);
-        let journal = Arc::new(OwnJournal::new(stores.events.clone(), source));
+        let counts = Arc::<Counts>::default();
+        let journal = Arc::new(OwnJournal::new(stores.events.clone(), source, counts.clone()));
         let strangers = Refusals::new(clock.now());
         let controller = Self(Arc::new(Inner {
             settings,
@@ -141,6 +144,7 @@ impl Controller {
             clock,
             provider,
             journal,
+            counts,
             changed: Notify::new(),
             head: watch::Sender::new(0),
             applied: tokio::sync::Mutex::new(0),

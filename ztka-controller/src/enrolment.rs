@@ -99,6 +99,7 @@ impl TrustPublisher for Controller {
 #[async_trait]
 impl EnrolmentAudit for Controller {
     async fn record(&self, enrolment: &EnrolmentEvent) -> Result<(), StoreError> {
+        self.0.counts.enrolment(&enrolment.outcome);
         let mut event = record(enrolment);
         if enrolment.subject.is_some() {
             return self.0.journal.record(event).await.map_err(StoreError::new);
@@ -188,7 +189,10 @@ impl Controller {
         }
         match self.0.stores.enrolment.mark_used(&peer.spki).await {
             Ok(()) => self.0.seen_keys.insert(peer.spki.clone(), peer.not_after, self.now()),
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a first connection is not noted"),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a first connection is not noted");
+                self.0.counts.store_failed();
+            }
         }
     }
 }

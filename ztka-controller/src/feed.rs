@@ -18,7 +18,9 @@ use ztka_core::{Status, Subject, Verified};
 use ztka_pki::{Peer, RENEW_PATH};
 
 use crate::{
-    Controller, ingest, server_certificate,
+    Controller,
+    figures::{Following, Follows},
+    ingest, server_certificate,
     store::{FeedEntry, FeedScope},
 };
 
@@ -68,9 +70,9 @@ async fn documents(
     let Some(Extension(peer)) = peer else {
         return refuse(StatusCode::UNAUTHORIZED, "a client certificate of an agent or a proxy is needed");
     };
-    let scope = match &peer.id.subject {
-        Subject::Proxy(_) => FeedScope::Installation,
-        Subject::Agent { org, .. } => FeedScope::Org(org.clone()),
+    let (scope, who) = match &peer.id.subject {
+        Subject::Proxy(proxy) => (FeedScope::Installation, Follows::Proxy(proxy.clone())),
+        Subject::Agent { org, cluster, .. } => (FeedScope::Org(org.clone()), Follows::Cluster(cluster.clone())),
         Subject::User { .. } | Subject::Controller(_) => {
             return refuse(StatusCode::FORBIDDEN, "documents are for agents and proxies");
         }
@@ -86,10 +88,14 @@ async fn documents(
             return refuse(StatusCode::GONE, "the feed does not reach that far (any more); begin with from=0");
         }
         Ok(_) => {}
-        Err(error) => return refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        Err(error) => {
+            controller.0.counts.store_failed();
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+        }
     }
     let head = controller.0.head.subscribe();
-    let watch = Watch { controller, peer, scope, from, head, current: false };
+    let _following = controller.following(who);
+    let watch = Watch { _following, controller, peer, scope, from, head, current: false };
     let pieces = stream::unfold(watch, |mut watch| async move {
         let piece = watch.next().await?;
         Some((Ok::<_, Infallible>(piece), watch))
@@ -98,6 +104,7 @@ async fn documents(
 }
 
 struct Watch {
+    _following: Following,
     controller: Controller,
     peer: Verified<Peer>,
     scope: FeedScope,
@@ -125,6 +132,7 @@ impl Watch {
                 Ok(entries) => entries,
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "a feed ends");
+                    self.controller.0.counts.store_failed();
                     return None;
                 }
             };

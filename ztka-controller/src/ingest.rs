@@ -46,9 +46,13 @@ impl Controller {
         of: Option<(&OrgId, &ClusterId)>,
     ) -> Response<Body> {
         let Ingested { stored, known, findings } = match ingested {
-            Ok(ingested) => ingested,
+            Ok(ingested) => {
+                self.0.counts.reported(&ingested, of.is_some());
+                ingested
+            }
             Err(error) => {
                 tracing::error!(error = &*error, "records cannot be stored now");
+                self.0.counts.store_failed();
                 return refuse(StatusCode::SERVICE_UNAVAILABLE, "records cannot be stored now; try again");
             }
         };
@@ -69,6 +73,7 @@ impl Controller {
             && let Err(error) = self.0.stores.findings.add_findings(&found).await
         {
             tracing::error!(error = &error as &dyn std::error::Error, "findings are not stored");
+            self.0.counts.store_failed();
         }
         Json(Taken { stored, known }).into_response()
     }

@@ -24,6 +24,7 @@ pub mod conformance;
 mod controller;
 mod enrolment;
 mod feed;
+mod figures;
 mod findings;
 mod first;
 mod ingest;
@@ -38,6 +39,7 @@ pub use ztka_api::SecretPem;
 pub use self::{
     api::{Needs, ROUTES, Route},
     controller::{Controller, OpenError, Settings},
+    figures::{Figures, Records},
     first::{FirstAdmin, FirstAdminError},
     manifest::{Manifest, render},
     publish::PublishError,

@@ -37,6 +37,9 @@ impl Controller {
             loop {
                 if let Err(error) = self.publish_due().await {
                     tracing::error!(error = &error as &dyn std::error::Error, "documents cannot be signed now");
+                    if matches!(error, PublishError::Store(_)) {
+                        self.0.counts.store_failed();
+                    }
                     tokio::time::sleep(POLL).await;
                 }
                 let _ = timeout(POLL, self.0.changed.notified()).await;

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tower::ServiceExt as _;
 use ztka_audit::{Batch, EventQuery, EventStore, Ingested, Stage, StoredEvent};
 use ztka_controller::{Controller, Settings, store::Stores};
-use ztka_core::{BoxError, InstanceId, OrgId, ProxyId, Subject, Verified};
+use ztka_core::{AuditId, BoxError, InstanceId, OrgId, ProxyId, Subject, Verified};
 use ztka_identity::AdminRole;
 use ztka_pki::{Names, Peer};
 
@@ -188,6 +188,7 @@ async fn what_cannot_be_recorded_is_not_done() {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
     let (status, orgs) = call(controller.api(), Some(root), "GET", "/api/v1/orgs", "").await;
     assert_eq!((status, orgs.as_array().unwrap().len()), (StatusCode::OK, 1), "{orgs}");
+    assert!(controller.figures().store_errors > 0, "and somebody can see why");
 }
 
 /// A token for an agent of a new cluster of `org`.
@@ -259,6 +260,77 @@ async fn a_certificate_is_handed_out_when_that_is_on_record() {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{answer}");
     let (status, answer) = call(kit.controller.enrol(), None, "POST", "/v1/enrol", &body).await;
     assert_eq!(status, StatusCode::OK, "the same key asks again: {answer}");
+}
+
+#[tokio::test]
+async fn what_happens_is_counted() {
+    let kit = Kit::new().await;
+    let acme = kit.org("acme").await.id;
+    let admin = certificate_of(&kit.user(&acme, "boss", Some(AdminRole::OrgAdmin)).await);
+    let token = token(&kit, &acme, &admin).await;
+    let (_, clusters) = kit.call(Some(admin), "GET", &format!("/api/v1/orgs/{acme}/clusters"), "").await;
+    let id = |value: &serde_json::Value| value.get("id").unwrap().as_str().unwrap().to_owned();
+    let cluster: ztka_core::ClusterId = id(clusters.as_array().unwrap().first().unwrap()).parse().unwrap();
+    kit.call(None, "GET", &format!("/api/v1/orgs/{acme}/clusters"), "").await;
+    let body = enrolment(&token);
+    for _ in 0..2 {
+        call(kit.controller.enrol(), None, "POST", "/v1/enrol", &body).await;
+    }
+    call(kit.controller.enrol(), None, "POST", "/v1/enrol", "{}").await;
+    let figures = kit.controller.figures();
+    let requests = |method: &str, status: StatusCode| {
+        let is = |route: &ztka_controller::Route| (route.method, route.path) == (method, "/orgs/{org}/clusters");
+        let mut counted = figures.requests.iter().filter(|(route, of, _)| is(route) && *of == status);
+        counted.next().map(|(_, _, count)| *count)
+    };
+    assert_eq!(requests("POST", StatusCode::CREATED), Some(1));
+    assert_eq!(requests("GET", StatusCode::OK), Some(1));
+    assert_eq!(requests("GET", StatusCode::UNAUTHORIZED), Some(1));
+    assert_eq!(figures.enrolments, [("enrolled", 1), ("refused", 1), ("repeated", 1)].into());
+    assert_eq!((figures.store_errors, kit.controller.clusters_known().await.unwrap()), (0, 1));
+
+    // Followers are counted as long as they follow, clusters once.
+    let agent =
+        || peer(Subject::Agent { org: acme.clone(), cluster: cluster.clone(), instance: InstanceId::generate() });
+    let follow = |router: axum::Router, by| {
+        let mut request = Request::get("/v1/documents").body(Body::empty()).unwrap();
+        request.extensions_mut().insert(by);
+        router.oneshot(request)
+    };
+    let first = follow(kit.controller.agents(), agent()).await.unwrap();
+    let second = follow(kit.controller.agents(), agent()).await.unwrap();
+    let proxy = follow(kit.controller.proxies(), peer(Subject::Proxy(ProxyId::generate()))).await.unwrap();
+    let following = || {
+        let figures = kit.controller.figures();
+        (figures.clusters_connected, figures.following_agents, figures.following_proxies)
+    };
+    assert_eq!(following(), (1, 2, 1));
+    drop((first, proxy));
+    assert_eq!(following(), (1, 1, 0));
+    drop(second);
+    assert_eq!(following(), (0, 0, 0));
+
+    // A journal of one record, twice.
+    let payload = String::from_utf8(
+        ztka_audit::Event::new(AuditId::generate(), Stage::ResponseComplete, ztka_core::Clock::now(&kit.clock))
+            .to_json(),
+    );
+    let start = ztka_audit::Chain::start();
+    let record = ztka_audit::Record {
+        position: Default::default(),
+        sequence: start.next,
+        previous: start.head,
+        kind: ztka_audit::Kind::Close,
+        id: AuditId::generate(),
+        payload: payload.unwrap(),
+    };
+    let batch = Batch { journal: AuditId::generate(), records: vec![record], signature: None };
+    let batch = serde_json::to_string(&batch).unwrap();
+    let by = peer(Subject::Proxy(ProxyId::generate()));
+    for _ in 0..2 {
+        call(kit.controller.proxies(), Some(by.clone()), "POST", "/v1/events", &batch).await;
+    }
+    assert_eq!(kit.controller.figures().events, ztka_controller::Records { stored: 1, known: 1 });
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The controller as a server: what `ztka-controller` runs, and `ztka up` beside a proxy.
 
 mod config;
+mod figures;
 
 use std::{
     path::{Path, PathBuf},
@@ -87,7 +88,7 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened> {
 }
 
 impl Opened {
-    /// Signs what is due and renews the listeners' certificates until the process is asked to stop.
+    /// Signs what is due, renews the listeners' certificates and keeps the figures until the process is asked to stop.
     pub async fn tend(&self, process: &Process) {
         let names = self.controller.public_names();
         let renew_servers = || self.controller.server_credential(&names);
@@ -96,6 +97,7 @@ impl Opened {
             () = self.controller.run(process.shutdown().clone().cancelled_owned()) => {}
             _ = self.controller.keep_fresh(self.servers.clone(), renew_servers) => {}
             _ = self.controller.keep_fresh(self.own.clone(), renew_own) => {}
+            () = figures::keep(self.controller.clone()) => {}
         }
     }
 

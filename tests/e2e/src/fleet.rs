@@ -26,6 +26,8 @@ pub struct Installation {
     pub proxies: usize,
     /// Life of agents' certificates, such as `60s`.
     pub agent_certificates: Option<String>,
+    /// Lines added to the controller's configuration.
+    pub controller_config: String,
     /// Lines added to each proxy's configuration.
     pub proxy_config: String,
     /// Address of this machine at which users and agents reach the proxies.
@@ -39,6 +41,7 @@ impl Default for Installation {
         Self {
             proxies: 1,
             agent_certificates: None,
+            controller_config: String::new(),
             proxy_config: String::new(),
             address: Ipv4Addr::LOCALHOST,
             tunnel_host: None,
@@ -343,9 +346,10 @@ fn controller_config(folder: &Path, ports: Ports, fronts: &[u16], wanted: &Insta
     };
     let text = format!(
         "domain = '{DOMAIN}'\ndata_dir = '{}'\nfront = '{address}:{front}'\ntunnels = [{}]\n\
-         listen = '127.0.0.1:{internal}'\nlisten_passed = '127.0.0.1:{passed}'\n{certificates}",
+         listen = '127.0.0.1:{internal}'\nlisten_passed = '127.0.0.1:{passed}'\n{certificates}{}",
         folder.join("controller").display(),
         tunnels.join(", "),
+        wanted.controller_config,
     );
     let config = folder.join("controller.toml");
     fs::write(&config, text)?;

@@ -40,3 +40,33 @@ async fn a_proxy_tells_its_state_on_loopback_and_no_name_of_anybody() -> Result<
     ensure!(!metrics.contains("alice") && !metrics.contains("acme"), "a name is in the metrics:\n{metrics}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_controller_tells_its_state_on_loopback_and_no_name_of_anybody() -> Result<()> {
+    let cluster = Cluster::level1(Options::default()).await?;
+    let health = free_port()?;
+    let controller_config = format!("[runtime]\nhealth = '127.0.0.1:{health}'\n");
+    let mut fleet = Fleet::start_with(Installation { controller_config, ..Installation::default() }).await?;
+    fleet.org("acme").await?;
+    fleet.cluster("acme", "dev", &cluster, &[]).await?;
+    fleet.ztka(&["--org", "acme", "user", "create", "alice"]).await?;
+
+    ensure!(get(health, "/livez").await?.starts_with("HTTP/1.1 200"), "not alive");
+    ensure!(get(health, "/readyz").await?.starts_with("HTTP/1.1 200"), "not ready");
+    let metrics = wait_for("the fleet in the metrics", || async {
+        let metrics = get(health, "/metrics").await?;
+        for line in [
+            "ztka_controller_clusters_connected 1",
+            "ztka_controller_feed_subscribers{kind=\"agent\"} 1",
+            "ztka_controller_feed_subscribers{kind=\"proxy\"} 1",
+            "ztka_controller_enrolments_total{outcome=\"enrolled\"} 2",
+            "ztka_controller_api_requests_total{method=\"POST\",route=\"/orgs/{org}/users\",status=\"201\"} 1",
+        ] {
+            ensure!(metrics.lines().any(|shown| shown == line), "no line {line}:\n{metrics}");
+        }
+        Ok(metrics)
+    });
+    let metrics = metrics.await.with_context(|| fleet.tails())?;
+    ensure!(!metrics.contains("alice") && !metrics.contains("acme"), "a name is in the metrics:\n{metrics}");
+    Ok(())
+}

@@ -13,7 +13,14 @@ use ztka_identity::StoreError;
 
 /// A problem as the answer. Boxed: it is the rare case.
 #[derive(Debug)]
-pub(crate) struct ApiError(Box<Problem>);
+pub(crate) struct ApiError {
+    problem: Box<Problem>,
+    store_failed: bool,
+}
+
+/// Extension of an answer that says that the store cannot be used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StoreFailed;
 
 pub(crate) type Answer<T> = Result<T, ApiError>;
 
@@ -46,13 +53,13 @@ impl ApiError {
     }
 
     pub(crate) fn problem(&self) -> &Problem {
-        &self.0
+        &self.problem
     }
 }
 
 impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
-        Self(Box::new(problem))
+        Self { problem: Box::new(problem), store_failed: false }
     }
 }
 
@@ -62,7 +69,7 @@ impl From<StoreError> for ApiError {
             StoreError::NotFound { .. } => Self::new(Code::NotFound, error.to_string(), "check the id"),
             StoreError::Exists { .. } => Self::worded(Code::Exists, error.to_string()),
             StoreError::Refused(text) => Self::worded(Code::Refused, text),
-            StoreError::Unavailable(source) => Self::failed(source),
+            StoreError::Unavailable(source) => Self { store_failed: true, ..Self::failed(source) },
         }
     }
 }
@@ -70,9 +77,12 @@ impl From<StoreError> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         // Strings and a number always serialise.
-        let json = serde_json::to_vec(&self.0).unwrap_or_default();
+        let json = serde_json::to_vec(&self.problem).unwrap_or_default();
         let mut response = Response::new(Body::from(json));
-        *response.status_mut() = self.0.code().status();
+        *response.status_mut() = self.problem.code().status();
+        if self.store_failed {
+            response.extensions_mut().insert(StoreFailed);
+        }
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,0 +1,86 @@
+//! What `/metrics` shows of a controller. No name of a user, an organisation or a cluster is in it.
+
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use ztka_controller::{Controller, Figures, Records};
+
+const EVERY: Duration = Duration::from_secs(2);
+/// The number of clusters is a question to the store.
+const LOOKS_PER_COUNT: u32 = 8;
+
+/// Takes the figures now and then, until dropped.
+pub(crate) async fn keep(controller: Controller) {
+    loop {
+        match controller.clusters_known().await {
+            Ok(known) => gauge!("ztka_controller_clusters").set(float(known)),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "clusters cannot be counted now"),
+        }
+        for _ in 0..LOOKS_PER_COUNT {
+            export(&controller.figures());
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+}
+
+fn export(figures: &Figures) {
+    gauge!("ztka_controller_clusters_connected").set(float(figures.clusters_connected));
+    gauge!("ztka_controller_feed_subscribers", "kind" => "agent").set(float(figures.following_agents));
+    gauge!("ztka_controller_feed_subscribers", "kind" => "proxy").set(float(figures.following_proxies));
+    for (route, status, count) in &figures.requests {
+        let status = status.as_u16().to_string();
+        let labels = [("method", route.method.to_owned()), ("route", route.path.to_owned()), ("status", status)];
+        counter!("ztka_controller_api_requests_total", &labels).absolute(*count);
+    }
+    for (outcome, count) in &figures.enrolments {
+        counter!("ztka_controller_enrolments_total", "outcome" => *outcome).absolute(*count);
+    }
+    let records = |name: &'static str, Records { stored, known }| {
+        counter!(name, "outcome" => "stored").absolute(stored);
+        counter!(name, "outcome" => "known").absolute(known);
+    };
+    records("ztka_controller_events_total", figures.events);
+    records("ztka_controller_receipts_total", figures.receipts);
+    counter!("ztka_controller_store_errors_total").absolute(figures.store_errors);
+}
+
+/// Exact for anything that a process can hold.
+#[expect(clippy::cast_precision_loss, reason = "counts of things in one process")]
+fn float(count: usize) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use ztka_controller::ROUTES;
+
+    use super::*;
+
+    #[test]
+    fn every_figure_is_shown() {
+        let mut figures = Figures::default();
+        (figures.clusters_connected, figures.following_agents, figures.following_proxies) = (2, 3, 1);
+        figures.requests = vec![(*ROUTES.first().unwrap(), http::StatusCode::FORBIDDEN, 4)];
+        figures.enrolments = [("refused", 5)].into();
+        (figures.events, figures.receipts) = (Records { stored: 6, known: 7 }, Records { stored: 8, known: 9 });
+        figures.store_errors = 10;
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || export(&figures));
+        let shown = recorder.handle().render();
+        for line in [
+            "ztka_controller_clusters_connected 2",
+            "ztka_controller_feed_subscribers{kind=\"agent\"} 3",
+            "ztka_controller_feed_subscribers{kind=\"proxy\"} 1",
+            "ztka_controller_api_requests_total{method=\"GET\",route=\"/whoami\",status=\"403\"} 4",
+            "ztka_controller_enrolments_total{outcome=\"refused\"} 5",
+            "ztka_controller_events_total{outcome=\"stored\"} 6",
+            "ztka_controller_events_total{outcome=\"known\"} 7",
+            "ztka_controller_receipts_total{outcome=\"stored\"} 8",
+            "ztka_controller_receipts_total{outcome=\"known\"} 9",
+            "ztka_controller_store_errors_total 10",
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "{line}\n{shown}");
+        }
+    }
+}
