@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod check;
 mod demo;
+mod deny;
 mod fuzz;
 mod run;
 mod suite;

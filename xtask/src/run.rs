@@ -39,12 +39,17 @@ fn is_of_our_package(variable: &OsStr) -> bool {
     name.starts_with(b"CARGO_PKG_") || name.starts_with(b"CARGO_MANIFEST_")
 }
 
+/// Whether continuous integration runs us: nobody looks on, and what cannot run is a failure.
+pub(crate) fn unattended() -> bool {
+    std::env::var("CI").is_ok_and(|ci| ci == "true")
+}
+
 /// Runs a command to its end; both of its outputs go to ours, and the results of tests in them are summed.
 pub(crate) fn streamed(mut command: Command) -> Result<(ExitStatus, Tally)> {
     let name = command.get_program().to_string_lossy().into_owned();
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     // With nobody there to press Ctrl-C, what hangs has to end by itself, with all it has started.
-    let alone = std::env::var("CI").is_ok_and(|ci| ci == "true");
+    let alone = unattended();
     if alone {
         command.process_group(0);
     }

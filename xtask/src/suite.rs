@@ -10,6 +10,7 @@ use ztka_test_cluster::{
 };
 
 use crate::{
+    deny,
     run::{self, cargo},
     tally::Tally,
     workspace,
@@ -42,7 +43,7 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "check", about: "cargo xtask check", run: |_| Ok(Outcome::Ran(crate::check::tally()?)) },
     Suite {
         name: "deny",
-        about: "banned and doubled dependencies (cargo-deny, when installed; --long installs it)",
+        about: "banned, doubled and outdated dependencies (cargo-deny; built once with --long or CI=true)",
         run: deny,
     },
     Suite { name: "lints", about: "clippy, warnings are errors", run: lints },
@@ -80,17 +81,12 @@ fn lints(_: bool) -> Result<Outcome> {
 }
 
 fn deny(long: bool) -> Result<Outcome> {
-    if !run::answers("cargo", &["deny", "--version"]) {
-        if !long {
-            run::say("cargo-deny is not installed; --long installs and runs it");
-            return Ok(Outcome::Ran(Tally::default()));
-        }
-        let (status, _) = run::streamed(cargo(&["install", "--locked", "cargo-deny"]))?;
-        if !status.success() {
-            return Ok(Outcome::Skipped("cargo-deny cannot be installed".to_owned()));
-        }
-    }
-    one(cargo(&["deny", "--all-features", "check", "bans"]))
+    let Some(mut command) = deny::command(long || run::unattended())? else {
+        let how = "cargo-deny is not installed; --long builds it, or: cargo install --locked cargo-deny";
+        return Ok(Outcome::Skipped(how.to_owned()));
+    };
+    command.args(["--all-features", "check", "bans"]);
+    one(command)
 }
 
 /// Packages that have suites of their own.

@@ -1,4 +1,4 @@
-//! The crates that others embed first: they build alone, and their defaults bring no server with them.
+//! Each member builds alone, and the crates that others embed first bring no server with their defaults.
 
 use anyhow::{Context as _, Result};
 
@@ -33,10 +33,10 @@ pub(crate) fn lean(members: &[Member]) -> Result<Vec<String>> {
     Ok(broken)
 }
 
-/// Crates that build only as long as another one turns on a feature for them.
+/// Members that build only as long as another one turns on a feature for them.
 pub(crate) fn builds(members: &[Member]) -> Result<Vec<String>> {
     let mut broken = Vec::new();
-    for name in present(members) {
+    for Member { name, .. } in members {
         let (status, _) = run::streamed(cargo(&["check", "--quiet", "--package", name]))?;
         if !status.success() {
             broken.push(format!("{name} does not build alone"));
