@@ -25,7 +25,7 @@ const ATTEMPTS: usize = 4;
 /// Sends permitted requests into a tunnel of their cluster, and nothing less than permitted.
 ///
 /// The agent's answer is the reply, whatever it is. Answers of its own are `Status` objects: 503 with `Retry-After`
-/// where no agent is connected, 429 at the limit, 502 where the tunnel broke and nobody knows how far the agent came
+/// where no agent is connected or it has forgotten the user of a request whose body is on its way, 429 at the limit, 502 where the tunnel broke and nobody knows how far the agent came
 /// (503 for what changes nothing). The service itself never fails. A future or reply that is dropped resets the stream.
 #[derive(Clone, Debug)]
 pub struct Dispatch {
@@ -139,6 +139,11 @@ impl Registry {
                     tunnel.proven.forget(evidence.id());
                     body
                 }
+                Outcome::Forgotten => {
+                    // Only the client has the body once more.
+                    tunnel.proven.forget(evidence.id());
+                    return forgotten();
+                }
                 Outcome::Lost(error) => {
                     tracing::info!(%cluster, %error, "the tunnel broke under a request");
                     return lost(head.method());
@@ -153,6 +158,11 @@ fn away(cluster: &ClusterId) -> Reply {
     let text = format!(
         "the agent of cluster {cluster} is not connected; if this lasts, check that its pod runs and reaches the proxy"
     );
+    Status::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1).into()
+}
+
+fn forgotten() -> Reply {
+    let text = "the cluster's agent had forgotten who you are, and has done nothing; try again";
     Status::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1).into()
 }
 

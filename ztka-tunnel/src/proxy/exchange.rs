@@ -24,6 +24,8 @@ pub(super) enum Outcome<B> {
     Untouched(B),
     /// The agent does not hold the evidence that the request names; otherwise as `Untouched`.
     Unproven(B),
+    /// As `Unproven`, but the body is on its way and cannot be sent again.
+    Forgotten,
     /// Nobody knows how far the agent came.
     Lost(h2::Error),
 }
@@ -127,8 +129,8 @@ fn failed<B>(error: h2::Error, body: Option<B>, repeatable: bool) -> Outcome<B> 
 fn answered<B>(response: Response<RecvStream>, body: Option<B>, held: (Lease, Option<AbortOnDrop>)) -> Outcome<B> {
     let (mut head, stream) = response.into_parts();
     let unproven = head.headers.get(&ztka_core::EVIDENCE) == Some(&UNKNOWN);
-    if unproven && let Some(body) = body {
-        return Outcome::Unproven(body);
+    if unproven {
+        return body.map_or(Outcome::Forgotten, Outcome::Unproven);
     }
     wire::strip_internal(&mut head.headers);
     head.version = http::Version::default();

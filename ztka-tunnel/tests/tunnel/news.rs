@@ -73,13 +73,11 @@ async fn evidence_that_is_refused_is_the_users_answer_and_is_tried_again() {
     assert_eq!(refused.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
 }
 
-#[tokio::test(start_paused = true)]
-async fn evidence_that_the_agent_no_longer_holds_is_sent_again() {
-    let net = Net::new(1);
+/// Does not know who asks the first time.
+fn forgetful() -> Agent {
     let asked = Arc::new(AtomicUsize::new(0));
-    let count = asked.clone();
-    let agent = Agent::new(move |_| {
-        let first = count.fetch_add(1, Ordering::Relaxed) == 0;
+    Agent::new(move |_| {
+        let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
         async move {
             let Reply::Response(mut unknown) = Reply::from(Status::new(StatusCode::UNAUTHORIZED, "who?")) else {
                 unreachable!()
@@ -87,10 +85,32 @@ async fn evidence_that_the_agent_no_longer_holds_is_sent_again() {
             unknown.headers_mut().insert("ztka-evidence", "unknown".parse().unwrap());
             if first { Reply::Response(unknown) } else { text("served") }
         }
-    });
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn evidence_that_the_agent_no_longer_holds_is_sent_again() {
+    let net = Net::new(1);
+    let agent = forgetful();
     let _dialer = net.connected(&agent).await;
     assert_eq!(collected(net.ask(get(POD)).await).await.body(), "served");
     let lines = ["evidence alice".to_owned(), format!("GET {POD}")];
+    assert_eq!(agent.seen(), [lines.clone(), lines].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_with_a_body_is_told_to_come_again_and_then_finds_its_evidence_held() {
+    let net = Net::new(1);
+    let agent = forgetful();
+    let _dialer = net.connected(&agent).await;
+    let post = || net.ask(ask(Method::POST, POD).body(ztka_core::body("{}")).permitted());
+    let answer = collected(post().await).await;
+    // Not 401: the user's login is in order, and nothing was done.
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.headers()["retry-after"], "1");
+    assert!(!answer.headers().contains_key("ztka-evidence"));
+    assert_eq!(collected(post().await).await.body(), "served");
+    let lines = ["evidence alice".to_owned(), format!("POST {POD}")];
     assert_eq!(agent.seen(), [lines.clone(), lines].concat());
 }
 
