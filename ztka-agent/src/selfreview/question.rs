@@ -20,20 +20,28 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Which one is asked, if it is one.
-    pub(crate) fn of(asked: &RequestAttributes) -> Option<Self> {
+    ///
+    /// # Errors
+    /// 404 for a version other than v1, as from an apiserver that does not serve it (any more): one that does would
+    /// answer about the account.
+    pub(crate) fn of(asked: &RequestAttributes) -> Result<Option<Self>, Status> {
         let RequestTarget::Resource { group, version, resource, subresource: None, namespace: None, name: None } =
             asked.target()
         else {
-            return None;
+            return Ok(None);
         };
-        if asked.verb() != Verb::Create || version != "v1" {
-            return None;
-        }
-        match (group.as_str(), resource.as_str()) {
-            ("authorization.k8s.io", "selfsubjectaccessreviews") => Some(Self::Access),
-            ("authorization.k8s.io", "selfsubjectrulesreviews") => Some(Self::Rules),
-            ("authentication.k8s.io", "selfsubjectreviews") => Some(Self::Myself),
-            _ => None,
+        let kind = match (group.as_str(), resource.as_str()) {
+            ("authorization.k8s.io", "selfsubjectaccessreviews") => Self::Access,
+            ("authorization.k8s.io", "selfsubjectrulesreviews") => Self::Rules,
+            ("authentication.k8s.io", "selfsubjectreviews") => Self::Myself,
+            _ => return Ok(None),
+        };
+        match asked.verb() == Verb::Create {
+            true if version == "v1" => Ok(Some(kind)),
+            true => {
+                Err(Status::new(StatusCode::NOT_FOUND, format!("{resource} are served in version v1, not {version}")))
+            }
+            false => Ok(None),
         }
     }
 
@@ -164,7 +172,7 @@ impl AccessSpec {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderValue, Method};
     use serde_json::json;
 
     use super::*;
@@ -184,6 +192,28 @@ mod tests {
         for bad in ["application/yaml", PROTOBUF, "application/json;as=Table;v=v1;g=meta.k8s.io"] {
             assert_eq!(accepts_json(&headers(header::ACCEPT, bad)).unwrap_err().code(), 406, "{bad}");
         }
+    }
+
+    #[test]
+    fn only_version_1_is_answered_and_no_other_is_passed_on() {
+        let of = |method: Method, path: &str| {
+            let asked = RequestAttributes::parse(&method, &path.parse().unwrap(), None).unwrap();
+            Kind::of(&asked).map_err(|status| status.code())
+        };
+        for (group, resource, kind) in [
+            ("authorization", "selfsubjectaccessreviews", Kind::Access),
+            ("authorization", "selfsubjectrulesreviews", Kind::Rules),
+            ("authentication", "selfsubjectreviews", Kind::Myself),
+        ] {
+            let path = |version: &str| format!("/apis/{group}.k8s.io/{version}/{resource}");
+            assert_eq!(of(Method::POST, &path("v1")), Ok(Some(kind)));
+            for version in ["v1alpha1", "v1beta1", "v2"] {
+                // The apiserver would tell of the account, and by its permissions.
+                assert_eq!(of(Method::POST, &path(version)).unwrap_err(), 404, "{resource} {version}");
+            }
+            assert_eq!(of(Method::GET, &path("v1beta1")), Ok(None));
+        }
+        assert_eq!(of(Method::POST, "/apis/authorization.k8s.io/v1beta1/subjectaccessreviews"), Ok(None));
     }
 
     #[test]

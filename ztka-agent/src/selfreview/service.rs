@@ -66,8 +66,10 @@ where
     }
 
     fn call(&mut self, access: Access<Permitted, Body>) -> Self::Future {
-        let Some(kind) = Kind::of(access.stage().attributes()) else {
-            return Either::Left(self.inner.call(access));
+        let kind = match Kind::of(access.stage().attributes()) {
+            Ok(Some(kind)) => kind,
+            Ok(None) => return Either::Left(self.inner.call(access)),
+            Err(status) => return Either::Right(Box::pin(async move { Ok(status.into()) })),
         };
         let parts = self.parts.clone();
         let (who, cluster) = (access.principal().clone(), access.cluster().clone());
