@@ -189,6 +189,36 @@ async fn accounts_follow_policy_and_go_when_nobody_needs_them() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_earlier_run_has_left_follows_policy_from_the_first_use_on() -> Result<()> {
+    let mut stage = Stage::set().await?;
+    stage.cluster.kubectl().ok(["create", "namespace", "ops"]).await?;
+    let alice = user("u-alice", "alice", &[]);
+    stage.policy(&[alice_is("edit", namespaces(&["dev", "web", "ops"]))])?;
+    for namespace in ["dev", "web", "ops"] {
+        let path = format!("/api/v1/namespaces/{namespace}/secrets");
+        assert_eq!(stage.get(&alice, Some(namespace), &path).await?.0, 200);
+    }
+    // The agent is away while alice loses one namespace, and has less in another.
+    stage.policy(&[alice_is("edit", namespaces(&["dev"])), alice_is("view", namespaces(&["ops"]))])?;
+    let restarted = stage.other_agent(&stage.token_file);
+    let tending = tokio::spawn(restarted.clone().tend());
+    restarted.token(&alice, Some("dev")).await?;
+    wait_for("what she has lost to go", || async {
+        for kind in ["roles", "rolebindings"] {
+            let held = stage.objects("u-alice", kind).await?;
+            ensure!(held == ["dev/ztka:u-alice", "ops/ztka:u-alice"], "{kind}: {held:?}");
+        }
+        let role = ["get", "role", "ztka:u-alice", "-n", "ops", "-o", "json"];
+        let role = stage.cluster.kubectl().ok(role).await?;
+        ensure!(!role.contains("secrets"), "{role}");
+        Ok(())
+    })
+    .await?;
+    tending.abort();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kubectl_is_told_about_its_user_what_the_calls_themselves_get() -> Result<()> {
     let mut stage = Stage::set().await?;
     let alice = user("u-alice", "alice", &["shop"]);

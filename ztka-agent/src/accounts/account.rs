@@ -1,7 +1,7 @@
 //! One user's account: what of it is known to exist, and the steps that bring it to what policy says.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::atomic::{AtomicI64, Ordering},
     time::Duration,
 };
@@ -21,7 +21,7 @@ use ztka_core::{GroupName, Principal, Revision, UserName};
 use super::{
     Settings,
     client::{CallError, Client, bearer},
-    objects::{Digest, Marked, Names, question},
+    objects::{Digest, Marked, NAMESPACE_KINDS, Names, question},
 };
 
 /// How long a look at the roles of an account is good for, whatever the apiserver answers its user.
@@ -73,6 +73,10 @@ pub(crate) struct State {
     token: Option<Token>,
     cluster: Option<Digest>,
     namespaces: BTreeMap<String, Digest>,
+    /// Looked for what an earlier run has left in namespaces.
+    surveyed: bool,
+    /// Where it has left something that has not been made or removed since.
+    left: BTreeSet<String>,
     /// When the roles were last made sure of.
     looked: Timestamp,
 }
@@ -184,27 +188,35 @@ impl Steps<'_> {
         Ok(())
     }
 
-    /// True if roles exist that `rendered` has in another form, or not at all.
+    /// True if roles exist, or may exist, that `rendered` has in another form, or not at all.
     pub(crate) fn is_behind(state: &State, rendered: &Rendered) -> bool {
         let differs = |held: &Digest, rules: Option<&Vec<Rule>>| {
             rules.is_none_or(|rules| Marked::new(rules.clone()).digest != *held)
         };
+        if !state.surveyed || !state.left.is_empty() {
+            return true;
+        }
         let cluster = state.cluster.as_ref().is_some_and(|held| differs(held, Some(&rendered.cluster)));
         cluster || state.namespaces.iter().any(|(namespace, held)| differs(held, rendered.namespaces.get(namespace)))
     }
 
     /// Makes roles that exist already what `rendered` says, and removes those that it does not have any more.
     pub(crate) async fn follow(&self, state: &mut State, rendered: &Rendered) -> Result<(), CallError> {
-        let held: Vec<String> = state.namespaces.keys().cloned().collect();
+        if !state.surveyed {
+            state.left = self.namespaces().await?;
+            state.surveyed = true;
+        }
+        let held: BTreeSet<String> = state.namespaces.keys().chain(&state.left).cloned().collect();
         for namespace in &held {
             if rendered.namespaces.contains_key(namespace) {
                 self.bring(state, rendered, Some(namespace)).await?;
             } else {
-                for kind in ["rolebindings", "roles"] {
+                for kind in NAMESPACE_KINDS {
                     self.gone(&self.names.rbac(kind, Some(namespace))).await?;
                 }
                 state.namespaces.remove(namespace);
             }
+            state.left.remove(namespace);
         }
         self.bring(state, rendered, None).await
     }
@@ -304,6 +316,17 @@ impl Steps<'_> {
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(200));
         }
+    }
+
+    /// Where the cluster has a role or a binding of the account.
+    async fn namespaces(&self) -> Result<BTreeSet<String>, CallError> {
+        let mut namespaces = BTreeSet::new();
+        for kind in NAMESPACE_KINDS {
+            let items = self.client.list("listing an account's roles", &self.names.everywhere(kind)).await?;
+            let of = |item: &Value| item.pointer("/metadata/namespace")?.as_str().map(str::to_owned);
+            namespaces.extend(items.iter().filter_map(of));
+        }
+        Ok(namespaces)
     }
 
     async fn gone(&self, path: &str) -> Result<(), CallError> {

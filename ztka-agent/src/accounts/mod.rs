@@ -3,7 +3,7 @@
 //! An account is made when its user first asks, in steps that may be repeated at any time, and lives in the agent's
 //! namespace under the user's id: a ServiceAccount, a Secret that its tokens are bound to, a ClusterRole and its
 //! binding, and a Role and its binding for each namespace used. People find names in annotations. An account follows
-//! policy, goes when its user loses every role or is disabled, and after a time without use.
+//! policy, also in what an earlier run of the agent has left of it, goes when its user loses every role or is disabled, and after a time without use.
 //!
 //! The agent needs [`AGENT_RBAC`] for this. Holding `escalate` and `bind` it could give itself anything: it is as
 //! powerful as cluster-admin.

@@ -17,6 +17,9 @@ const USER_NAME: &str = "ztka.dev/user-name";
 /// Annotation with the time when the account was last known to be in use, to about half a token's life.
 pub(crate) const USED_AT: &str = "ztka.dev/used-at";
 
+/// Objects of a user in namespaces; the one that gives power is removed first.
+pub(crate) const NAMESPACE_KINDS: [&str; 2] = ["rolebindings", "roles"];
+
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Tells one list of rules from another.

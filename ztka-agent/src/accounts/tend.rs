@@ -5,20 +5,20 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use ztka_core::UserId;
 
 use super::{
     ServiceAccounts,
     account::{Account, State, Steps, remove},
     client::CallError,
-    objects::{AGENT, MANAGED_BY, USED_AT, USER},
+    objects::{AGENT, MANAGED_BY, NAMESPACE_KINDS, USED_AT, USER},
 };
 
 /// Objects of a user at the cluster scope.
 const CLUSTER_KINDS: [&str; 2] = ["clusterrolebindings", "clusterroles"];
-/// Objects of a user in namespaces.
-const NAMESPACE_KINDS: [&str; 2] = ["rolebindings", "roles"];
+/// When the cluster could not be asked.
+const AGAIN: Duration = Duration::from_secs(10);
 
 impl ServiceAccounts {
     /// Follows policy and removes idle accounts until dropped.
@@ -26,13 +26,15 @@ impl ServiceAccounts {
         let mut changes = self.0.engine.changes();
         let mut sweeps = interval((self.0.settings.idle / 8).clamp(Duration::from_secs(30), Duration::from_secs(3600)));
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut behind = false;
         loop {
             tokio::select! {
                 changed = changes.changed() => match changed {
-                    Ok(()) => self.follow_policy().await,
+                    Ok(()) => behind = !self.follow_policy().await,
                     Err(_) => return, // no engine, no policy to follow
                 },
-                () = self.0.behind.notified() => self.follow_policy().await,
+                () = self.0.behind.notified() => behind = !self.follow_policy().await,
+                () = sleep(AGAIN), if behind => behind = !self.follow_policy().await,
                 _ = sweeps.tick() => {
                     if let Err(error) = self.sweep().await {
                         tracing::warn!(error = &error as &dyn std::error::Error, "idle accounts not looked for");
@@ -42,14 +44,18 @@ impl ServiceAccounts {
         }
     }
 
-    /// Brings every account in use to the policy in force; users without any role lose theirs.
-    pub async fn follow_policy(&self) {
+    /// Brings every account in use to the policy in force; users without any role lose theirs. False if some could not
+    /// be.
+    pub async fn follow_policy(&self) -> bool {
+        let mut all = true;
         for (user, account) in self.known() {
             if let Err(error) = self.follow_one(&user, &account).await {
                 // The next request of the user tries again, and is decided on by the new policy in any case.
                 tracing::warn!(%user, error = &error as &dyn std::error::Error, "account does not follow policy yet");
+                all = false;
             }
         }
+        all
     }
 
     async fn follow_one(&self, user: &UserId, account: &Arc<Account>) -> Result<(), CallError> {
