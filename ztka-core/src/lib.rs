@@ -64,7 +64,7 @@ pub use self::{
     },
     kube::{Impersonation, InvalidImpersonation, Malformed, RequestAttributes, RequestTarget, Verb},
     principal::{Principal, Session, Verified},
-    reply::{Body, Duplex, Io, Reply, body, empty},
+    reply::{Body, Duplex, Hold, Io, Reply, body, empty, hold},
     spiffe::{SpiffeId, Subject},
     status::Status,
     upgrade::Upgrade,

@@ -1,5 +1,7 @@
 //! What comes back up the stack: a response, or a connection that has changed protocol.
 
+mod hold;
+
 use std::{fmt, pin::Pin};
 
 use bytes::Bytes;
@@ -7,6 +9,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 use http::Response;
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 
+pub use self::hold::{Hold, hold};
 use crate::{BoxError, Status};
 
 /// Body between ZTKA layers.
