@@ -13,11 +13,11 @@ use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use ztka_core::{
-    AuditId, ClusterId, DocumentKind, Evidence, EvidenceId, Identity, OrgId, Principal, ProxyId, Reason, Revision,
-    Session, SignedDocument, Subject, Verified,
+    AuditId, Caller, ClusterId, DocumentKind, Evidence, EvidenceId, Identity, OrgId, Principal, ProxyId, Reason,
+    Revision, Session, SignedDocument, Subject, Verified,
 };
 use ztka_follow::Documents;
-use ztka_pki::{Authenticator, Peer, Purpose};
+use ztka_pki::{Authenticator, NotAuthenticated, Peer, Purpose};
 
 /// A certificate chain and a session document take a few kilobytes.
 const MAX_BYTES: usize = 64 * 1024;
@@ -35,12 +35,20 @@ struct Wire {
 }
 
 #[derive(Debug)]
-struct Witnessed {
+pub(crate) struct Witnessed {
     principal: Verified<Principal>,
     evidence: Evidence,
     peer: Verified<Peer>,
     revision: Revision,
+    issued: Timestamp,
     until: Timestamp,
+}
+
+impl Witnessed {
+    /// The same certificate with an older session document, which whoever has the newer one has no use for.
+    fn is_before(&self, newer: &Self) -> bool {
+        *self.peer == *newer.peer && (self.revision, self.issued) < (newer.revision, newer.issued)
+    }
 }
 
 /// Checks evidence once, and remembers whom it proved until it expires or is revoked. Clones share what is known.
@@ -84,6 +92,8 @@ impl Witness {
         }
         let witnessed = self.check(evidence)?;
         let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        // Sessions are signed again every hour. A proxy that is behind and still asks with the older one shows it again.
+        held.retain(|_, other| !other.is_before(&witnessed));
         if held.len() >= MAX_HELD {
             let now = self.0.documents.clock().now();
             held.retain(|_, witnessed| now < witnessed.until);
@@ -122,24 +132,12 @@ impl Witness {
         document: &Verified<SignedDocument>,
     ) -> Result<Witnessed, Reason> {
         let header = document.header();
-        let unreadable = |_| unauthenticated("the session document cannot be read by the cluster's agent");
-        let session: Session = document.body().map_err(unreadable)?;
-        let Subject::User { org, user, credential } = &peer.id.subject else {
-            return Err(unauthenticated("the certificate is not a user's"));
-        };
-        let same = header.series.kind == DocumentKind::Session
-            && header.series.org.as_ref() == Some(org)
-            && header.series.subject == credential.as_str()
-            && (&session.user, &session.credential) == (user, credential);
-        if !same {
-            return Err(unauthenticated("certificate and session document are not of the same credential"));
-        }
-        if *org != self.0.org {
+        let principal = principal(&peer, document)?;
+        if *principal.org() != self.0.org {
             return Err(Reason::Misdirected("the certificate is of another organisation than the cluster"));
         }
-        let until = peer.not_after.min(header.expires).min(session.active_until);
-        let principal = Verified::assertion(Principal::new(org.clone(), session));
-        Ok(Witnessed { principal, evidence, peer, revision: header.revision, until })
+        let until = peer.not_after.min(header.expires).min(principal.active_until());
+        Ok(Witnessed { principal, evidence, peer, revision: header.revision, issued: header.issued, until })
     }
 
     /// False if `headers` name evidence that is not held.
@@ -148,23 +146,83 @@ impl Witness {
         named(headers).is_none_or(|id| held.contains_key(&id))
     }
 
-    fn current(&self, id: &EvidenceId) -> Result<Arc<Witnessed>, Reason> {
+    /// What was proven by the evidence `id`, if it is held.
+    pub(crate) fn held(&self, id: &EvidenceId) -> Result<Arc<Witnessed>, Reason> {
         let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
-        let held = held.ok_or_else(|| unauthenticated("the cluster's agent holds no evidence of who you are"))?;
+        held.ok_or_else(|| unauthenticated("the cluster's agent holds no evidence of who you are"))
+    }
+
+    /// Whether a request may be made with it now.
+    fn current(&self, held: &Witnessed) -> Result<(), Reason> {
+        self.unrevoked(held)?;
         if self.0.documents.clock().now() >= held.until {
-            return Err(unauthenticated("your session or certificate has ended; log in again"));
+            return Err(over());
         }
-        if self.0.documents.trust().is_revoked(&held.peer) {
-            return Err(unauthenticated("your credential has been revoked; ask your administrator for a new one"));
-        }
-        let newest = self.0.documents.session(held.principal.org(), held.principal.credential());
-        if newest.is_some_and(|newest| newest.header().revision > held.revision) {
+        if self.newest(held).is_some_and(|newest| newest.header().revision > held.revision) {
             return Err(Reason::NoPolicy(
                 "the proxy shows the cluster's agent an older session than the newest; try again",
             ));
         }
-        Ok(held)
+        Ok(())
     }
+
+    /// Who is behind a stream that was begun with it, by the newest session that is known of, and until when.
+    ///
+    /// # Errors
+    /// Why the stream may not go on.
+    pub(crate) fn standing(&self, held: &Witnessed) -> Result<(Verified<Principal>, Timestamp), Reason> {
+        self.unrevoked(held)?;
+        let (who, until) = match self.newest(held) {
+            Some(newest) => {
+                let expires = newest.header().expires.min(held.peer.not_after);
+                let who = match newest.header().revision == held.revision {
+                    true => held.principal.clone(),
+                    false => principal(&held.peer, &newest)?,
+                };
+                let until = expires.min(who.active_until());
+                (who, until)
+            }
+            None => (held.principal.clone(), held.until),
+        };
+        if self.0.documents.clock().now() >= until { Err(over()) } else { Ok((who, until)) }
+    }
+
+    fn unrevoked(&self, held: &Witnessed) -> Result<(), Reason> {
+        if self.0.documents.trust().is_revoked(&held.peer) {
+            return Err(unauthenticated("your credential has been revoked; ask your administrator for a new one"));
+        }
+        Ok(())
+    }
+
+    fn newest(&self, held: &Witnessed) -> Option<Verified<SignedDocument>> {
+        self.0.documents.session(held.principal.org(), held.principal.credential())
+    }
+
+    pub(crate) fn documents(&self) -> &Documents {
+        &self.0.documents
+    }
+}
+
+/// The one whom certificate and session document are of.
+fn principal(peer: &Verified<Peer>, document: &Verified<SignedDocument>) -> Result<Verified<Principal>, Reason> {
+    let header = document.header();
+    let unreadable = |_| unauthenticated("the session document cannot be read by the cluster's agent");
+    let session: Session = document.body().map_err(unreadable)?;
+    let Subject::User { org, user, credential } = &peer.id.subject else {
+        return Err(unauthenticated("the certificate is not a user's"));
+    };
+    let same = header.series.kind == DocumentKind::Session
+        && header.series.org.as_ref() == Some(org)
+        && header.series.subject == credential.as_str()
+        && (&session.user, &session.credential) == (user, credential);
+    if !same {
+        return Err(unauthenticated("certificate and session document are not of the same credential"));
+    }
+    Ok(Verified::assertion(Principal::new(org.clone(), session)))
+}
+
+fn over() -> Reason {
+    unauthenticated("your session or certificate has ended; log in again")
 }
 
 fn named(headers: &HeaderMap) -> Option<EvidenceId> {
@@ -176,16 +234,20 @@ fn parsed<T>(headers: &HeaderMap, name: &HeaderName, parse: impl FnOnce(&str) ->
 }
 
 impl Authenticator for Witness {
-    fn authenticate(&self, head: &Parts) -> Result<Identity, Reason> {
+    fn authenticate(&self, head: &Parts) -> Result<Identity, NotAuthenticated> {
         if head.extensions.get::<Verified<ProxyId>>().is_none() {
-            return Err(unauthenticated("not from a verified proxy"));
+            return Err(unauthenticated("not from a verified proxy").into());
         }
         let id = named(&head.headers).ok_or_else(|| unauthenticated("no evidence of a user"))?;
-        let witnessed = self.current(&id)?;
+        let witnessed = self.held(&id)?;
+        // From here on it is known who asks, and a refusal is recorded as theirs.
+        let theirs = |reason| NotAuthenticated::by(Caller::Principal(witnessed.principal.clone()), reason);
+        self.current(&witnessed).map_err(theirs)?;
+        let unnamed = |text: &str| theirs(unauthenticated(text));
         let record = parsed(&head.headers, &AUDIT_ID, AuditId::parse)
-            .ok_or_else(|| unauthenticated("the proxy names no audit record of this request"))?;
+            .ok_or_else(|| unnamed("the proxy names no audit record of this request"))?;
         let policy = parsed(&head.headers, &ztka_core::POLICY, |text| text.parse::<Revision>().ok())
-            .ok_or_else(|| unauthenticated("the proxy names no policy that allowed this request"))?;
+            .ok_or_else(|| unnamed("the proxy names no policy that allowed this request"))?;
         let source = parsed(&head.headers, &ztka_core::SOURCE, |text| text.parse().ok());
         Ok(Identity::new(witnessed.principal.clone(), self.0.cluster.clone(), witnessed.evidence.clone())
             .from_source(source)

@@ -6,11 +6,13 @@
 pub mod accounts;
 mod control;
 mod evidence;
+mod open;
 pub mod selfreview;
 mod upstream;
 
 pub use self::{
     control::{Control, ControlLayer},
     evidence::Witness,
+    open::{CutLayer, CutService, Open},
     upstream::{Accounts, InvalidApiserver, Pool, Upstream, UpstreamError},
 };

@@ -9,7 +9,7 @@ use std::{borrow::Cow, net::IpAddr};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
-use ztka_core::{AuditId, Impersonation, Principal, RequestTarget};
+use ztka_core::{AuditId, Impersonation, Principal, RequestTarget, SpiffeId, Subject};
 
 pub use self::annotations::Annotations;
 pub(crate) use self::{
@@ -244,6 +244,20 @@ impl Event {
         self.user = User { username: who.name().to_string(), uid: who.user().to_string(), groups };
         self.annotations.set("org", who.org().as_str());
         self.annotations.set("credential", who.credential().as_str());
+    }
+
+    /// By somebody of whom no more is known than the certificate says: there is no name, only ids.
+    pub(crate) fn asked_with(&mut self, certificate: &SpiffeId) {
+        self.user.username = certificate.subject.to_string();
+        match &certificate.subject {
+            Subject::User { org, user, credential } => {
+                self.user.uid = user.to_string();
+                self.annotations.set("org", org.as_str());
+                self.annotations.set("credential", credential.as_str());
+            }
+            Subject::Agent { org, .. } => self.annotations.set("org", org.as_str()),
+            Subject::Proxy(_) | Subject::Controller(_) => {}
+        }
     }
 
     pub(crate) fn asked_as(&mut self, whom: &Impersonation) {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use ztka_core::{AuditId, Clock, Reason, Refusal, RefusalSink, Status};
+use ztka_core::{AuditId, Caller, Clock, Reason, Refusal, RefusalSink, Status};
 
 use crate::{
     End, Event, Journal, ResponseStatus, Stage,
@@ -96,9 +96,15 @@ impl Recorder {
         self.inner.clock.now()
     }
 
-    fn admit(&self, source: Option<IpAddr>, now: Timestamp) -> Option<u64> {
+    /// Whoever is known has a bucket beside that of the strangers behind the same address.
+    fn admit(&self, source: Option<IpAddr>, who: Option<&Caller>, now: Timestamp) -> Option<u64> {
         let mut hasher = DefaultHasher::new();
         source.hash(&mut hasher);
+        match who {
+            Some(Caller::Principal(who)) => (who.org(), who.user()).hash(&mut hasher),
+            Some(Caller::Certificate(id)) => id.hash(&mut hasher),
+            None => {}
+        }
         let index = usize::try_from(hasher.finish() % BUCKETS as u64).unwrap_or_default();
         let mut buckets = self.inner.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         buckets.get_mut(index)?.take(now)
@@ -109,7 +115,7 @@ impl RefusalSink for Recorder {
     fn refused(&self, refusal: Refusal<'_>) {
         self.inner.refusals.fetch_add(1, Relaxed);
         let now = self.now();
-        let Some(suppressed) = self.admit(refusal.source, now) else {
+        let Some(suppressed) = self.admit(refusal.source, refusal.principal, now) else {
             self.inner.unwritten.fetch_add(1, Relaxed);
             return;
         };
@@ -117,8 +123,10 @@ impl RefusalSink for Recorder {
         if let Some(target) = refusal.target {
             event.asked_at(&target.to_string());
         }
-        if let Some(who) = refusal.principal {
-            event.asked_by(who);
+        match refusal.principal {
+            Some(Caller::Principal(who)) => event.asked_by(who),
+            Some(Caller::Certificate(id)) => event.asked_with(id),
+            None => {}
         }
         event.source_ips.extend(refusal.source);
         refuse(&mut event, refusal.reason);

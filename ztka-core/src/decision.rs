@@ -7,7 +7,7 @@ use std::{
 
 use http::Uri;
 
-use crate::{Malformed, Principal, Revision};
+use crate::{Malformed, Principal, Revision, SpiffeId, Verified};
 
 /// What policy granted.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -77,6 +77,15 @@ impl DecisionSlot {
     }
 }
 
+/// Whom a refused request came from, as far as that was verified. A name that is only claimed cannot be put in.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// By certificate and session document.
+    Principal(Verified<Principal>),
+    /// By the certificate alone: there is no session, or it is over.
+    Certificate(Verified<SpiffeId>),
+}
+
 /// A request refused before a record could be opened for it.
 #[derive(Debug)]
 pub struct Refusal<'a> {
@@ -85,7 +94,7 @@ pub struct Refusal<'a> {
     /// Address of the peer, where known.
     pub source: Option<IpAddr>,
     /// Who it was, where that much is known.
-    pub principal: Option<&'a Principal>,
+    pub principal: Option<&'a Caller>,
     /// Why.
     pub reason: &'a Reason,
 }

@@ -52,7 +52,7 @@ mod upgrade;
 pub use self::{
     access::{Access, AuditId, Authenticated, Identity, Permitted, Recorded},
     clock::{Clock, ManualClock, SystemClock},
-    decision::{Decision, DecisionSlot, Grant, Reason, Refusal, RefusalSink},
+    decision::{Caller, Decision, DecisionSlot, Grant, Reason, Refusal, RefusalSink},
     document::{
         DocumentHeader, DocumentKind, DocumentSet, KeyId, Rejected, Revision, SeriesKey, SignatureCheck, SignedDocument,
     },

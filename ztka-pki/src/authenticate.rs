@@ -10,7 +10,28 @@ use std::{
 use futures_util::future::Either;
 use http::{Request, request::Parts};
 use tower::{Layer, Service};
-use ztka_core::{Access, Authenticated, Identity, Reason, Refusal, RefusalSink, Reply, Status};
+use ztka_core::{Access, Authenticated, Caller, Identity, Reason, Refusal, RefusalSink, Reply, Status};
+
+/// Why a request is refused, and whom it is from all the same.
+#[derive(Clone, Debug)]
+pub struct NotAuthenticated {
+    reason: Reason,
+    caller: Option<Box<Caller>>,
+}
+
+impl NotAuthenticated {
+    /// Refused for `reason`, although it was verified that it is `caller` who asks. The refusal is recorded as theirs.
+    pub fn by(caller: Caller, reason: Reason) -> Self {
+        Self { reason, caller: Some(Box::new(caller)) }
+    }
+}
+
+impl From<Reason> for NotAuthenticated {
+    /// Nothing was verified of whoever asks.
+    fn from(reason: Reason) -> Self {
+        Self { reason, caller: None }
+    }
+}
 
 /// Finds out who a request is from and which cluster it is for.
 pub trait Authenticator {
@@ -18,12 +39,12 @@ pub trait Authenticator {
     /// Returns at once.
     ///
     /// # Errors
-    /// The reason that the user is told.
-    fn authenticate(&self, head: &Parts) -> Result<Identity, Reason>;
+    /// The reason that the user is told, and whom the refusal is recorded of.
+    fn authenticate(&self, head: &Parts) -> Result<Identity, NotAuthenticated>;
 }
 
 impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
-    fn authenticate(&self, head: &Parts) -> Result<Identity, Reason> {
+    fn authenticate(&self, head: &Parts) -> Result<Identity, NotAuthenticated> {
         (**self).authenticate(head)
     }
 }
@@ -76,9 +97,10 @@ where
         let (head, body) = request.into_parts();
         match self.layer.authenticator.authenticate(&head) {
             Ok(identity) => Either::Left(self.inner.call(Authenticated::assertion(identity, &head, body))),
-            Err(reason) => {
+            Err(NotAuthenticated { reason, caller }) => {
                 let source = head.extensions.get::<IpAddr>().copied();
-                let refusal = Refusal { target: Some(&head.uri), source, principal: None, reason: &reason };
+                let principal = caller.as_deref();
+                let refusal = Refusal { target: Some(&head.uri), source, principal, reason: &reason };
                 self.layer.refusals.refused(refusal);
                 Either::Right(ready(Ok(Status::from(&reason).into())))
             }

@@ -68,7 +68,7 @@ mod trust;
 mod x509;
 
 pub use self::{
-    authenticate::{Authenticate, AuthenticateLayer, Authenticator},
+    authenticate::{Authenticate, AuthenticateLayer, Authenticator, NotAuthenticated},
     authority::{CertificateAuthority, IssueError, Issued},
     credential::{Credential, CredentialChanges, CredentialError, CredentialSource},
     csr::{CsrError, ValidCsr},

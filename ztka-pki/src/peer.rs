@@ -1,5 +1,6 @@
 //! Who is behind a certificate chain.
 
+mod as_caller;
 mod as_proxy;
 
 use std::{sync::Arc, time::Duration};

@@ -1,17 +1,19 @@
 //! Who a request is from, and for which cluster: certificate, current session, and address.
 
-use http::request::Parts;
-use ztka_core::{Identity, Reason, Subject};
-use ztka_pki::Authenticator;
+use std::sync::Arc;
 
-use crate::{Connection, Directory, Names, address};
+use http::request::Parts;
+use ztka_core::{Caller, Identity, Reason, Subject};
+use ztka_pki::{Authenticator, NotAuthenticated, Peer};
+
+use crate::{Certificate, Connection, Directory, Names, address, directory::Known};
 
 /// Authenticates by the certificate of the [`Connection`] (an extension of the request) and the session of its
 /// credential. Looks at both anew for every request, so that revocation and the end of a session count at once.
 #[derive(Clone, Debug)]
 pub struct CertificateAuthenticator {
     directory: Directory,
-    names: std::sync::Arc<Names>,
+    names: Arc<Names>,
 }
 
 impl CertificateAuthenticator {
@@ -21,16 +23,11 @@ impl CertificateAuthenticator {
     }
 }
 
-impl Authenticator for CertificateAuthenticator {
-    fn authenticate(&self, head: &Parts) -> Result<Identity, Reason> {
+impl CertificateAuthenticator {
+    /// The session of the credential that `certificate` is of.
+    fn session(&self, connection: &Connection, certificate: &Certificate) -> Result<Arc<Known>, Reason> {
         let login = self.directory.login();
         let unauthenticated = |what: &str| Err(Reason::Unauthenticated(format!("{what}: {login}")));
-        let Some(connection) = head.extensions.get::<Connection>() else {
-            return unauthenticated("nothing is known of the connection");
-        };
-        let Some(certificate) = connection.certificate() else {
-            return unauthenticated("no client certificate was presented; use a kubeconfig that has one");
-        };
         let peer = &certificate.peer;
         let Subject::User { org, user, credential } = &peer.id.subject else {
             return unauthenticated("the client certificate is not a user's");
@@ -41,18 +38,40 @@ impl Authenticator for CertificateAuthenticator {
         if self.directory.trust().is_revoked(peer) {
             return unauthenticated("this credential is revoked or its user is disabled");
         }
-        let known = self.directory.session(org, user, credential, connection.known().as_ref())?;
+        self.directory.session(org, user, credential, connection.known().as_ref())
+    }
+
+    /// Whether the connection may be used, and what for.
+    fn identity(&self, connection: &Connection, known: &Arc<Known>, head: &Parts) -> Result<Identity, Reason> {
         if connection.is_crowded() {
             return Err(Reason::Overloaded("you have too many connections open; close some"));
         }
         let (cluster, prefix) = address::locate(&self.names, connection, head)?;
-        if self.directory.engine().policy(org)?.cluster(&cluster).is_none() {
+        if self.directory.engine().policy(known.principal.org())?.cluster(&cluster).is_none() {
             return Err(Reason::Misdirected("there is no such cluster in your organisation"));
         }
-        let Some(evidence) = connection.evidence(&known) else {
-            return unauthenticated("nothing is known of the certificate");
+        let Some(evidence) = connection.evidence(known) else {
+            let text = format!("nothing is known of the certificate: {}", self.directory.login());
+            return Err(Reason::Unauthenticated(text));
         };
         let identity = Identity::new(known.principal.clone(), cluster, evidence);
         Ok(identity.addressed_by(prefix).from_source(Some(connection.source())))
+    }
+}
+
+impl Authenticator for CertificateAuthenticator {
+    fn authenticate(&self, head: &Parts) -> Result<Identity, NotAuthenticated> {
+        let login = self.directory.login();
+        let unauthenticated = |what: &str| NotAuthenticated::from(Reason::Unauthenticated(format!("{what}: {login}")));
+        let Some(connection) = head.extensions.get::<Connection>() else {
+            return Err(unauthenticated("nothing is known of the connection"));
+        };
+        let Some(certificate) = connection.certificate() else {
+            return Err(unauthenticated("no client certificate was presented; use a kubeconfig that has one"));
+        };
+        let by_certificate = |reason| NotAuthenticated::by(Peer::as_caller(&certificate.peer), reason);
+        let known = self.session(connection, certificate).map_err(by_certificate)?;
+        let by_session = |reason| NotAuthenticated::by(Caller::Principal(known.principal.clone()), reason);
+        self.identity(connection, &known, head).map_err(by_session)
     }
 }

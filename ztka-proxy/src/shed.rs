@@ -12,7 +12,7 @@ use http::{Request, StatusCode};
 use http_body::Body;
 use tokio::sync::Semaphore;
 use tower::{Layer, Service};
-use ztka_core::{Access, Authenticated, Reason, Refusal, RefusalSink, Reply, Status};
+use ztka_core::{Access, Authenticated, Caller, Reason, Refusal, RefusalSink, Reply, Status};
 
 use crate::{
     Limits,
@@ -137,8 +137,8 @@ where
         let Some(counted) = counts.enter((access.principal().user().clone(), kind), most) else {
             let reason = Reason::Overloaded(message);
             let target = attributes.ok().map(|asked| asked.path_and_query().clone().into());
-            let (target, principal) = (target.as_ref(), Some(&**access.principal()));
-            refusals.refused(Refusal { target, source: access.source(), principal, reason: &reason });
+            let (target, caller) = (target.as_ref(), Caller::Principal(access.principal().clone()));
+            refusals.refused(Refusal { target, source: access.source(), principal: Some(&caller), reason: &reason });
             return Either::Right(ready(Ok(Status::from(&reason).into())));
         };
         // The instance that `poll_ready` was asked of is the one to call; its clone stays here.

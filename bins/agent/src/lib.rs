@@ -9,7 +9,7 @@ use anyhow::{anyhow, bail};
 use rustls::{ClientConfig, crypto::CryptoProvider};
 use tower::ServiceBuilder;
 use ztka_agent::{
-    ControlLayer, Pool, Upstream, Witness,
+    ControlLayer, CutLayer, Open, Pool, Upstream, Witness,
     accounts::{self, ServiceAccounts},
     selfreview::SelfReviewLayer,
 };
@@ -60,12 +60,14 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     // Outermost first. The types keep the order of authenticate, record and authorize: `Upstream` takes only what is
     // permitted, which only `AuthorizeLayer` makes, from what only `AuditLayer` makes.
     let witness = Witness::new(org, cluster, documents.clone());
+    let open = Open::new(witness.clone());
     let refusals = Arc::new(recorder.clone());
     let access = ServiceBuilder::new()
         .layer(ControlLayer::new(witness.clone(), documents.clone(), refusals.clone()))
         .layer(AuthenticateLayer::new(witness, refusals))
         .layer(AuditLayer::new(recorder))
         .layer(AuthorizeLayer::new(engine.clone()).waiting(POLICY_WITHIN))
+        .layer(CutLayer::new(open.clone()))
         .layer(SelfReviewLayer::new(engine, accounts.clone(), client))
         .service(Upstream::new(pool, accounts.clone()));
 
@@ -73,6 +75,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     let follower = Follower::new(member.channel().clone(), documents.clone());
     let stop = process.shutdown().clone();
     tokio::spawn(follower.run(stop.cancelled_owned(), || {}));
+    tokio::spawn(open.enforce());
     tokio::spawn(async move { shipping.run().await });
     tokio::spawn(ServiceAccounts::clone(&accounts).tend());
     tokio::spawn(ServiceAccounts::clone(&accounts).follow_revocations(documents.clone()));

@@ -321,9 +321,10 @@ async fn certificates_and_sessions_that_do_not_count() -> Result<()> {
     assert!(output.stderr.contains("disabled") && output.stderr.contains("log in again"), "{}", output.stderr);
     both.direct.ok(["create", "configmap", "later"]).await?;
     other.read_until("configmap/later").await?;
-    // Nobody is known here, so the event is the installation's and not the organisation's.
+    // His certificate was verified, so the event is his organisation's, by his id.
     wait_for("the event of the refusal", || async {
-        let text = fs::read_to_string(both.fleet.events_file(0))?;
+        let tail = ["--org", "acme", "--output", "json", "audit", "tail", "--decision", "deny", "-n", "1000"];
+        let text = both.fleet.ztka(&tail).await?;
         let mut events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         ensure!(events.any(|event| event["responseStatus"]["code"] == 401 && uri(&event).contains("/configmaps")));
         Ok(())

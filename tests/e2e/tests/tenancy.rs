@@ -102,6 +102,22 @@ async fn two_organisations_never_cross() -> Result<()> {
     })
     .await?;
 
+    // Red's own administrators see what alice tried, and blue's nothing of it.
+    let denials = async |org: &str| {
+        let text = fleet.ztka(&["--org", org, "--output", "json", "audit", "tail", "--decision", "deny", "-n", "1000"]);
+        let text = text.await?;
+        text.lines().map(|line| anyhow::Ok(serde_json::from_str::<Value>(line)?)).collect::<Result<Vec<_>>>()
+    };
+    let is_try = |event: &&Value| event["responseStatus"]["code"] == 421 && uri(event).ends_with("/configmaps/blue");
+    wait_for("the tries in red's log", || async {
+        let tries: Vec<_> = denials("red").await?.iter().filter(is_try).cloned().collect();
+        ensure!(tries.iter().any(|event| uri(event) == by_path), "not the one by path: {tries:?}");
+        ensure!(tries.iter().all(|event| event["user"]["username"] == "alice"), "{tries:?}");
+        Ok(())
+    })
+    .await?;
+    ensure!(!denials("blue").await?.iter().any(|event| is_try(&event)), "red's tries are in blue's log");
+
     // The administrators' side: red's own administrator is nobody in blue.
     fleet.ztka(&["--org", "red", "user", "create", "rita", "--admin", "org"]).await?;
     let credential = fleet.path("rita.toml");

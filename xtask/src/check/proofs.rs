@@ -19,6 +19,8 @@ const ALLOWED: &[(&str, &str)] = &[
     ("Verified", "ztka-agent/src/evidence.rs"),
     // A proxy's id, read from a verified peer, for the agent's end of a tunnel.
     ("Verified", "ztka-pki/src/peer/as_proxy.rs"),
+    // A caller's id, read from a verified peer, for the record of a refusal.
+    ("Verified", "ztka-pki/src/peer/as_caller.rs"),
     // rustls's own proofs: our verifiers of certificates.
     ("ClientCertVerified", "ztka-pki/src/tls/verifier.rs"),
     ("ServerCertVerified", "ztka-pki/src/tls/verifier.rs"),

@@ -26,8 +26,8 @@ use http_body_util::{BodyExt as _, StreamBody};
 use jiff::Timestamp;
 use tower::{ServiceExt as _, service_fn};
 use ztka_core::{
-    AuditId, Body, BoxError, Evidence, Identity, ManualClock, Principal, Reason, Refusal, RefusalSink as _, Session,
-    Upgrade, Verified, body,
+    AuditId, Body, BoxError, Caller, Evidence, Identity, ManualClock, Principal, Reason, Refusal, RefusalSink as _,
+    Session, Upgrade, Verified, body,
 };
 
 use super::*;
@@ -35,7 +35,7 @@ use crate::{Event, Journal, MemoryJournal, Stage};
 
 const POD: &str = "/api/v1/namespaces/default/pods/web";
 
-fn identity() -> Identity {
+fn alice() -> Verified<Principal> {
     let session = Session {
         user: "u1".parse().unwrap(),
         credential: "k1".parse().unwrap(),
@@ -43,8 +43,11 @@ fn identity() -> Identity {
         groups: vec!["dev".parse().unwrap()],
         active_until: Timestamp::MAX,
     };
-    let alice = Verified::assertion(Principal::new("acme".parse().unwrap(), session));
-    Identity::new(alice, "c1".parse().unwrap(), Evidence::new("evidence"))
+    Verified::assertion(Principal::new("acme".parse().unwrap(), session))
+}
+
+fn identity() -> Identity {
+    Identity::new(alice(), "c1".parse().unwrap(), Evidence::new("evidence"))
 }
 
 fn asked(target: &str) -> Access<Authenticated, ()> {
@@ -367,6 +370,29 @@ fn refusals_before_a_record_are_events_counted_and_bounded() {
     bench.clock.advance(jiff::SignedDuration::from_secs(1));
     refuse(1);
     assert_eq!(bench.last().fact("suppressed"), Some("980"));
+}
+
+#[test]
+fn refusals_of_somebody_known_are_theirs_and_not_hidden_by_strangers() {
+    let bench = bench();
+    let reason = Reason::Misdirected("there is no such cluster in your organisation");
+    let source = Some([192, 0, 2, 1].into());
+    let refuse = |principal: Option<&Caller>| {
+        bench.recorder.refused(Refusal { target: None, source, principal, reason: &reason });
+    };
+    (0..100).for_each(|_| refuse(None));
+    let written = bench.journal.events().len();
+    refuse(Some(&Caller::Principal(alice())));
+    let event = bench.last();
+    assert_eq!((event.user.username.as_str(), event.user.uid.as_str()), ("alice", "u1"));
+    assert_eq!((event.fact("org"), event.fact("credential")), (Some("acme"), Some("k1")));
+
+    let certificate = "spiffe://example.com/org/acme/user/u1/credential/k1".parse().unwrap();
+    refuse(Some(&Caller::Certificate(Verified::assertion(certificate))));
+    let event = bench.last();
+    assert_eq!((event.user.username.as_str(), event.user.uid.as_str()), ("org/acme/user/u1/credential/k1", "u1"));
+    assert_eq!((event.fact("org"), event.fact("credential")), (Some("acme"), Some("k1")));
+    assert_eq!(bench.journal.events().len(), written + 2);
 }
 
 #[tokio::test]

@@ -1,0 +1,53 @@
+//! Evidence that is held, and refusals of those whom it proves.
+
+use http::StatusCode;
+use jiff::SignedDuration;
+use ztka_core::{Reply, body};
+
+use crate::support::{LIST, Stage, response, text};
+
+fn served() -> Reply {
+    Reply::Response(http::Response::new(body("served")))
+}
+
+#[tokio::test]
+async fn newer_evidence_of_a_certificate_takes_the_place_of_the_older() {
+    let stage = Stage::set().await;
+    let stack = stage.stack(served);
+    let (chain, session) = (stage.chain(24 * 30).await, stage.session(12, &["ops"]).await);
+    let first = stage.admit(&chain, &session);
+    let other_certificate = stage.admit(&stage.chain(24).await, &session);
+    stage.clock.advance(SignedDuration::from_hours(1));
+    let renewed = stage.again(&session).await;
+    let second = stage.admit(&chain, &renewed);
+
+    let asked = response(stage.ask(&stack, LIST, &first).await);
+    assert_eq!(
+        (asked.status(), &asked.headers()["ztka-evidence"]),
+        (StatusCode::UNAUTHORIZED, &"unknown".parse().unwrap())
+    );
+    // A proxy that has not heard of the newer one shows the older again, and neither stands in the other's way.
+    stage.admit(&chain, &session);
+    for evidence in [&first, &second, &other_certificate] {
+        assert_eq!(text(stage.ask(&stack, LIST, evidence).await).await, "served");
+    }
+}
+
+#[tokio::test]
+async fn refusals_of_somebody_proven_are_recorded_as_theirs_and_others_as_nobodys() {
+    let stage = Stage::set().await;
+    let stack = stage.stack(served);
+    let alice = stage.alice().await;
+    stage.revoke_credential().await;
+    assert_eq!(response(stage.ask(&stack, LIST, &alice).await).status(), StatusCode::UNAUTHORIZED);
+    let event = stage.events().pop().unwrap();
+    assert_eq!((event.user.username.as_str(), event.user.uid.as_str()), ("alice", "u1"));
+    assert_eq!((event.fact("org"), event.fact("credential")), (Some("acme"), Some("k1")));
+    assert_eq!(event.fact("decision"), Some("deny"));
+
+    // A name for evidence that nobody has shown proves nothing.
+    let unknown = "0".repeat(64);
+    assert_eq!(response(stage.ask(&stack, LIST, &unknown).await).status(), StatusCode::UNAUTHORIZED);
+    let event = stage.events().pop().unwrap();
+    assert_eq!((event.user.username.as_str(), event.fact("org")), ("system:anonymous", None));
+}
