@@ -3,7 +3,7 @@
 mod config;
 mod figures;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, anyhow, bail};
 use tokio::net::TcpListener;
@@ -91,7 +91,6 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     tokio::spawn(ztka_proxy::publish(documents.clone(), move |org, name, wire| publish.publish(org, name, wire)));
     tokio::spawn(figures::keep(open.clone(), registry.clone(), spool.clone(), refusals_of));
     tokio::spawn(open.enforce());
-    tokio::spawn(forget(documents.clone()));
     if !documents.all().is_empty() {
         // What an earlier run has left serves users, also with every controller down.
         process.ready();
@@ -152,11 +151,4 @@ fn ship(config: &Config, spool: &Spool, controller: ToController) -> anyhow::Res
         tokio::spawn(async move { filing.run().await });
     }
     Ok(())
-}
-
-async fn forget(documents: ztka_follow::Documents) {
-    loop {
-        tokio::time::sleep(Duration::from_secs(600)).await;
-        documents.forget_expired_sessions();
-    }
 }
