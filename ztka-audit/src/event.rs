@@ -70,6 +70,8 @@ pub enum End {
     Failed,
     /// The code that served it panicked.
     Panicked,
+    /// What the client sent could not be recorded; it was not sent on, and the stream was ended.
+    Unrecorded,
     /// The process was gone before it ended; noted by its next start.
     Interrupted,
 }
@@ -82,6 +84,7 @@ impl End {
             Self::Cancelled => "cancelled",
             Self::Failed => "failed",
             Self::Panicked => "panicked",
+            Self::Unrecorded => "unrecorded",
             Self::Interrupted => "interrupted",
         }
     }

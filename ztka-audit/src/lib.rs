@@ -35,12 +35,18 @@
 //! | `decision`, `reason` | `allow` or `deny`, and why it was denied |
 //! | `binding`, `role`, `policy` | what allowed it, by which revision of the policy |
 //! | `reached` | `true`: the far side answered with our Audit-ID (the agent to a proxy, the apiserver to an agent) |
-//! | `protocol`, `command`, `container`, `ports` | of streams; the command is a JSON list |
+//! | `protocol`, `command`, `container` | of streams; the command is a JSON list |
+//! | `ports` | that a port-forward has opened, as it opens them (below) |
 //! | `bytes-sent`, `bytes-received` | body of the answer; of an upgraded connection to and from the client |
 //! | `duration` | seconds with six decimals |
-//! | `end` | `complete`, `cancelled`, `failed`, `panicked`, `interrupted` |
+//! | `end` | `complete`, `cancelled`, `failed`, `panicked`, `unrecorded`, `interrupted` |
 //! | `suppressed` | refusals from about the same place that were left out before this one |
 //! | `truncated` | which field was cut, and by how much |
+//!
+//! The ports of a port-forward are in the frames that its client sends, and are read there before those go on. With each
+//! port that is new the event `ResponseStarted` is noted once more, with all ports so far; `ResponseComplete` has them
+//! all. A store keeps the first event of each stage and the last. Frames that cannot be read are not sent on and end the
+//! stream: `end` is `unrecorded`, and `reason` says what was wrong.
 //!
 //! # Example
 //!
@@ -95,6 +101,7 @@ mod follow;
 mod journal;
 mod layer;
 mod metered;
+mod ports;
 mod receipts;
 mod record;
 mod recorder;

@@ -11,18 +11,46 @@ use futures_io::{AsyncRead, AsyncWrite};
 use http_body::{Frame, SizeHint};
 use ztka_core::{Body, BoxError, Io};
 
-use crate::{End, record::Record};
+use crate::{End, ports::Ports, record::Record};
+
+/// Most bytes that are read for their ports before they go on.
+const PIECE: usize = 64 * 1024;
 
 /// Counts bytes and notes the end; the record is closed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Metered<T> {
     inner: T,
     record: Record,
+    gate: Option<Box<Gate>>,
+}
+
+/// Of a port-forward: its ports are on record before the bytes that open them go on.
+#[derive(Debug)]
+struct Gate {
+    ports: Ports,
+    /// What was read and has not gone on yet, from `start`. Whoever writes may come back with other bytes, and what was
+    /// read once must not be read again.
+    held: Vec<u8>,
+    start: usize,
+}
+
+impl Gate {
+    fn poll_drain(&mut self, inner: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest @ [_, ..]) = self.held.get(self.start..) {
+            match ready!(inner.as_mut().poll_write(cx, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.start += written,
+            }
+        }
+        self.held.clear();
+        self.start = 0;
+        Poll::Ready(Ok(()))
+    }
 }
 
 impl Metered<Body> {
     pub(crate) fn body(inner: Body, record: Record) -> Self {
-        Self { inner, record }
+        Self { inner, record, gate: None }
     }
 }
 
@@ -54,8 +82,45 @@ impl http_body::Body for Metered<Body> {
 }
 
 impl Metered<Io> {
-    pub(crate) fn io(inner: Io, record: Record) -> Self {
-        Self { inner, record }
+    /// Reads the ports that a port-forward opens, if it is one.
+    pub(crate) fn io(inner: Io, record: Record, ports: Option<Ports>) -> Self {
+        let gate = ports.map(|ports| Box::new(Gate { ports, held: Vec::new(), start: 0 }));
+        Self { inner, record, gate }
+    }
+
+    /// Sends on what the gate holds; ready at once without a gate.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(gate) = &mut self.gate else { return Poll::Ready(Ok(())) };
+        let drained = ready!(gate.poll_drain(&mut self.inner, cx));
+        if drained.is_err() {
+            self.record.end(End::Failed);
+        }
+        Poll::Ready(drained)
+    }
+
+    fn poll_write_read(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_drain(cx))?;
+        let Some(gate) = &mut self.gate else { return Poll::Ready(Ok(0)) };
+        let piece = buf.get(..PIECE).unwrap_or(buf);
+        match gate.ports.read(piece) {
+            Ok(false) => {}
+            Ok(true) => self.record.forwards(gate.ports.list()),
+            Err(unreadable) => {
+                self.record.cannot_go_on(&unreadable.to_string());
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, unreadable)));
+            }
+        }
+        let written = match self.inner.as_mut().poll_write(cx, piece) {
+            Poll::Pending => 0,
+            Poll::Ready(Ok(written)) => written,
+            Poll::Ready(Err(error)) => {
+                self.record.end(End::Failed);
+                return Poll::Ready(Err(error));
+            }
+        };
+        gate.held.extend_from_slice(piece.get(written..).unwrap_or_default());
+        self.record.count_received(piece.len());
+        Poll::Ready(Ok(piece.len()))
     }
 
     fn has_read(&mut self, read: &io::Result<usize>, asked: bool) {
@@ -94,6 +159,9 @@ impl AsyncRead for Metered<Io> {
 
 impl AsyncWrite for Metered<Io> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.gate.is_some() {
+            return self.poll_write_read(cx, buf);
+        }
         let written = ready!(self.inner.as_mut().poll_write(cx, buf));
         self.has_written(&written);
         Poll::Ready(written)
@@ -104,16 +172,22 @@ impl AsyncWrite for Metered<Io> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.gate.is_some() {
+            let buf = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+            return self.poll_write_read(cx, buf);
+        }
         let written = ready!(self.inner.as_mut().poll_write_vectored(cx, bufs));
         self.has_written(&written);
         Poll::Ready(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
         self.inner.as_mut().poll_flush(cx)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
         self.inner.as_mut().poll_close(cx)
     }
 }

@@ -6,12 +6,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use sha2::{Digest as _, Sha256};
-use ztka_core::{Access, AuditId, Authenticated, Decision, DecisionSlot, Reason, Reply, RequestAttributes, Status};
+use ztka_core::{
+    Access, AuditId, Authenticated, Decision, DecisionSlot, Reason, Reply, RequestAttributes, RequestTarget, Status,
+    Upgrade,
+};
 
 use crate::{
     Durability, End, Event, Hash, Opening, Recorder, ResponseStatus, Stage, Unrecorded,
     event::{MAX_TEXT, argument, clean},
     metered::Metered,
+    ports::Ports,
     recorder::refuse,
 };
 
@@ -29,6 +33,7 @@ pub(crate) struct Record {
     durability: Durability,
     long_running: bool,
     head_only: bool,
+    port_forward: Option<Upgrade>,
     received: u64,
     sent: u64,
     expected: Option<u64>,
@@ -51,6 +56,7 @@ impl Record {
             event.user_agent = clean(&String::from_utf8_lossy(agent.as_bytes()), MAX_TEXT);
         }
         let (mut durability, mut long_running, mut head_only) = (Durability::Written, false, false);
+        let mut port_forward = None;
         match access.stage().attributes() {
             Err(malformed) => event.asked_at(malformed.target()),
             Ok(attributes) => {
@@ -60,6 +66,7 @@ impl Record {
                 }
                 long_running = attributes.is_long_running();
                 head_only = *attributes.method() == Method::HEAD;
+                port_forward = attributes.upgrade().filter(|_| is_port_forward(attributes.target()));
             }
         }
         Self {
@@ -69,6 +76,7 @@ impl Record {
             durability,
             long_running,
             head_only,
+            port_forward,
             received: 0,
             sent: 0,
             expected: None,
@@ -110,6 +118,19 @@ impl Record {
         self.received = self.received.saturating_add(bytes as u64);
     }
 
+    /// These ports of a port-forward have been opened so far. On record before the first byte goes to the newest.
+    pub(crate) fn forwards(&mut self, ports: String) {
+        self.event.annotations.set("ports", ports);
+        self.event.stage_timestamp = self.recorder.now();
+        self.recorder.journal().note(&self.event);
+    }
+
+    /// The client sends what cannot be recorded, and must not go on.
+    pub(crate) fn cannot_go_on(&mut self, reason: &str) {
+        self.event.annotations.set("reason", clean(reason, MAX_TEXT));
+        self.end(End::Unrecorded);
+    }
+
     /// Only the first end counts; none at all is [`End::Cancelled`].
     pub(crate) fn end(&mut self, end: End) {
         self.end.get_or_insert(end);
@@ -130,8 +151,13 @@ impl Record {
             }
             Reply::Upgraded { mut head, io } => {
                 let status = head.status();
+                let ports = self.port_forward.and_then(|upgrade| Ports::of(upgrade, head.headers()));
+                if ports.is_some() {
+                    // Whatever the request says, only what is opened counts.
+                    self.event.annotations.remove("ports");
+                }
                 self.answered(status, head.headers_mut());
-                let io = Box::pin(Metered::io(io, self));
+                let io = Box::pin(Metered::io(io, self, ports));
                 Reply::Upgraded { head, io }
             }
         }
@@ -184,6 +210,10 @@ impl Drop for Record {
         event.annotations.set("end", end.as_str());
         self.recorder.journal().note(event);
     }
+}
+
+fn is_port_forward(target: &RequestTarget) -> bool {
+    matches!(target, RequestTarget::Resource { subresource: Some(subresource), .. } if subresource == "portforward")
 }
 
 fn describe(event: &mut Event, attributes: &RequestAttributes) {

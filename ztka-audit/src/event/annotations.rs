@@ -58,6 +58,11 @@ impl Annotations {
         }
     }
 
+    /// Takes `ztka.dev/<name>` away.
+    pub fn remove(&mut self, name: &str) {
+        self.0.retain(|(own, _)| !matches!(own, Name::Own(own) if own == name));
+    }
+
     /// All, by their full name.
     pub fn iter(&self) -> impl Iterator<Item = (String, &str)> {
         self.0.iter().map(|(name, value)| (name.to_string(), value.as_str()))

@@ -7,7 +7,7 @@ use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -20,7 +20,7 @@ use futures_util::{
     io::Cursor,
     stream::{self, BoxStream},
 };
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use jiff::Timestamp;
@@ -31,7 +31,7 @@ use ztka_core::{
 };
 
 use super::*;
-use crate::{Event, Journal, MemoryJournal, Stage};
+use crate::{Event, Journal, MemoryJournal, Stage, ports::tests as ports};
 
 const POD: &str = "/api/v1/namespaces/default/pods/web";
 
@@ -271,6 +271,101 @@ async fn malformed_requests_are_recorded_as_received() {
     let event = bench.last();
     assert_eq!(event.request_uri, "/api/v1/namespaces//secrets?token=REDACTED");
     assert_eq!((event.verb.as_str(), event.object_ref.is_none()), ("", true));
+}
+
+fn port_forward(upgrade: Upgrade) -> Access<Authenticated, ()> {
+    let method = if upgrade == Upgrade::Spdy31 { Method::POST } else { Method::GET };
+    let request = Request::builder().method(method).uri(format!("{POD}/portforward?ports=1")).body(()).unwrap();
+    let (mut head, ()) = request.into_parts();
+    head.extensions.insert(upgrade);
+    Authenticated::assertion(identity(), &head, ())
+}
+
+/// Takes a few bytes at a time, and every second time none at all.
+#[derive(Debug, Default)]
+struct Slow(Arc<Mutex<Vec<u8>>>, bool);
+
+impl futures_io::AsyncRead for Slow {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+}
+
+impl futures_io::AsyncWrite for Slow {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.1 = !self.1;
+        if self.1 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let taken = buf.len().min(5);
+        self.0.lock().unwrap().extend(&buf[..taken]);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+async fn forwarding(bench: &Bench, upgrade: Upgrade) -> (ztka_core::Io, Arc<Mutex<Vec<u8>>>) {
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let far = taken.clone();
+    let answer = async move |_| {
+        let mut head = Response::builder().status(101).body(()).unwrap();
+        head.headers_mut().extend(ports::tunnelled());
+        Ok(Reply::Upgraded { head, io: Box::pin(Slow(far, false)) })
+    };
+    match bench.call(port_forward(upgrade), answer).await.unwrap() {
+        Reply::Upgraded { io, .. } => (io, taken),
+        Reply::Response(_) => panic!("not upgraded"),
+    }
+}
+
+#[tokio::test]
+async fn ports_are_on_record_before_they_are_opened() {
+    let spdy = ports::forward(&["8080", "22", "8080"]);
+    for (upgrade, all) in [(Upgrade::Spdy31, spdy.clone()), (Upgrade::WebSocket, ports::messages(&spdy, 50))] {
+        let bench = bench();
+        let (mut io, taken) = forwarding(&bench, upgrade).await;
+        assert_eq!(bench.stages(), [Stage::RequestReceived, Stage::ResponseStarted]);
+        assert_eq!(bench.last().fact("ports"), None, "{upgrade:?}: what the request says is not what is opened");
+        let mut seen = Vec::new();
+        for piece in all.chunks(7) {
+            io.write_all(piece).await.unwrap();
+            seen.push(bench.last().fact("ports").map(str::to_owned));
+        }
+        io.flush().await.unwrap();
+        assert_eq!(*taken.lock().unwrap(), all, "{upgrade:?}: not one byte is changed");
+        seen.dedup();
+        assert_eq!(seen, [None, Some("8080".into()), Some("8080,22".into())], "{upgrade:?}");
+        drop(io);
+        assert_eq!(bench.stages()[2..], [Stage::ResponseStarted, Stage::ResponseStarted, Stage::ResponseComplete]);
+        let event = bench.last();
+        assert_eq!(event.fact("ports"), Some("8080,22"), "{upgrade:?}");
+        assert_eq!(event.fact("bytes-received"), Some(all.len().to_string().as_str()));
+    }
+}
+
+#[tokio::test]
+async fn a_port_forward_that_cannot_be_recorded_ends_before_it_goes_on() {
+    let bench = bench();
+    let (mut io, taken) = forwarding(&bench, Upgrade::Spdy31).await;
+    let good = ports::forward(&["8080"]);
+    io.write_all(&good).await.unwrap();
+    io.flush().await.unwrap();
+    assert!(io.write_all(&ports::opens(&[&[("streamtype", "data")]])).await.is_err());
+    assert!(io.write_all(&good).await.is_err(), "goes on");
+    assert_eq!(*taken.lock().unwrap(), good, "sent on what is not on record");
+    drop(io);
+    assert_eq!(bench.end(), "unrecorded");
+    let event = bench.last();
+    assert_eq!(event.fact("ports"), Some("8080"));
+    assert!(event.fact("reason").unwrap().contains("port"), "{event:?}");
 }
 
 /// The far side of an upgraded connection: says hello, takes anything, may be reset.
