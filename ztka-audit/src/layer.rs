@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tower::{Layer, Service};
 use ztka_core::{Access, Authenticated, Recorded, Reply};
 
-use crate::{End, Recorder, record::Record};
+use crate::{Recorder, record::Record};
 
 /// Opens an audit record before the inner service and closes it when the reply is over.
 ///
@@ -71,7 +71,7 @@ where
             match inner.call(access).await {
                 Ok(reply) => Ok(record.follow(reply)),
                 Err(error) => {
-                    record.end(End::Failed);
+                    record.fail();
                     Err(error)
                 }
             }

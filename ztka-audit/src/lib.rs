@@ -40,12 +40,13 @@
 //! | `bytes-sent`, `bytes-received` | body of the answer; of an upgraded connection to and from the client |
 //! | `duration` | seconds with six decimals |
 //! | `end` | `complete`, `cancelled`, `failed`, `panicked`, `unrecorded`, `interrupted` |
+//! | `retry-of` | Audit-ID of the WebSocket try that was not granted before this SPDY one: kubectl asks twice |
 //! | `suppressed` | refusals from about the same place that were left out before this one |
 //! | `truncated` | which field was cut, and by how much |
 //!
 //! The ports of a port-forward are in the frames that its client sends, and are read there before those go on. With each
 //! port that is new the event `ResponseStarted` is noted once more, with all ports so far; `ResponseComplete` has them
-//! all. A store keeps the first event of each stage and the last. Frames that cannot be read are not sent on and end the
+//! all, and is what a store keeps them in: it takes one event of each stage. Frames that cannot be read are not sent on and end the
 //! stream: `end` is `unrecorded`, and `reason` says what was wrong.
 //!
 //! # Example
@@ -105,6 +106,7 @@ mod ports;
 mod receipts;
 mod record;
 mod recorder;
+mod retries;
 mod spool;
 mod store;
 

@@ -34,6 +34,8 @@ pub(crate) struct Record {
     long_running: bool,
     head_only: bool,
     port_forward: Option<Upgrade>,
+    /// Of a try to stream by WebSocket that has not been granted: who asked for what, where.
+    by_web_socket: Option<Hash>,
     received: u64,
     sent: u64,
     expected: Option<u64>,
@@ -56,7 +58,7 @@ impl Record {
             event.user_agent = clean(&String::from_utf8_lossy(agent.as_bytes()), MAX_TEXT);
         }
         let (mut durability, mut long_running, mut head_only) = (Durability::Written, false, false);
-        let mut port_forward = None;
+        let (mut port_forward, mut by_web_socket) = (None, None);
         match access.stage().attributes() {
             Err(malformed) => event.asked_at(malformed.target()),
             Ok(attributes) => {
@@ -67,6 +69,15 @@ impl Record {
                 long_running = attributes.is_long_running();
                 head_only = *attributes.method() == Method::HEAD;
                 port_forward = attributes.upgrade().filter(|_| is_port_forward(attributes.target()));
+                match attributes.upgrade() {
+                    None => {}
+                    Some(Upgrade::WebSocket) => by_web_socket = Some(asked(access, attributes)),
+                    Some(Upgrade::Spdy31) => {
+                        if let Some(before) = recorder.retries().before(asked(access, attributes), now) {
+                            event.annotations.set("retry-of", before.to_string());
+                        }
+                    }
+                }
             }
         }
         Self {
@@ -77,6 +88,7 @@ impl Record {
             long_running,
             head_only,
             port_forward,
+            by_web_socket,
             received: 0,
             sent: 0,
             expected: None,
@@ -131,6 +143,18 @@ impl Record {
         self.end(End::Unrecorded);
     }
 
+    /// There is no answer.
+    pub(crate) fn fail(&mut self) {
+        self.not_granted();
+        self.end(End::Failed);
+    }
+
+    fn not_granted(&mut self) {
+        if let Some(asked) = self.by_web_socket.take() {
+            self.recorder.retries().not_granted(asked, self.event.audit_id, self.recorder.now());
+        }
+    }
+
     /// Only the first end counts; none at all is [`End::Cancelled`].
     pub(crate) fn end(&mut self, end: End) {
         self.end.get_or_insert(end);
@@ -164,6 +188,9 @@ impl Record {
     }
 
     fn answered(&mut self, status: StatusCode, headers: &mut HeaderMap) {
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            self.not_granted();
+        }
         let id = self.event.audit_id.to_string();
         // An apiserver answers with the id it was given, and so does an agent: whoever sees it has been reached.
         if headers.get(&AUDIT_ID).is_some_and(|answered| answered.as_bytes() == id.as_bytes()) {
@@ -268,6 +295,12 @@ fn request_digest(attributes: &RequestAttributes) -> Hash {
         digest.update([0]);
     }
     Hash::from(digest)
+}
+
+/// Names who asks for what, where, whatever the protocol.
+fn asked<B>(access: &Access<Authenticated, B>, attributes: &RequestAttributes) -> Hash {
+    let who = access.principal().credential().as_str();
+    Hash::of([who, access.cluster().as_str(), attributes.path_and_query().as_str()].join("\n").as_bytes())
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

@@ -16,6 +16,7 @@ use ztka_core::{AuditId, Caller, Clock, Reason, Refusal, RefusalSink, Status};
 use crate::{
     End, Event, Journal, ResponseStatus, Stage,
     event::{MAX_TEXT, clean},
+    retries::Retries,
 };
 
 /// Sources share this many buckets: one that floods hides at most a few of the others' refusals.
@@ -38,6 +39,7 @@ struct Inner {
     refusals: AtomicU64,
     unwritten: AtomicU64,
     buckets: Mutex<[Bucket; BUCKETS]>,
+    retries: Retries,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +77,7 @@ impl Recorder {
         let bucket = Bucket { left: BURST, refilled: clock.now(), suppressed: 0 };
         let buckets = Mutex::new([bucket; BUCKETS]);
         let (refusals, unwritten) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { inner: Arc::new(Inner { journal, clock, refusals, unwritten, buckets }) }
+        Self { inner: Arc::new(Inner { journal, clock, refusals, unwritten, buckets, retries: Retries::default() }) }
     }
 
     /// Refusals heard of as a [`RefusalSink`], whether they were written or not.
@@ -90,6 +92,10 @@ impl Recorder {
 
     pub(crate) fn journal(&self) -> &dyn Journal {
         self.inner.journal.as_ref()
+    }
+
+    pub(crate) fn retries(&self) -> &Retries {
+        &self.inner.retries
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -281,6 +281,42 @@ fn port_forward(upgrade: Upgrade) -> Access<Authenticated, ()> {
     Authenticated::assertion(identity(), &head, ())
 }
 
+#[tokio::test]
+async fn a_spdy_retry_names_the_try_by_websocket_that_was_not_granted() {
+    let bench = bench();
+    async fn forbidden(_: AuditId) -> Result<Reply, BoxError> {
+        Ok(Reply::from(ztka_core::Status::new(StatusCode::FORBIDDEN, "no")))
+    }
+    let ask = async |upgrade| {
+        let reply = bench.call(port_forward(upgrade), forbidden).await.unwrap();
+        let event = bench.last(); // on record before the answer is read: kubectl is quick
+        drop(reply);
+        (event.audit_id, event.fact("retry-of").map(str::to_owned))
+    };
+    let (first, of) = ask(Upgrade::WebSocket).await;
+    assert_eq!(of, None);
+    // Another one, of the same user, for something else.
+    drop(bench.call(exec(), forbidden).await);
+    let (retry, of) = ask(Upgrade::Spdy31).await;
+    assert_eq!(of, Some(first.to_string()));
+    assert!(
+        bench
+            .journal
+            .events()
+            .iter()
+            .filter(|event| event.audit_id == retry)
+            .all(|event| { event.fact("retry-of") == of.as_deref() })
+    );
+    assert_eq!(ask(Upgrade::Spdy31).await.1, None, "a second one is none");
+
+    // One that failed, too; but none that was granted.
+    assert!(bench.call(port_forward(Upgrade::WebSocket), async |_| Err("no tunnel".into())).await.is_err());
+    let failed = bench.last().audit_id;
+    assert_eq!(ask(Upgrade::Spdy31).await.1, Some(failed.to_string()));
+    drop(forwarding(&bench, Upgrade::WebSocket).await);
+    assert_eq!(ask(Upgrade::Spdy31).await.1, None);
+}
+
 /// Takes a few bytes at a time, and every second time none at all.
 #[derive(Debug, Default)]
 struct Slow(Arc<Mutex<Vec<u8>>>, bool);
