@@ -20,7 +20,9 @@ pub(crate) async fn keep(open: Open, registry: Registry, spool: Spool, recorder:
         let status = spool.status();
         gauge!("ztka_audit_spool_bytes").set(float(usize::try_from(status.bytes).unwrap_or(usize::MAX)));
         gauge!("ztka_audit_records_open").set(float(status.open));
+        gauge!("ztka_audit_spool_failing").set(float(usize::from(status.failing)));
         counter!("ztka_audit_records_total").absolute(status.records);
+        counter!("ztka_audit_records_lost_total").absolute(status.lost);
         tokio::time::sleep(EVERY).await;
     }
 }

@@ -37,6 +37,10 @@ async fn a_proxy_tells_its_state_on_loopback_and_no_name_of_anybody() -> Result<
         Ok(metrics)
     });
     let metrics = metrics.await.with_context(|| fleet.tails())?;
+    // What somebody has to be woken for.
+    for quiet in ["ztka_audit_records_lost_total 0", "ztka_audit_spool_failing 0"] {
+        ensure!(metrics.contains(&format!("\n{quiet}\n")), "no {quiet} in\n{metrics}");
+    }
     ensure!(!metrics.contains("alice") && !metrics.contains("acme"), "a name is in the metrics:\n{metrics}");
     Ok(())
 }

@@ -147,7 +147,8 @@ impl Shared {
     pub(super) fn note(&self, entry: Entry) {
         let mut queue = lock(&self.queue);
         if queue.bytes + entry.payload.len() > MAX_HELD || entry.payload.len() > MAX_PAYLOAD || queue.stop {
-            self.lost.fetch_add(1, Relaxed);
+            drop(queue);
+            self.lose(1);
             return;
         }
         if queue.entries.is_empty() && !self.failing() {
@@ -160,6 +161,16 @@ impl Shared {
         if mem::take(&mut queue.asleep) || enough {
             drop(queue);
             self.wake_writer.notify_one();
+        }
+    }
+
+    /// The first is told aloud; how many there are is in the figures.
+    fn lose(&self, notes: u64) {
+        if notes > 0 && self.lost.fetch_add(notes, Relaxed) == 0 {
+            tracing::error!(
+                "the audit spool has lost a record of how a request went on; its beginning is kept. See that its disk \
+                 has room and keeps up"
+            );
         }
     }
 
@@ -294,7 +305,8 @@ impl Shared {
         }
         let mut queue = lock(&self.queue);
         if stop {
-            self.lost.fetch_add(notes.len() as u64, Relaxed);
+            drop(queue);
+            self.lose(notes.len() as u64);
         } else {
             queue.put_back(notes);
             queue.due = Instant::now() + RETRY;
