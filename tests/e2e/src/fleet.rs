@@ -30,6 +30,8 @@ pub struct Installation {
     pub controller_config: String,
     /// Lines added to each proxy's configuration.
     pub proxy_config: String,
+    /// What controller, proxies and agents log, as a filter of `tracing`; `info` if it is not said.
+    pub log: Option<String>,
     /// Address of this machine at which users and agents reach the proxies.
     pub address: Ipv4Addr,
     /// Name of that address that agents are told for tunnels, if they can resolve one.
@@ -43,6 +45,7 @@ impl Default for Installation {
             agent_certificates: None,
             controller_config: String::new(),
             proxy_config: String::new(),
+            log: None,
             address: Ipv4Addr::LOCALHOST,
             tunnel_host: None,
         }
@@ -98,6 +101,7 @@ pub struct Fleet {
     pub agents: HashMap<(String, String), Agent>,
     folder: TempDir,
     ports: Ports,
+    log: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -126,7 +130,8 @@ impl Fleet {
         let front = *fronts.first().context("an installation has a proxy")?;
         let ports = Ports { internal: free_port()?, passed: free_port()?, front, address: wanted.address };
         let controller = start("ztka-controller", &controller_config(folder.path(), ports, &fronts, &wanted)?)?;
-        let mut fleet = Self { controller, proxies: Vec::new(), agents: HashMap::new(), folder, ports };
+        let mut fleet =
+            Self { controller, proxies: Vec::new(), agents: HashMap::new(), folder, ports, log: wanted.log.clone() };
         let admin = fleet.path("controller/admin.toml");
         let written = wait_for("the controller's first credential", || async {
             ensure!(admin.exists(), "not written yet");
@@ -163,10 +168,11 @@ impl Fleet {
         let text = format!(
             "domain = '{DOMAIN}'\nlisten = '{address}:{port}'\nstate_dir = '{}'\ntoken_file = '{}'\n\
              controller = '127.0.0.1:{internal}'\npass_to = '127.0.0.1:{passed}'\ngrace = '2s'\n\
-             login = 'log in again'\n{}\n[audit]\nfile = '{}'\n",
+             login = 'log in again'\n{}\n{}[audit]\nfile = '{}'\n",
             base.display(),
             token_file.display(),
             wanted.proxy_config,
+            runtime(wanted.log.as_deref()),
             base.with_extension("events").display(),
         );
         fs::write(&config, text)?;
@@ -189,6 +195,11 @@ impl Fleet {
     /// The port that users reach.
     pub fn front(&self) -> u16 {
         self.ports.front
+    }
+
+    /// Where all of it is: configuration, state, records and logs.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The file of events of a proxy.
@@ -280,11 +291,12 @@ impl Fleet {
         let config = base.with_extension("toml");
         let text = format!(
             "domain = '{DOMAIN}'\nfront = '{address}:{}'\nproxies = [{}]\nstate_dir = '{}'\ntoken_file = '{}'\n\
-             [apiserver]\nurl = '{}'\nca_file = '{}'\ntoken_file = '{}'\n",
+             {}[apiserver]\nurl = '{}'\nca_file = '{}'\ntoken_file = '{}'\n",
             self.ports.front,
             proxies.join(", "),
             base.display(),
             token_file.display(),
+            runtime(self.log.as_deref()),
             upstream.url,
             upstream.ca.display(),
             upstream.token.display(),
@@ -346,14 +358,19 @@ fn controller_config(folder: &Path, ports: Ports, fronts: &[u16], wanted: &Insta
     };
     let text = format!(
         "domain = '{DOMAIN}'\ndata_dir = '{}'\nfront = '{address}:{front}'\ntunnels = [{}]\n\
-         listen = '127.0.0.1:{internal}'\nlisten_passed = '127.0.0.1:{passed}'\n{certificates}{}",
+         listen = '127.0.0.1:{internal}'\nlisten_passed = '127.0.0.1:{passed}'\n{certificates}{}{}",
         folder.join("controller").display(),
         tunnels.join(", "),
         wanted.controller_config,
+        runtime(wanted.log.as_deref()),
     );
     let config = folder.join("controller.toml");
     fs::write(&config, text)?;
     Ok(config)
+}
+
+fn runtime(log: Option<&str>) -> String {
+    log.map(|log| format!("[runtime]\nlog = '{log}'\n")).unwrap_or_default()
 }
 
 fn path_text(path: &Path) -> Result<&str> {
