@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::{Context as _, Result, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
     body::Incoming,
@@ -55,7 +55,7 @@ pub struct Answer {
 impl Client {
     /// The client that a kubectl is.
     pub async fn of(kubectl: &Kubectl) -> Result<Self> {
-        let text = kubectl.ok(["config", "view", "--raw", "--minify", "-o", "json"]).await?;
+        let text = kubectl.ok(["config", "view", "--raw", "--flatten", "--minify", "-o", "json"]).await?;
         let config: Value = serde_json::from_str(&text)?;
         let text = |pointer: &str| config.pointer(pointer).and_then(Value::as_str).context(pointer.to_owned());
         let pem = |pointer: &str| anyhow::Ok(BASE64_STANDARD.decode(text(pointer)?)?);
@@ -72,7 +72,8 @@ impl Client {
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)?;
         let server = text("/clusters/0/cluster/server")?.trim_start_matches("https://");
-        let server_name = text("/clusters/0/cluster/tls-server-name")?.to_owned();
+        let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
+        let server_name = text("/clusters/0/cluster/tls-server-name").unwrap_or(host).to_owned();
         Ok(Self { address: server.parse()?, server_name, config: Arc::new(config) })
     }
 
@@ -101,30 +102,57 @@ impl Client {
 impl Connection {
     /// Sends a request and returns when its answer begins.
     pub async fn begin(&mut self, method: Method, path: &str, body: impl Into<Bytes>) -> Result<Response<Incoming>> {
-        let mut request = Request::builder().method(&method).header(header::ACCEPT, "application/json");
+        self.begin_with(method, path, &[], body).await
+    }
+
+    /// The same with these headers, in place of the usual ones of their names.
+    pub async fn begin_with(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Response<Incoming>> {
+        let (mut head, ()) = Request::builder().method(&method).body(())?.into_parts();
+        head.headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         if method != Method::GET {
             let merge = method == Method::PATCH;
             let kind = if merge { "application/merge-patch+json" } else { "application/json" };
-            request = request.header(header::CONTENT_TYPE, kind);
+            head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        }
+        for (name, value) in headers {
+            head.headers.insert(*name, HeaderValue::try_from(*value)?);
         }
         let body = Full::new(body.into());
         Ok(match &mut self.sender {
             Sender::H1(sender) => {
                 sender.ready().await?;
-                let request = request.uri(path).header(header::HOST, &self.server_name).body(body)?;
-                sender.send_request(request).await?
+                head.uri = path.parse()?;
+                head.headers.insert(header::HOST, HeaderValue::try_from(&self.server_name)?);
+                sender.send_request(Request::from_parts(head, body)).await?
             }
             Sender::H2(sender) => {
                 sender.ready().await?;
-                let request = request.uri(format!("https://{}{path}", self.server_name)).body(body)?;
-                sender.send_request(request).await?
+                head.uri = format!("https://{}{path}", self.server_name).parse()?;
+                sender.send_request(Request::from_parts(head, body)).await?
             }
         })
     }
 
     /// Sends a request and reads the whole answer.
     pub async fn send(&mut self, method: Method, path: &str, body: impl Into<Bytes>) -> Result<Answer> {
-        let (head, body) = self.begin(method, path, body).await?.into_parts();
+        self.send_with(method, path, &[], body).await
+    }
+
+    /// The same with these headers, in place of the usual ones of their names.
+    pub async fn send_with(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Answer> {
+        let (head, body) = self.begin_with(method, path, headers, body).await?.into_parts();
         Ok(Answer { status: head.status, headers: head.headers, body: body.collect().await?.to_bytes() })
     }
 
