@@ -1,4 +1,5 @@
 //! What agents and proxies may ask and report, the record of what administrators do, and bad input.
+#![expect(clippy::unwrap_used, reason = "these are tests")]
 
 mod kit;
 

@@ -104,8 +104,8 @@ async fn two_organisations_never_cross() -> Result<()> {
 
     // Red's own administrators see what alice tried, and blue's nothing of it.
     let denials = async |org: &str| {
-        let text = fleet.ztka(&["--org", org, "--output", "json", "audit", "tail", "--decision", "deny", "-n", "1000"]);
-        let text = text.await?;
+        let tail = ["--org", org, "--output", "json", "audit", "tail", "--decision", "deny", "-n", "1000"];
+        let text = fleet.ztka(&tail).await?;
         text.lines().map(|line| anyhow::Ok(serde_json::from_str::<Value>(line)?)).collect::<Result<Vec<_>>>()
     };
     let is_try = |event: &&Value| event["responseStatus"]["code"] == 421 && uri(event).ends_with("/configmaps/blue");

@@ -13,7 +13,7 @@ use ztka_core::Body;
 use ztka_pki::{
     ENROL_PATH, EnrolError, EnrolmentAnswer, EnrolmentAudit, EnrolmentClient, EnrolmentEvent, EnrolmentRequest,
     EnrolmentService, EnrolmentStore as _, Exchange, ExchangeError, MemoryEnrolmentStore, PeerVerifier, Purpose,
-    RENEW_PATH, RenewalRequest, RenewalService, ValidCsr,
+    RENEW_PATH, RenewalRequest, RenewalService, StoreError, ValidCsr,
 };
 
 use super::{World, provider, world};
@@ -41,10 +41,12 @@ pub(crate) fn enrolment_messages(data: &[u8]) -> bool {
 #[derive(Debug)]
 struct Unheard;
 
+#[async_trait]
 impl EnrolmentAudit for Unheard {
-    fn note(&self, event: &EnrolmentEvent) {
+    async fn record(&self, event: &EnrolmentEvent) -> Result<(), StoreError> {
         let shown = format!("{event:?}");
         assert!(world().secrets().iter().all(|secret| !shown.contains(secret)), "{shown}");
+        Ok(())
     }
 }
 
