@@ -23,13 +23,13 @@ enum What {
         /// In front of a real kube-apiserver instead of a small fast upstream.
         #[arg(long)]
         apiserver: bool,
-        /// For the measuring program: --rounds N, --seconds N, --only get1,get16,…, --write FILE; --help lists all.
+        /// For the measuring program: --rounds N, --seconds N, --only get1,get16,…, --write FILE; `-- --help` lists all.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
     /// How soon users are served again after a kill -9 of each server, and how soon a watch tells of a change.
     Recovery {
-        /// For the measuring program: --rounds N, --changes N, --write FILE; --help lists all.
+        /// For the measuring program: --rounds N, --changes N, --write FILE; `-- --help` lists all.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
