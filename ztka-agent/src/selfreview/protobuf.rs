@@ -55,7 +55,11 @@ fn spec(kind: &str, bytes: &[u8], object: &mut Map<String, Value>) -> Result<(),
             let spec = message(object, "spec")?;
             for field in Fields(bytes) {
                 match field? {
-                    (1, attributes) => strings(attributes, RESOURCE, message(spec, "resourceAttributes")?)?,
+                    (1, attributes) => {
+                        let into = message(spec, "resourceAttributes")?;
+                        strings(attributes, RESOURCE, into)?;
+                        selectors(attributes, into)?;
+                    }
                     (2, attributes) => strings(attributes, PATH, message(spec, "nonResourceAttributes")?)?,
                     _ => {}
                 }
@@ -65,6 +69,34 @@ fn spec(kind: &str, bytes: &[u8], object: &mut Map<String, Value>) -> Result<(),
         "SelfSubjectRulesReview" => strings(bytes, &[(1, "namespace")], message(object, "spec")?),
         _ => Ok(()),
     }
+}
+
+/// What narrows a list down; the apiserver may answer by it.
+fn selectors(attributes: &[u8], into: &mut Map<String, Value>) -> Result<(), Undecodable> {
+    for field in Fields(attributes) {
+        let (selector, bytes) = match field? {
+            (8, bytes) => (message(into, "fieldSelector")?, bytes),
+            (9, bytes) => (message(into, "labelSelector")?, bytes),
+            _ => continue,
+        };
+        strings(bytes, &[(1, "rawSelector")], selector)?;
+        for field in Fields(bytes) {
+            let (2, bytes) = field? else { continue };
+            let (mut requirement, mut values) = (Map::new(), Vec::new());
+            strings(bytes, &[(1, "key"), (2, "operator")], &mut requirement)?;
+            for field in Fields(bytes) {
+                if let (3, value) = field? {
+                    values.push(Value::from(std::str::from_utf8(value).map_err(|_| Undecodable)?));
+                }
+            }
+            if !values.is_empty() {
+                requirement.insert("values".into(), values.into());
+            }
+            let requirements = selector.entry("requirements").or_insert_with(|| Vec::<Value>::new().into());
+            requirements.as_array_mut().ok_or(Undecodable)?.push(requirement.into());
+        }
+    }
+    Ok(())
 }
 
 /// The message `name` within `parent`, which may have begun.
@@ -173,6 +205,27 @@ mod tests {
                 "kind": "SelfSubjectAccessReview",
                 "spec": {"resourceAttributes": {"namespace": "dev", "verb": "get", "resource": "pods"}},
             }))
+        );
+    }
+
+    #[test]
+    fn selectors_are_part_of_the_question() {
+        let requirement = [field(1, b"stage"), field(2, b"In"), field(3, b"a"), field(3, b"")].concat();
+        let attributes = [
+            field(2, b"list"),
+            field(8, &field(1, b"spec.nodeName=n1")),
+            field(9, &field(2, &requirement)),
+            field(9, &field(2, b"")),
+        ];
+        let raw = field(2, &field(1, &attributes.concat()));
+        let object = decode(&object("SelfSubjectAccessReview", &raw), "").unwrap();
+        assert_eq!(
+            object["spec"]["resourceAttributes"],
+            json!({
+                "verb": "list",
+                "fieldSelector": {"rawSelector": "spec.nodeName=n1"},
+                "labelSelector": {"requirements": [{"key": "stage", "operator": "In", "values": ["a", ""]}, {}]},
+            })
         );
     }
 

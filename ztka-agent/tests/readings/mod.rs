@@ -212,6 +212,26 @@ fn texts(bytes: &[u8], names: &[(u64, &str)]) -> Option<Map<String, Value>> {
     Some(object)
 }
 
+/// A selector: a text, and what is required.
+fn selected(bytes: &[u8]) -> Option<Value> {
+    let mut selector = texts(bytes, &[(1, "rawSelector")])?;
+    let mut requirements = Vec::new();
+    for required in message(bytes)?.get(&2).into_iter().flatten() {
+        let mut requirement = texts(required, &[(1, "key"), (2, "operator")])?;
+        let fields = message(required)?;
+        let values = fields.get(&3).map(Vec::as_slice).unwrap_or_default();
+        let values: Vec<&str> = values.iter().map(|value| std::str::from_utf8(value)).collect::<Result<_, _>>().ok()?;
+        if !values.is_empty() {
+            requirement.insert("values".to_owned(), json!(values));
+        }
+        requirements.push(requirement);
+    }
+    if !requirements.is_empty() {
+        selector.insert("requirements".to_owned(), json!(requirements));
+    }
+    Some(Value::Object(selector))
+}
+
 /// The object of these bytes in JSON; none if they are no object of Kubernetes that says what it is or nothing.
 fn read(kind: Kind, bytes: &[u8]) -> Option<Value> {
     let outer = message(bytes.strip_prefix(b"k8s\0")?)?;
@@ -235,7 +255,17 @@ fn read(kind: Kind, bytes: &[u8]) -> Option<Value> {
                 ] {
                     let (is_there, whole) = merged(fields.get(&number))?;
                     if is_there {
-                        spec.insert(name.to_owned(), Value::Object(texts(&whole, names)?));
+                        let mut attributes = texts(&whole, names)?;
+                        if number == 1 {
+                            let fields = message(&whole)?;
+                            for (number, name) in [(8, "fieldSelector"), (9, "labelSelector")] {
+                                let (is_there, selector) = merged(fields.get(&number))?;
+                                if is_there {
+                                    attributes.insert(name.to_owned(), selected(&selector)?);
+                                }
+                            }
+                        }
+                        spec.insert(name.to_owned(), Value::Object(attributes));
                     }
                 }
                 Some(spec)
