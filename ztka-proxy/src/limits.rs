@@ -10,7 +10,7 @@ use std::{
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use ztka_core::UserId;
 
 /// Limits of one proxy. Each has a default that suits a few thousand users.
@@ -64,6 +64,11 @@ impl Default for Limits {
             user_streams: 2_000,
         }
     }
+}
+
+/// Room for so many; a number beyond what is counted means no limit.
+pub(crate) fn places(most: usize) -> Semaphore {
+    Semaphore::new(most.min(Semaphore::MAX_PERMITS))
 }
 
 /// What of a user is counted.

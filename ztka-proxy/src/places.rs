@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     Limits,
-    limits::{Arrivals, Counted, Counts, network},
+    limits::{Arrivals, Counted, Counts, network, places},
 };
 
 /// A connection's place among all, and among those of its network; free when the last clone is dropped.
@@ -40,7 +40,7 @@ pub(crate) struct Places {
 
 impl Places {
     pub(crate) fn new(limits: &Limits) -> Self {
-        let all = Arc::new(Semaphore::new(limits.connections));
+        let all = Arc::new(places(limits.connections));
         Self { all, arrivals: Arrivals::new(limits), networks: Counts::default(), each: limits.address_connections }
     }
 
@@ -74,7 +74,7 @@ struct Queue {
 
 impl Handshakes {
     pub(crate) fn new(limits: &Limits) -> Self {
-        let (all, each) = (Semaphore::new(limits.handshakes), limits.address_handshakes);
+        let (all, each) = (places(limits.handshakes), limits.address_handshakes);
         Self { all, each, networks: Mutex::default() }
     }
 
@@ -90,7 +90,7 @@ impl Handshakes {
     fn join(&self, network: IpAddr) -> Member<'_> {
         let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
         let queue = networks.entry(network);
-        let queue = queue.or_insert_with(|| Queue { places: Arc::new(Semaphore::new(self.each)), members: 0 });
+        let queue = queue.or_insert_with(|| Queue { places: Arc::new(places(self.each)), members: 0 });
         queue.members += 1;
         Member { handshakes: self, network, places: queue.places.clone() }
     }

@@ -17,7 +17,7 @@ use ztka_core::{Access, Authenticated, Caller, Reason, Refusal, RefusalSink, Rep
 use crate::{
     Limits,
     hold::{Hold, hold},
-    limits::{CountedUser, Kind, UserCounts},
+    limits::{CountedUser, Kind, UserCounts, places},
 };
 
 /// Answers 503 with `Retry-After` while too many requests wait for the head of their answer. Watches and streams count
@@ -31,7 +31,7 @@ pub struct ShedLayer {
 impl ShedLayer {
     /// Admits [`Limits::requests`] and [`Limits::requests_with_body`] at once.
     pub fn new(limits: &Limits) -> Self {
-        let places = |count| Arc::new(Semaphore::new(count));
+        let places = |count| Arc::new(places(count));
         Self { without_body: places(limits.requests), with_body: places(limits.requests_with_body) }
     }
 }

@@ -34,7 +34,8 @@ pub(crate) fn server_config(data: &[u8]) -> bool {
 /// Reads the file; nothing in it is passed over.
 fn parsed<C: Configuration + Debug>(text: &str, top: &[&str], tables: &[(&str, &[&str])]) -> Option<(C, Table)> {
     let config: C = toml::from_str(text).ok()?;
-    let table: Table = text.parse().expect("it was read a moment ago");
+    // A number beyond 63 bits is read into a field, and has no place in a table.
+    let Ok(table) = text.parse::<Table>() else { return None };
     for (key, value) in &table {
         let inner = tables.iter().find(|(name, _)| name == key).map(|(_, inner)| *inner);
         match (inner, value) {
@@ -160,5 +161,7 @@ fn proxy(text_of: &str) -> bool {
         );
     }
     assert!(!config.grace.is_negative());
+    // Whatever the limits are, there is a proxy with them.
+    let _ = ztka_proxy::ShedLayer::new(&config.limits);
     true
 }
