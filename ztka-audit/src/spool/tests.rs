@@ -413,6 +413,43 @@ async fn events_too_large_are_refused_not_cut() {
     assert_eq!(spool.status().lost, 1);
 }
 
+/// Counts what is logged as an error.
+#[derive(Clone, Debug, Default)]
+struct Errors(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Errors {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn the_first_lost_record_is_said_aloud_and_all_are_counted() {
+    let (_keep, dir) = dir();
+    let (spool, _) = open(SpoolOptions::new(&dir));
+    let errors = Errors::default();
+    let mut event = event(Stage::ResponseComplete);
+    event.request_uri = "x".repeat(frame::MAX_PAYLOAD);
+    tracing::subscriber::with_default(errors.clone(), || (0..3).for_each(|_| spool.note(&event)));
+    assert_eq!((spool.status().lost, errors.0.load(SeqCst)), (3, 1));
+}
+
 #[tokio::test]
 async fn whoever_looks_at_the_end_may_ask_for_the_state_meanwhile() {
     let dir = tempfile::tempdir().unwrap();
