@@ -4,13 +4,14 @@
 
 use std::{fmt, sync::Arc};
 
+use futures_util::{FutureExt as _, future::join_all};
 use jiff::{SignedDuration, Timestamp};
 use rustls::crypto::CryptoProvider;
 use ztka_core::{BoxError, InstanceId, KeyId, Subject};
 
 use crate::{
-    CaPin, CredentialStore, Enrollee, EnrolmentStore, EnrolmentToken, KeyError, KeyName, KeyStore, Signer, SoftwareKey,
-    Spent, StoredCredential, TrustBundle,
+    CaPin, CredentialStore, Enrollee, EnrolmentStore, EnrolmentToken, KeyError, KeyKind, KeyName, KeyStore, Signer,
+    SoftwareKey, Spent, StoredCredential, TrustBundle,
 };
 
 /// A rule that an implementation breaks.
@@ -26,7 +27,8 @@ fn failed(error: impl Into<BoxError>) -> Violation {
     Violation(format!("an operation failed that should not: {}", error.into()))
 }
 
-/// [`Signer`]: what it signs verifies by the key that it names, and nothing else does.
+/// [`Signer`]: what it signs verifies by the key that it names, and nothing else does; also when many sign at once,
+/// and after somebody has given up waiting.
 ///
 /// # Errors
 /// [`Violation`]
@@ -36,34 +38,77 @@ pub async fn signer(signer: &dyn Signer) -> Result<(), Violation> {
     rule(key.is_signed(b"message", &signature), "a signature verifies by the public key")?;
     rule(!key.is_signed(b"another", &signature), "a signature is over its message alone")?;
     let empty = signer.sign(b"").await.map_err(failed)?;
-    rule(key.is_signed(b"", &empty), "the empty message can be signed")
+    rule(key.is_signed(b"", &empty), "the empty message can be signed")?;
+    let long = vec![b'x'; 64 * 1024];
+    let signature = signer.sign(&long).await.map_err(failed)?;
+    rule(key.is_signed(&long, &signature), "a long message can be signed")?;
+    let _ = signer.sign(b"given up").now_or_never();
+    let messages: Vec<[u8; 1]> = (0..16).map(|number| [number]).collect();
+    let signatures = join_all(messages.iter().map(|message| signer.sign(message))).await;
+    for (message, signature) in messages.iter().zip(signatures) {
+        let signature = signature.map_err(failed)?;
+        rule(key.is_signed(message, &signature), "signatures that are made at once are each over their own message")?;
+    }
+    Ok(())
 }
 
-/// [`KeyStore`]: names, what is kept, what is destroyed, and two that create at once.
+/// [`KeyStore`]: names, what is kept, what is destroyed, two that create at once, and every kind of key.
 ///
 /// # Errors
 /// [`Violation`]
 pub async fn key_store(keys: &dyn KeyStore) -> Result<(), Violation> {
     let name: KeyName = "conformance.first".parse().map_err(failed)?;
     let other: KeyName = "conformance-second".parse().map_err(failed)?;
+    let kind = KeyKind::default();
     let absent = |error: Option<KeyError>| matches!(error, Some(KeyError::Absent(_)));
     rule(absent(keys.open(&name).await.err()), "a key that was never made cannot be opened")?;
     rule(absent(keys.destroy(&name).await.err()), "a key that was never made cannot be destroyed")?;
-    let made = keys.create(&name).await.map_err(failed)?;
+    let made = keys.create(&name, kind).await.map_err(failed)?;
     signer(&*made).await?;
     let opened = keys.open(&name).await.map_err(failed)?;
     rule(opened.public_key() == made.public_key(), "the key opened is the key made")?;
     signer(&*opened).await?;
-    let again = keys.create(&name).await.err();
+    let again = keys.create(&name, kind).await.err();
     rule(matches!(again, Some(KeyError::Exists(_))), "a second key of a name is refused")?;
     let opened = keys.open(&name).await.map_err(failed)?;
     rule(opened.public_key() == made.public_key(), "a refused creation leaves the key as it was")?;
-    let (one, two) = futures_util::future::join(keys.create(&other), keys.create(&other)).await;
+    let (one, two) = futures_util::future::join(keys.create(&other, kind), keys.create(&other, kind)).await;
     rule(one.is_ok() != two.is_ok(), "of two that create at once, one does")?;
+    let refused = one.as_ref().err().or(two.as_ref().err());
+    rule(matches!(refused, Some(KeyError::Exists(_))), "and the other is told that there is one")?;
+    let second = keys.open(&other).await.map_err(failed)?;
+    let first = one.or(two).map_err(failed)?;
+    rule(second.public_key() == first.public_key(), "and it is the first one's that is kept")?;
+    rule(second.public_key() != made.public_key(), "two names are two keys")?;
     keys.destroy(&name).await.map_err(failed)?;
     rule(absent(keys.open(&name).await.err()), "a destroyed key cannot be opened")?;
+    rule(absent(keys.destroy(&name).await.err()), "a key is destroyed once")?;
     keys.open(&other).await.map_err(failed)?;
-    keys.destroy(&other).await.map_err(failed)
+    keys.destroy(&other).await.map_err(failed)?;
+    let after = keys.create(&name, kind).await.map_err(failed)?;
+    rule(after.public_key() != made.public_key(), "a name that is free again gets a new key")?;
+    keys.destroy(&name).await.map_err(failed)?;
+    for kind in KeyKind::ALL {
+        kind_of_key(keys, kind).await?;
+    }
+    Ok(())
+}
+
+async fn kind_of_key(keys: &dyn KeyStore, kind: KeyKind) -> Result<(), Violation> {
+    let name: KeyName = format!("conformance.{}", kind.as_str().to_lowercase()).parse().map_err(failed)?;
+    let made = match keys.create(&name, kind).await {
+        Err(KeyError::Kind(refused)) if refused == kind && kind != KeyKind::default() => {
+            let error = keys.open(&name).await.err();
+            return rule(matches!(error, Some(KeyError::Absent(_))), "a kind that is refused leaves no key");
+        }
+        made => made.map_err(failed)?,
+    };
+    rule(made.public_key().kind() == Some(kind), format_args!("a key asked for as {kind} is of that kind"))?;
+    signer(&*made).await?;
+    let opened = keys.open(&name).await.map_err(failed)?;
+    rule(opened.public_key() == made.public_key(), format_args!("a key of {kind} is opened as it was made"))?;
+    signer(&*opened).await?;
+    keys.destroy(&name).await.map_err(failed)
 }
 
 fn subject() -> Result<Subject, Violation> {

@@ -1,16 +1,27 @@
 //! Private keys behind two traits: who makes and opens them, and who signs with them.
+mod blocking;
+mod encrypted;
 mod file;
+mod kind;
 mod memory;
+mod name;
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
 mod public;
 mod software;
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
+#[cfg(feature = "pkcs11")]
+pub use self::pkcs11::{Pkcs11KeyStore, Pkcs11Token};
 pub use self::{
+    encrypted::{Passphrase, WrappingKey},
     file::FileKeyStore,
+    kind::KeyKind,
     memory::MemoryKeyStore,
+    name::KeyName,
     public::{PublicKey, WeakKey},
     software::SoftwareKey,
 };
@@ -20,17 +31,23 @@ pub(crate) use self::{
 };
 
 /// Signs with one private key, which may be elsewhere (a token, a service).
+///
+/// # Threads
+/// `sign` is awaited on the threads that serve requests, so it must not hold them up. ECDSA and Ed25519 in memory take
+/// some ten microseconds and are done in place, as handing them to another thread would cost as much; RSA in memory,
+/// files and tokens go to threads that may wait ([`tokio::task::spawn_blocking`]). An embedder's own does the same.
 #[async_trait]
 pub trait Signer: Send + Sync + fmt::Debug {
     /// The public half.
     fn public_key(&self) -> &PublicKey;
 
-    /// Signs `message` (hashing included): ASN.1 ECDSA with the curve's hash, Ed25519, or PKCS#1 v1.5 with SHA-256.
+    /// Signs `message` (hashing included): ECDSA with the curve's hash as `ECDSA-Sig-Value` (RFC 3279 §2.2.3), Ed25519
+    /// (RFC 8410 §6), or RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017 §8.2).
     ///
     /// Dropping the future gives up the signature and nothing else.
     ///
     /// # Errors
-    /// [`KeyError::Unavailable`] when the key cannot be reached.
+    /// [`KeyError::Unavailable`] when the key cannot be reached; the next call tries again.
     async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError>;
 }
 
@@ -38,13 +55,14 @@ pub trait Signer: Send + Sync + fmt::Debug {
 /// `conformance`).
 #[async_trait]
 pub trait KeyStore: Send + Sync + fmt::Debug {
-    /// Makes a key (ECDSA P-256) and keeps it under `name` before this returns.
+    /// Makes a key and keeps it under `name` before this returns.
     ///
     /// # Errors
-    /// [`KeyError::Exists`] if there is one of that name, which stays as it is, even when two ask at once.
-    async fn create(&self, name: &KeyName) -> Result<Arc<dyn Signer>, KeyError>;
+    /// [`KeyError::Exists`] if there is one of that name, which stays as it is, even when two ask at once;
+    /// [`KeyError::Kind`] if the store cannot make such keys, which it can of [`KeyKind::P256`].
+    async fn create(&self, name: &KeyName, kind: KeyKind) -> Result<Arc<dyn Signer>, KeyError>;
 
-    /// Opens the key kept under `name`.
+    /// Opens the key kept under `name`, whatever kind it is of.
     ///
     /// # Errors
     /// [`KeyError::Absent`] if there is none.
@@ -57,10 +75,11 @@ pub trait KeyStore: Send + Sync + fmt::Debug {
     async fn destroy(&self, name: &KeyName) -> Result<(), KeyError>;
 }
 
-/// Opens `name`, making it first if it is not there: whoever comes second gets the first one's key.
+/// Opens `name`, making it first if it is not there: whoever comes second gets the first one's key. One that somebody
+/// has put there, of another kind perhaps, is used.
 pub(crate) async fn open_or_create(keys: &dyn KeyStore, name: &KeyName) -> Result<Arc<dyn Signer>, KeyError> {
     match keys.open(name).await {
-        Err(KeyError::Absent(_)) => match keys.create(name).await {
+        Err(KeyError::Absent(_)) => match keys.create(name, KeyKind::default()).await {
             Err(KeyError::Exists(_)) => keys.open(name).await,
             made => made,
         },
@@ -68,37 +87,9 @@ pub(crate) async fn open_or_create(keys: &dyn KeyStore, name: &KeyName) -> Resul
     }
 }
 
-/// What a key is kept under: 1 to 100 of `a-z`, `0-9`, `.` and `-`, first a letter or digit. Fits a file name.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct KeyName(String);
-
-impl KeyName {
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for KeyName {
-    type Err = KeyError;
-
-    fn from_str(text: &str) -> Result<Self, KeyError> {
-        let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        let fits = (1..=100).contains(&text.len())
-            && text.bytes().all(|byte| alphanumeric(byte) || b".-".contains(&byte))
-            && text.bytes().next().is_some_and(alphanumeric);
-        if fits { Ok(Self(text.into())) } else { Err(KeyError::Name) }
-    }
-}
-
-impl fmt::Display for KeyName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// Why a key cannot be had or used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum KeyError {
     /// Not a key name.
     #[error("not a key name: use 1 to 100 of a-z, 0-9, '.' and '-', first a letter or digit")]
@@ -109,9 +100,18 @@ pub enum KeyError {
     /// There is no key of that name.
     #[error("there is no key named {0}; check that the right key store is configured")]
     Absent(KeyName),
+    /// The key store makes no keys of this kind.
+    #[error("this key store cannot make {0} keys; use P-256")]
+    Kind(KeyKind),
     /// The text or file holds no usable private key.
     #[error("{0}")]
     Unusable(&'static str),
+    /// The private key is encrypted, and no passphrase was given.
+    #[error("the private key is encrypted; configure its passphrase, or decrypt it: openssl pkcs8 -in FILE")]
+    Encrypted,
+    /// The private key does not open with what was given.
+    #[error("the private key does not open with this passphrase or wrapping key; give the one it was encrypted with")]
+    Passphrase,
     /// The public half is not strong enough, or of an unknown kind.
     #[error(transparent)]
     Weak(#[from] WeakKey),

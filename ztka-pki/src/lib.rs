@@ -1,7 +1,7 @@
 //! Private PKI: certificate authorities, enrolment, rotation, TLS configurations, and who is behind a certificate.
 //!
 //! ```text
-//! KeyStore ─ Signer                    the keys: files, memory, an embedder's own
+//! KeyStore ─ Signer                    the keys: files, memory, a PKCS#11 token, an embedder's own
 //!      │
 //! Hierarchy ── issue_… ─► Issued       every name is the issuer's; a ValidCsr gives its key only
 //!      │   └─ sign_document
@@ -67,6 +67,8 @@ pub mod tls;
 mod trust;
 mod x509;
 
+#[cfg(feature = "pkcs11")]
+pub use self::key::{Pkcs11KeyStore, Pkcs11Token};
 pub use self::{
     authenticate::{Authenticate, AuthenticateLayer, Authenticator, NotAuthenticated},
     authority::{CertificateAuthority, IssueError, Issued},
@@ -74,7 +76,10 @@ pub use self::{
     csr::{CsrError, ValidCsr},
     enrol::*,
     hierarchy::{Hierarchy, HierarchyState, Lifetimes, Names, OrgState, OrgStates, StoredAuthority},
-    key::{FileKeyStore, KeyError, KeyName, KeyStore, MemoryKeyStore, PublicKey, Signer, SoftwareKey, WeakKey},
+    key::{
+        FileKeyStore, KeyError, KeyKind, KeyName, KeyStore, MemoryKeyStore, Passphrase, PublicKey, Signer, SoftwareKey,
+        WeakKey, WrappingKey,
+    },
     peer::{BadBundle, Peer, PeerError, PeerVerifier},
     purpose::Purpose,
     tls::{CaPin, ClientAuth},

@@ -17,8 +17,8 @@ use ztka_core::{
     Clock, DocumentHeader, DocumentKind, KeyId, ManualClock, OrgId, Revision, SeriesKey, SignatureCheck as _,
 };
 use ztka_pki::{
-    FileKeyStore, Hierarchy, IssueError, KeyStore, Lifetimes, Names, OrgState, OrgStates, PeerError, PeerVerifier,
-    Purpose, ValidCsr,
+    FileKeyStore, Hierarchy, IssueError, KeyKind, KeyStore, Lifetimes, Names, OrgState, OrgStates, PeerError,
+    PeerVerifier, Purpose, ValidCsr,
 };
 
 fn anchor(at: &Hierarchy, purpose: Purpose) -> CertificateDer<'static> {
@@ -149,7 +149,7 @@ async fn a_hierarchy_is_opened_again_without_the_roots_key() {
     }
     // A key that is not the certificate's.
     keys.destroy(&"users".parse().unwrap()).await.unwrap();
-    keys.create(&"users".parse().unwrap()).await.unwrap();
+    keys.create(&"users".parse().unwrap(), KeyKind::default()).await.unwrap();
     let bad = Hierarchy::open(made.state(), Lifetimes::default(), keys.clone(), clock.clone()).await;
     assert!(matches!(bad, Err(IssueError::State(_))));
     let names = Names::of("not a domain");

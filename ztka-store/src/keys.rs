@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rustls::crypto::CryptoProvider;
 use sqlx::Row as _;
-use ztka_pki::{KeyError, KeyName, KeyStore, Signer, SoftwareKey};
+use ztka_pki::{KeyError, KeyKind, KeyName, KeyStore, Signer, SoftwareKey};
 
 use crate::{MasterKey, SqliteStore};
 
@@ -30,8 +30,8 @@ fn unavailable(error: impl Into<ztka_core::BoxError>) -> KeyError {
 
 #[async_trait]
 impl KeyStore for SealedKeyStore {
-    async fn create(&self, name: &KeyName) -> Result<Arc<dyn Signer>, KeyError> {
-        let key = SoftwareKey::generate(&self.provider)?;
+    async fn create(&self, name: &KeyName, kind: KeyKind) -> Result<Arc<dyn Signer>, KeyError> {
+        let key = SoftwareKey::generate_of(kind, &self.provider)?;
         let sealed = self.master.seal(name.as_str(), key.to_pem().as_bytes()).map_err(unavailable)?;
         let mut write = self.store.write().await.map_err(unavailable)?;
         let insert = sqlx::query("INSERT INTO private_keys (name, sealed) VALUES (?, ?)");

@@ -31,7 +31,7 @@ async fn documents() {
 #[tokio::test]
 async fn keys() {
     use std::sync::Arc;
-    use ztka_pki::{KeyError, KeyStore};
+    use ztka_pki::{KeyError, KeyKind, KeyStore};
     use ztka_store::{MasterKey, SealedKeyStore};
 
     let (store, _directory) = store().await;
@@ -39,8 +39,8 @@ async fn keys() {
     let keys = |byte| SealedKeyStore::new(store.clone(), MasterKey::new(&[byte; 32]).unwrap(), provider.clone());
     let (name, other) = ("root".parse().unwrap(), "users".parse().unwrap());
     ztka_pki::conformance::key_store(&keys(1)).await.unwrap();
-    let made = keys(1).create(&name).await.unwrap();
-    assert!(matches!(keys(1).create(&name).await, Err(KeyError::Exists(_))));
+    let made = keys(1).create(&name, KeyKind::default()).await.unwrap();
+    assert!(matches!(keys(1).create(&name, KeyKind::default()).await, Err(KeyError::Exists(_))));
     let opened = keys(1).open(&name).await.unwrap();
     assert_eq!(made.public_key(), opened.public_key());
     let signature = opened.sign(b"message").await.unwrap();

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use rustls::crypto::CryptoProvider;
 
-use super::{KeyError, KeyName, KeyStore, Signer, SoftwareKey};
+use super::{KeyError, KeyKind, KeyName, KeyStore, Signer, SoftwareKey};
 
 /// Keeps keys in memory only: for tests and for short-lived installations.
 #[derive(Debug)]
@@ -26,8 +26,8 @@ impl MemoryKeyStore {
 
 #[async_trait]
 impl KeyStore for MemoryKeyStore {
-    async fn create(&self, name: &KeyName) -> Result<Arc<dyn Signer>, KeyError> {
-        let made = Arc::new(SoftwareKey::generate(&self.provider)?);
+    async fn create(&self, name: &KeyName, kind: KeyKind) -> Result<Arc<dyn Signer>, KeyError> {
+        let made = Arc::new(SoftwareKey::generate_of(kind, &self.provider)?);
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if keys.contains_key(name) {
             return Err(KeyError::Exists(name.clone()));

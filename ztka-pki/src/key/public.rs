@@ -10,6 +10,7 @@ use x509_cert::der::{
 };
 use ztka_core::KeyId;
 
+use super::KeyKind;
 use crate::x509;
 
 /// Each kind of key with the one way in which its holder signs for us.
@@ -65,6 +66,16 @@ impl PublicKey {
     /// SHA-256 of the DER form.
     pub fn id(&self) -> &KeyId {
         &self.id
+    }
+
+    /// What kind of key it is; `None` for RSA, which is certified but not made here.
+    pub fn kind(&self) -> Option<KeyKind> {
+        let kinds = [
+            (KeyKind::P256, webpki::ring::ECDSA_P256_SHA256),
+            (KeyKind::P384, webpki::ring::ECDSA_P384_SHA384),
+            (KeyKind::Ed25519, webpki::ring::ED25519),
+        ];
+        kinds.into_iter().find_map(|(kind, algorithm)| self.is_for(algorithm).then_some(kind))
     }
 
     /// The SubjectPublicKeyInfo in DER.

@@ -4,15 +4,15 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use ring::{
-    rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair},
+    rand::{SecureRandom as _, SystemRandom},
+    signature::{ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm},
 };
 use rustls::{SignatureScheme, crypto::CryptoProvider, sign::SigningKey};
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject as _};
-use x509_cert::der::pem::{LineEnding, encode_string};
+use x509_cert::der::pem::{self, LineEnding, encode_string};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{KeyError, PublicKey, Signer};
+use super::{KeyError, KeyKind, Passphrase, PublicKey, Signer, blocking::blocking};
 use crate::certify;
 
 /// How each kind of key signs; see [`PublicKey::is_signed`].
@@ -37,9 +37,20 @@ impl SoftwareKey {
     /// # Errors
     /// [`KeyError::Unusable`] if the system has no randomness or `provider` does not know the curve.
     pub fn generate(provider: &CryptoProvider) -> Result<Self, KeyError> {
-        let made = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new());
-        let made = made.map_err(|_| KeyError::Unusable("no key could be made: the system gives no randomness"))?;
-        Self::from_der(&PrivateKeyDer::Pkcs8(made.as_ref().into()), provider)
+        Self::generate_of(KeyKind::P256, provider)
+    }
+
+    /// Makes a key of `kind`.
+    ///
+    /// # Errors
+    /// [`KeyError::Unusable`] if the system has no randomness or `provider` does not know the kind.
+    pub fn generate_of(kind: KeyKind, provider: &CryptoProvider) -> Result<Self, KeyError> {
+        let made = match kind {
+            KeyKind::P256 => ecdsa(&ECDSA_P256_SHA256_ASN1_SIGNING)?,
+            KeyKind::P384 => ecdsa(&ECDSA_P384_SHA384_ASN1_SIGNING)?,
+            KeyKind::Ed25519 => ed25519()?,
+        };
+        Self::from_der(&PrivateKeyDer::Pkcs8(made.as_slice().into()), provider)
     }
 
     /// Reads a key in PKCS#8, SEC1 or PKCS#1 form.
@@ -63,18 +74,40 @@ impl SoftwareKey {
     /// Reads the one private key of a PEM text; certificates beside it are passed over.
     ///
     /// # Errors
-    /// [`KeyError::Unusable`] if there is none or more than one; [`KeyError::Weak`]
+    /// [`KeyError::Unusable`] if there is none or more than one; [`KeyError::Encrypted`]; [`KeyError::Weak`]
     pub fn from_pem(pem: &[u8], provider: &CryptoProvider) -> Result<Self, KeyError> {
-        let mut keys = PrivateKeyDer::pem_slice_iter(pem);
-        match (keys.next(), keys.next()) {
-            (Some(Ok(mut key)), None) => {
+        let mut blocks = private_blocks(pem)?;
+        match blocks.pop() {
+            Some(Block::Plain(mut key)) => {
                 let read = Self::from_der(&key, provider);
                 key.zeroize();
                 read
             }
-            (None, _) => Err(KeyError::Unusable("no private key (a PRIVATE KEY block of PEM) is in it")),
-            (Some(Ok(_)), Some(Ok(_))) => Err(KeyError::Unusable("two private keys are in it; leave one")),
-            _ => Err(KeyError::Unusable("it is not well-formed PEM")),
+            Some(Block::Encrypted(_)) => Err(KeyError::Encrypted),
+            None => Err(KeyError::Unusable("no private key (a PRIVATE KEY block of PEM) is in it")),
+        }
+    }
+
+    /// As [`Self::from_pem`], of a key that is encrypted (`ENCRYPTED PRIVATE KEY`, RFC 5958 §3): PBES2 with scrypt, or
+    /// PBKDF2 and HMAC-SHA-2, and AES. This takes a tenth of a second, and is to be done where that is no harm.
+    ///
+    /// # Errors
+    /// [`KeyError::Passphrase`] if it is another's; [`KeyError::Unusable`], also for a key that is not encrypted
+    pub fn from_encrypted_pem(
+        pem: &[u8],
+        passphrase: &Passphrase,
+        provider: &CryptoProvider,
+    ) -> Result<Self, KeyError> {
+        match private_blocks(pem)?.pop() {
+            Some(Block::Encrypted(Some(encrypted))) => {
+                let der = passphrase.decrypt(&encrypted)?;
+                Self::from_der(&PrivateKeyDer::Pkcs8(der.as_slice().into()), provider)
+            }
+            Some(Block::Encrypted(None)) => Err(KeyError::Unusable(LEGACY)),
+            Some(Block::Plain(_)) => Err(KeyError::Unusable(
+                "the private key in it is not encrypted, but a passphrase is configured; use: openssl pkcs8 -topk8 -scrypt",
+            )),
+            None => Err(KeyError::Unusable("no private key (an ENCRYPTED PRIVATE KEY block of PEM) is in it")),
         }
     }
 
@@ -82,6 +115,18 @@ impl SoftwareKey {
     pub fn to_pem(&self) -> Zeroizing<String> {
         // A fixed label and bytes always encode.
         Zeroizing::new(encode_string(self.label, LineEnding::LF, &self.der).unwrap_or_default())
+    }
+
+    /// The key as PEM, encrypted: PBES2 with scrypt (2^14, 8, 5) and AES-256-CBC, which openssl reads.
+    ///
+    /// # Errors
+    /// [`KeyError::Unusable`] if the key was read in another form than PKCS#8.
+    pub fn to_encrypted_pem(&self, passphrase: &Passphrase) -> Result<Zeroizing<String>, KeyError> {
+        if self.label != "PRIVATE KEY" {
+            return Err(KeyError::Unusable("only keys in PKCS#8 form can be encrypted; use: openssl pkcs8 -topk8"));
+        }
+        let pem = encode_string("ENCRYPTED PRIVATE KEY", LineEnding::LF, &passphrase.encrypt(&self.der)?);
+        pem.map(Zeroizing::new).map_err(|_| KeyError::Unusable("the private key cannot be encoded"))
     }
 
     /// The public half.
@@ -115,7 +160,62 @@ impl SoftwareKey {
     }
 }
 
-/// Signs with whatever the provider holds; its keys are in memory, so this takes no time.
+/// A private key of a PEM text.
+enum Block {
+    Plain(PrivateKeyDer<'static>),
+    /// In PKCS#8; none for what OpenSSL did before 1.0.
+    Encrypted(Option<Zeroizing<Vec<u8>>>),
+}
+
+const LEGACY: &str =
+    "the private key is encrypted in OpenSSL's old form (Proc-Type); use: openssl pkcs8 -topk8 -scrypt";
+
+/// The private keys of a PEM text: none or one.
+fn private_blocks(pem: &[u8]) -> Result<Vec<Block>, KeyError> {
+    let has = |text: &[u8]| pem.windows(text.len()).any(|window| window == text);
+    if has(b"Proc-Type: 4,ENCRYPTED") {
+        return Ok(vec![Block::Encrypted(None)]);
+    }
+    let mut blocks = Vec::new();
+    for block in PrivateKeyDer::pem_slice_iter(pem) {
+        blocks.push(Block::Plain(block.map_err(|_| KeyError::Unusable(MALFORMED))?));
+    }
+    let text = str::from_utf8(pem).unwrap_or_default();
+    for (start, _) in text.match_indices(ENCRYPTED_BEGIN) {
+        let rest = text.get(start..).unwrap_or_default();
+        let end = rest.find(ENCRYPTED_END).ok_or(KeyError::Unusable(MALFORMED))?;
+        let (_, der) = pem::decode_vec(rest.get(..end + ENCRYPTED_END.len()).unwrap_or_default().as_bytes())
+            .map_err(|_| KeyError::Unusable(MALFORMED))?;
+        blocks.push(Block::Encrypted(Some(Zeroizing::new(der))));
+    }
+    match blocks.len() {
+        0 | 1 => Ok(blocks),
+        _ => Err(KeyError::Unusable("two private keys are in it; leave one")),
+    }
+}
+
+const ENCRYPTED_BEGIN: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
+const ENCRYPTED_END: &str = "-----END ENCRYPTED PRIVATE KEY-----";
+const MALFORMED: &str = "it is not well-formed PEM";
+
+fn ecdsa(algorithm: &'static EcdsaSigningAlgorithm) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let made = EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).map_err(|_| KeyError::Unusable(NO_KEY))?;
+    Ok(Zeroizing::new(made.as_ref().to_vec()))
+}
+
+/// RFC 8410 §7 in version 1: openssl does not read version 2, which has the public key as well.
+fn ed25519() -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    const HEAD: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    let mut der = Zeroizing::new(vec![0; HEAD.len() + 32]);
+    let (head, seed) = der.split_at_mut(HEAD.len());
+    head.copy_from_slice(&HEAD);
+    SystemRandom::new().fill(seed).map_err(|_| KeyError::Unusable(NO_KEY))?;
+    Ok(der)
+}
+
+const NO_KEY: &str = "no key could be made: the system gives no randomness";
+
+/// Signs with whatever the provider holds, at once.
 pub(crate) fn sign(key: &dyn SigningKey, message: &[u8]) -> Result<Vec<u8>, KeyError> {
     let signer = key.choose_scheme(&SCHEMES);
     let signer = signer.ok_or(KeyError::Unusable("the key signs in no way that is known here"))?;
@@ -129,7 +229,12 @@ impl Signer for SoftwareKey {
     }
 
     async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        self.sign_now(message)
+        if self.public.kind().is_some() {
+            return self.sign_now(message);
+        }
+        // RSA: milliseconds.
+        let (signing, message) = (self.signing.clone(), message.to_vec());
+        blocking(move || sign(&*signing, &message)).await
     }
 }
 
