@@ -93,6 +93,9 @@ fn deny(long: bool) -> Result<Outcome> {
 const APART: &[&str] = &["ztka-test-cluster", "ztka-e2e"];
 
 fn setup(_: bool) -> Result<Outcome> {
+    if let Some(missing) = prepare_token() {
+        run::say(&missing);
+    }
     Ok(prepare().map_or_else(|| Outcome::Ran(Tally::default()), Outcome::Skipped))
 }
 
@@ -100,6 +103,9 @@ fn setup(_: bool) -> Result<Outcome> {
 fn unit(long: bool) -> Result<Outcome> {
     if let Some(missing) = prepare() {
         run::say(&format!("tests with a cluster will fail: {missing}"));
+    }
+    if let Some(missing) = prepare_token() {
+        run::say(&missing);
     }
     let mut command = cargo(&["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests", "--examples"]);
     for member in workspace::members()?.iter().filter(|member| APART.contains(&member.name.as_str())) {
@@ -162,4 +168,17 @@ fn prepare() -> Option<String> {
     }
     let programs: Vec<Program> = Program::CLUSTER.iter().copied().chain([Program::Helm]).collect();
     binaries::ensure_all(&programs).err().map(|error| format!("{error:#}"))
+}
+
+/// Gets the software token that keys in a token are tested with; says what is missing without it. Those tests skip
+/// themselves then, or fail with `CI=true`.
+fn prepare_token() -> Option<String> {
+    let missing = || !run::answers("softhsm2-util", &["--version"]);
+    if missing()
+        && is_root()
+        && let Err(error) = install_packages(&["softhsm2"])
+    {
+        run::say(&format!("{error:#}"));
+    }
+    missing().then(|| "SoftHSM is missing, so keys in a token are not tested; run apt-get install softhsm2".to_owned())
 }
