@@ -209,6 +209,9 @@ impl CertificateAuthority {
     /// [`IssueError::State`] if the key is another's, or the certificate cannot be read.
     pub fn new(certificate: CertificateDer<'static>, signer: Arc<dyn Signer>) -> Result<Self, IssueError> {
         let facts = Facts::read(&certificate).ok_or(IssueError::State("a CA certificate cannot be read"))?;
+        if !facts.authority {
+            return Err(IssueError::State("a CA certificate is none: it may not sign certificates"));
+        }
         if facts.spki != signer.public_key().der() {
             return Err(IssueError::State("the key kept for a CA certificate is not that certificate's"));
         }

@@ -37,18 +37,34 @@ pub enum CredentialError {
     /// They do not belong together.
     #[error("the private key is not the certificate's; put the matching pair in place, or enrol again")]
     KeyMismatch,
+    /// They are all there, in another order.
+    #[error("the certificates are not in order; put the key's own first, then its issuer, and so on upwards")]
+    Order,
 }
 
 impl Credential {
-    /// Puts chain and key together.
+    /// Puts chain and key together. The chain is not verified, that is for whoever it is shown to; but it has to be in
+    /// order (RFC 8446 §4.4.2).
     ///
     /// # Errors
     /// [`CredentialError`]
     pub fn new(chain: Vec<CertificateDer<'static>>, key: &SoftwareKey) -> Result<Self, CredentialError> {
-        let facts = chain.first().and_then(Facts::read).ok_or(CredentialError::Unreadable)?;
+        let read: Option<Vec<Facts>> = chain.iter().map(Facts::read).collect();
+        let read = read.ok_or(CredentialError::Unreadable)?;
+        let (facts, above) = read.split_first().ok_or(CredentialError::Unreadable)?;
         if facts.spki != key.public().der() {
-            return Err(CredentialError::KeyMismatch);
+            let elsewhere = above.iter().any(|other| other.spki == key.public().der());
+            return Err(if elsewhere { CredentialError::Order } else { CredentialError::KeyMismatch });
         }
+        // Each issues one before it. Not always the one just before: a root may be there with its cross-certificate.
+        let mut awaited = vec![&facts.issuer];
+        for authority in above {
+            if !awaited.contains(&&authority.subject) {
+                return Err(CredentialError::Order);
+            }
+            awaited.push(&authority.issuer);
+        }
+        let facts = facts.clone();
         let certified = Arc::new(CertifiedKey::new(chain, key.signing()));
         Ok(Self { certified, facts: Arc::new(facts) })
     }

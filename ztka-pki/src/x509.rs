@@ -10,7 +10,7 @@ use x509_cert::{
         asn1::AnyRef,
         pem::{LineEnding, encode_string},
     },
-    ext::pkix::{ExtendedKeyUsage, SubjectAltName, name::GeneralName},
+    ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName, name::GeneralName},
 };
 
 use crate::key::hex;
@@ -22,6 +22,11 @@ pub(crate) struct Facts {
     pub(crate) not_before: Timestamp,
     pub(crate) not_after: Timestamp,
     pub(crate) spki: Vec<u8>,
+    /// Distinguished names in DER.
+    pub(crate) subject: Vec<u8>,
+    pub(crate) issuer: Vec<u8>,
+    /// It may sign certificates: basicConstraints and keyUsage say so.
+    pub(crate) authority: bool,
     pub(crate) uris: Vec<String>,
     pub(crate) dns: Vec<String>,
     /// Names of other forms are there, which we never issue.
@@ -44,11 +49,16 @@ impl Facts {
         let validity = certificate.validity();
         let usages = certificate.get_extension::<ExtendedKeyUsage>().ok()?;
         let usages = usages.map(|(_, ExtendedKeyUsage(usages))| usages).unwrap_or_default();
+        let basic = certificate.get_extension::<BasicConstraints>().ok()?;
+        let usage = certificate.get_extension::<KeyUsage>().ok()?;
         let mut facts = Self {
             serial: serial(certificate.serial_number().as_bytes()),
             not_before: at(validity.not_before)?,
             not_after: at(validity.not_after)?,
             spki: certificate.subject_public_key_info().to_der().ok()?,
+            subject: certificate.subject().to_der().ok()?,
+            issuer: certificate.issuer().to_der().ok()?,
+            authority: basic.is_some_and(|(_, basic)| basic.ca) && usage.is_none_or(|(_, usage)| usage.key_cert_sign()),
             uris: Vec::new(),
             dns: Vec::new(),
             foreign: false,

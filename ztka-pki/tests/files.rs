@@ -7,8 +7,8 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use support::{Installation, key, provider};
 use ztka_pki::{
-    CredentialDirectory, CredentialStore as _, FileKeyStore, KeyKind, KeyStore as _, MemoryCredentialStore,
-    MemoryEnrolmentStore, Purpose, StoredCredential, conformance, file,
+    Credential, CredentialDirectory, CredentialStore as _, FileKeyStore, KeyKind, KeyStore as _, MemoryCredentialStore,
+    MemoryEnrolmentStore, Passphrase, Purpose, StoredCredential, conformance, file,
 };
 
 fn mode(path: &Path) -> u32 {
@@ -67,7 +67,20 @@ async fn what_is_wrong_with_a_file_is_said_with_what_to_do() {
         text(store.load().await.unwrap_err())
     };
     let pem = mine.to_pem();
+    let end = chain.find("-----END").unwrap() + "-----END CERTIFICATE-----\n".len();
+    let (leaf, above) = chain.split_at(end);
+    let root = at.hierarchy.root_pem();
+    let encrypted = mine.to_encrypted_pem(&Passphrase::new("secret").unwrap()).unwrap();
+    let legacy =
+        format!("-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n{}", "AAAA\n");
     for (content, says) in [
+        (format!("{}{above}{leaf}", *pem), "not in order"),
+        (format!("{}{leaf}{root}{above}", *pem), "not in order"),
+        (format!("{}{leaf}{above}{leaf}", *pem), "not in order"),
+        (format!("{}{chain}", *encrypted), "is encrypted; configure its passphrase"),
+        (format!("{legacy}-----END EC PRIVATE KEY-----\n{chain}"), "is encrypted; configure its passphrase"),
+        (format!("{}{}{chain}", *pem, *encrypted), "two private keys"),
+        (format!("{}{}", *pem, chain.replacen("MII", "AAA", 1)), "certificate chain"),
         (chain.clone(), "no private key"),
         (format!("{}{}{chain}", *pem, *key().to_pem()), "two private keys"),
         (format!("{}{chain}", *key().to_pem()), "not the certificate's"),
@@ -80,6 +93,15 @@ async fn what_is_wrong_with_a_file_is_said_with_what_to_do() {
         assert!(said.contains(says) && said.contains("credential.pem"), "{said}");
         assert!(!said.contains("BEGIN"), "{said}");
     }
+    // Line ends of another system, and certificates before the key, change nothing.
+    for good in [format!("{}{chain}", *pem).replace('\n', "\r\n"), format!("{chain}{}", *pem)] {
+        file::write_private(&path, good.as_bytes()).unwrap();
+        assert_eq!(store.load().await.unwrap().unwrap().chain, chain);
+    }
+    // The root, and what cross-certifies it, may follow.
+    let server = key();
+    let issued = at.issue(Purpose::Servers, "", &server).await;
+    assert_eq!(Credential::new(issued.chain().to_vec(), &server).unwrap().chain().len(), 3);
     store.save(&saved).await.unwrap();
     store.load().await.unwrap().unwrap();
 

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, ServerConfig};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use support::{Installation, handshake, id, provider};
 use ztka_core::Subject;
-use ztka_pki::{CaPin, ClientAuth, Credential, CredentialSource, PeerError, Purpose, Revocations, TrustSource, tls};
+use ztka_pki::{
+    CaPin, ClientAuth, Credential, CredentialError, CredentialSource, PeerError, Purpose, Revocations, TrustSource, tls,
+};
 
 const CLIENTS: [Purpose; 4] = [Purpose::Agents, Purpose::Users, Purpose::Proxies, Purpose::Controllers];
 const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
@@ -254,8 +256,12 @@ async fn first_contact_believes_the_pinned_root_and_the_name_only() {
     let mut chain = other.issue(Purpose::Servers, "acme", &key).await.chain().to_vec();
     chain.pop();
     chain.push(at.hierarchy.root().clone());
-    let source = CredentialSource::new(Credential::new(chain, &key).unwrap());
-    let liar = tls::server(provider(), source, ClientAuth::None, other.trust.clone(), ALPN).unwrap();
+    assert_eq!(Credential::new(chain.clone(), &key).err(), Some(CredentialError::Order));
+    let secret = PrivateKeyDer::from_pem_slice(key.to_pem().as_bytes()).unwrap();
+    let liar = ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13]);
+    let mut liar = liar.unwrap().with_no_client_auth().with_single_cert(chain, secret).unwrap();
+    liar.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
+    let liar = Arc::new(liar);
     assert!(handshake(&liar, &pinned, "enroll.example.com").await.1.is_err());
 
     // An agent cannot pose as a server, although its chain has the same root.

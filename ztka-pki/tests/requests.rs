@@ -29,7 +29,6 @@ fn the_table_of_keys_and_digests() {
         ("ed25519", None),
         ("rsa2048", None),
         ("rsa2048-sha512", None),
-        ("p256-greedy", None),
         ("rsa1024", Some(CsrError::Key(WeakKey::Size))),
         ("rsa2048-e3", Some(CsrError::Key(WeakKey::Exponent))),
         ("p521", Some(CsrError::Key(WeakKey::Kind))),
@@ -39,6 +38,12 @@ fn the_table_of_keys_and_digests() {
         ("rsa2048-sha1", Some(CsrError::Algorithm)),
         ("rsa2048-md5", Some(CsrError::Algorithm)),
         ("rsa2048-pss", Some(CsrError::Algorithm)),
+        ("p224", Some(CsrError::Key(WeakKey::Kind))),
+        ("p256-usages", None),
+        ("p256-greedy", Some(CsrError::Authority)),
+        ("p256-ca", Some(CsrError::Authority)),
+        ("p256-cert-sign", Some(CsrError::Authority)),
+        ("p256-names", Some(CsrError::Names)),
     ];
     for (name, refused) in table {
         assert_eq!(ValidCsr::from_pem(&read(name)).err(), refused, "{name}");
@@ -63,10 +68,13 @@ fn whoever_does_not_hold_the_key_is_refused() {
 fn every_truncation_and_every_appended_byte_is_refused() {
     let whole = der("p256-greedy");
     for length in 0..whole.len() {
-        assert_eq!(ValidCsr::from_der(&whole[..length]).err(), Some(CsrError::Unreadable), "{length}");
+        assert_eq!(ValidCsr::from_der(&whole[..length]).err(), Some(CsrError::Truncated), "{length}");
     }
     assert_eq!(ValidCsr::from_der(&[&whole[..], &[0]].concat()).err(), Some(CsrError::Unreadable));
-    assert!(ValidCsr::from_der(&vec![0x30; 1 << 20]).is_err());
+    assert_eq!(ValidCsr::from_der(&vec![0x30; 1 << 20]).err(), Some(CsrError::TooLarge));
+    assert_eq!(ValidCsr::from_pem(&vec![b'\n'; 1 << 20]).err(), Some(CsrError::TooLarge));
+    let crlf = String::from_utf8(read("p256")).unwrap().replace('\n', "\r\n");
+    assert_eq!(ValidCsr::from_pem(crlf.as_bytes()).unwrap().key(), ValidCsr::from_pem(&read("p256")).unwrap().key());
     for text in [
         "",
         "-----BEGIN CERTIFICATE REQUEST-----",
@@ -94,7 +102,7 @@ fn no_changed_byte_is_believed() {
 #[tokio::test]
 async fn what_a_request_asks_for_is_ignored() {
     let at = Installation::new().await;
-    for name in ["p256-greedy", "rsa2048", "ed25519", "p384"] {
+    for name in ["p256-usages", "rsa2048", "ed25519", "p384"] {
         let csr = ValidCsr::from_pem(&read(name)).unwrap();
         let issued = at.hierarchy.issue_agent(&csr, &id("acme"), &id("c1"), &id("i1")).await.unwrap();
         let certificate = Certificate::from_der(&issued.chain()[0]).unwrap();
