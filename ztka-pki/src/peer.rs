@@ -81,6 +81,9 @@ pub enum PeerError {
     /// The server is not the one that was asked for.
     #[error("the certificate is for another server name")]
     ServerName,
+    /// More authorities below one than it allows.
+    #[error("the certificate chain is longer than one of its authorities allows (RFC 5280 §4.2.1.9)")]
+    PathLength,
     /// A rule of RFC 5280 is broken.
     #[error("the certificate chain breaks a rule of RFC 5280")]
     Invalid,
@@ -96,6 +99,14 @@ pub struct BadBundle {
     purpose: Purpose,
 }
 
+/// What an anchor may be used for beyond what its key has signed.
+#[derive(Clone, Debug)]
+struct Limit {
+    prefix: Option<String>,
+    not_before: Timestamp,
+    not_after: Timestamp,
+}
+
 /// Verifies chains of one purpose against its intermediates: signatures, validity, use, path length, and that the one
 /// URI name is within what its issuers may give.
 #[derive(Clone, Debug)]
@@ -103,7 +114,7 @@ pub struct PeerVerifier {
     purpose: Purpose,
     trust_domain: Arc<str>,
     anchors: Arc<[TrustAnchor<'static>]>,
-    prefixes: Arc<[Option<String>]>, // of the anchors, in their order
+    limits: Arc<[Limit]>, // of the anchors, in their order
     provider: Arc<CryptoProvider>,
 }
 
@@ -119,8 +130,13 @@ impl PeerVerifier {
             Ok(read.to_owned())
         };
         let anchors = bundle.anchors(purpose).iter().map(trusted).collect::<Result<_, _>>()?;
-        let prefixes = bundle.anchors(purpose).iter().map(|anchor| anchor.spiffe_prefix.clone()).collect();
-        Ok(Self { purpose, trust_domain: bundle.trust_domain.as_str().into(), anchors, prefixes, provider })
+        let limit = |anchor: &crate::trust::Anchor| {
+            let facts = Facts::read(&anchor.certificate.certificate()).ok_or(BadBundle { purpose })?;
+            let prefix = anchor.spiffe_prefix.clone();
+            Ok(Limit { prefix, not_before: facts.not_before, not_after: facts.not_after })
+        };
+        let limits = bundle.anchors(purpose).iter().map(limit).collect::<Result<_, _>>()?;
+        Ok(Self { purpose, trust_domain: bundle.trust_domain.as_str().into(), anchors, limits, provider })
     }
 
     /// Whom `chain` (leaf first) was issued to as a client, if it is valid at `now`. Revocation is not looked at here.
@@ -131,8 +147,12 @@ impl PeerVerifier {
         self.path(chain, now, Usage::Client, None)?.ok_or(PeerError::Name)
     }
 
-    /// Checks the chain of the server `name`; tells who it is where servers of this purpose have a SPIFFE id.
-    pub(crate) fn verify_server(
+    /// Checks the chain of the server `name` (leaf first) at `now`; tells who it is where servers of this purpose have a
+    /// SPIFFE id. Revocation is not looked at here.
+    ///
+    /// # Errors
+    /// [`PeerError`]
+    pub fn verify_server(
         &self,
         chain: &[CertificateDer<'_>],
         name: &ServerName<'_>,
@@ -152,7 +172,7 @@ impl PeerVerifier {
         if chain.len() > MAX_CHAIN {
             return Err(PeerError::Length);
         }
-        let certificate = EndEntityCert::try_from(leaf).map_err(|_| PeerError::Unreadable)?;
+        let certificate = EndEntityCert::try_from(leaf).map_err(|error| explain(&error))?;
         let algorithms = self.provider.signature_verification_algorithms.all;
         let path = certificate
             .verify_for_usage(algorithms, &self.anchors, above, unix(now), usage.of_path(), None, None)
@@ -164,31 +184,42 @@ impl PeerVerifier {
         if !usage.is_of(&facts) {
             return Err(PeerError::Use);
         }
-        let id = self.name(&facts, &path)?;
+        let between = between(&path)?;
+        let limit = self.limit(&path, now)?;
+        let id = self.name(&facts, &between, limit)?;
         Ok(id.map(|id| {
             let spki = key::key_id(&facts.spki);
             Verified::assertion(Peer { id, serial: facts.serial, not_after: facts.not_after, spki })
         }))
     }
 
+    /// What the path's anchor may be used for, if it is valid itself: what it has issued is valid no longer than it is.
+    /// An anchor may be there twice, renewed with the same key.
+    fn limit(&self, path: &VerifiedPath<'_>, now: Timestamp) -> Result<&Limit, PeerError> {
+        let key = &path.anchor().subject_public_key_info;
+        let mut refusal = PeerError::Untrusted;
+        for (anchor, limit) in self.anchors.iter().zip(&*self.limits) {
+            match anchor.subject_public_key_info == *key {
+                false => {}
+                true if now < limit.not_before => refusal = PeerError::NotYetValid,
+                true if now > limit.not_after => refusal = PeerError::Expired,
+                true => return Ok(limit),
+            }
+        }
+        Err(refusal)
+    }
+
     /// Name constraints cannot restrict URI names, so this does: one SPIFFE id, of this purpose's form, of the trust
     /// domain, below the anchor's prefix, and of the organisation that the intermediate in between is bound to.
-    fn name(&self, facts: &Facts, path: &VerifiedPath<'_>) -> Result<Option<SpiffeId>, PeerError> {
-        let key = &path.anchor().subject_public_key_info;
-        let mut limits = self.anchors.iter().zip(&*self.prefixes);
-        let limit = limits.find(|(anchor, _)| anchor.subject_public_key_info == *key);
-        let Some(prefix) = limit.and_then(|(_, prefix)| prefix.as_ref()) else {
+    fn name(&self, facts: &Facts, between: &[Facts], limit: &Limit) -> Result<Option<SpiffeId>, PeerError> {
+        let Some(prefix) = &limit.prefix else {
             // DNS names only; their name constraint was checked with the path.
             let named = self.purpose == Purpose::Servers && facts.uris.is_empty() && !facts.foreign;
             return if named { Ok(None) } else { Err(PeerError::Name) };
         };
-        let mut between = Vec::new();
-        for certificate in path.intermediate_certificates() {
-            between.push(Facts::read(&certificate.der()).ok_or(PeerError::Unreadable)?);
-        }
         let ([uri], false) = (facts.uris.as_slice(), facts.foreign) else { return Err(PeerError::Name) };
         let id: SpiffeId = uri.parse().map_err(|_| PeerError::Name)?;
-        let bound = match (self.purpose.is_per_org(), between.as_slice()) {
+        let bound = match (self.purpose.is_per_org(), between) {
             (true, [org]) => match (org.uris.as_slice(), org_of(&id)) {
                 ([bound], Some(of)) => *bound == format!("spiffe://{}/org/{of}", self.trust_domain),
                 _ => false,
@@ -200,6 +231,17 @@ impl PeerVerifier {
         let fits = *id.trust_domain == *self.trust_domain && uri.starts_with(prefix) && self.purpose.fits(&id.subject);
         if bound && dns && fits { Ok(Some(id)) } else { Err(PeerError::Name) }
     }
+}
+
+/// What is between leaf and anchor. Each has to be allowed to sign certificates by its keyUsage (RFC 5280 §6.1.4 (n)),
+/// which webpki does not look at.
+pub(crate) fn between(path: &VerifiedPath<'_>) -> Result<Vec<Facts>, PeerError> {
+    let read = |certificate: &webpki::Cert<'_>| match Facts::read(&certificate.der()) {
+        Some(facts) if facts.authority => Ok(facts),
+        Some(_) => Err(PeerError::Use),
+        None => Err(PeerError::Unreadable),
+    };
+    path.intermediate_certificates().map(read).collect()
 }
 
 fn org_of(id: &SpiffeId) -> Option<&ztka_core::OrgId> {
@@ -218,9 +260,12 @@ pub(crate) fn explain(error: &webpki::Error) -> PeerError {
     match error {
         Error::CertExpired { .. } => PeerError::Expired,
         Error::CertNotValidYet { .. } => PeerError::NotYetValid,
-        Error::UnknownIssuer | Error::InvalidSignatureForPublicKey => PeerError::Untrusted,
+        Error::UnknownIssuer
+        | Error::InvalidSignatureForPublicKey
+        | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => PeerError::Untrusted,
         Error::RequiredEkuNotFoundContext(_) | Error::CaUsedAsEndEntity | Error::EndEntityUsedAsCa => PeerError::Use,
         Error::NameConstraintViolation => PeerError::Name,
+        Error::PathLenConstraintViolated => PeerError::PathLength,
         Error::CertNotValidForName(_) => PeerError::ServerName,
         Error::BadDer | Error::BadDerTime | Error::TrailingData(_) => PeerError::Unreadable,
         _ => PeerError::Invalid,

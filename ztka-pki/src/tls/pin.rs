@@ -4,12 +4,12 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+    ClientConfig, Error,
     client::{
         Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        danger::{ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms},
     version::TLS13,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -17,9 +17,12 @@ use sha2::{Digest as _, Sha256};
 use webpki::EndEntityCert;
 use ztka_core::Clock;
 
-use super::{Time, verifier};
+use super::{
+    Time,
+    verifier::{self, handshake_signatures},
+};
 use crate::{
-    peer::{PeerError, Usage, explain},
+    peer::{PeerError, Usage, between, explain},
     x509::Facts,
 };
 
@@ -102,11 +105,13 @@ impl PinVerifier {
         // The leaf itself is never the anchor.
         let pinned = intermediates.iter().find(|above| CaPin::of(above) == Some(self.pin));
         let pinned = pinned.ok_or(PeerError::Untrusted)?;
-        let anchor = webpki::anchor_from_trusted_cert(pinned).map_err(|_| PeerError::Unreadable)?;
-        let leaf = EndEntityCert::try_from(end_entity).map_err(|_| PeerError::Unreadable)?;
+        let anchors = [webpki::anchor_from_trusted_cert(pinned).map_err(|_| PeerError::Unreadable)?];
+        let leaf = EndEntityCert::try_from(end_entity).map_err(|error| explain(&error))?;
         let usage = Usage::Server;
-        leaf.verify_for_usage(self.algorithms.all, &[anchor], intermediates, now, usage.of_path(), None, None)
+        let path = leaf
+            .verify_for_usage(self.algorithms.all, &anchors, intermediates, now, usage.of_path(), None, None)
             .map_err(|error| explain(&error))?;
+        between(&path)?;
         leaf.verify_is_valid_for_subject_name(name).map_err(|_| PeerError::ServerName)?;
         let facts = Facts::read(end_entity).ok_or(PeerError::Unreadable)?;
         if usage.is_of(&facts) { Ok(()) } else { Err(PeerError::Use) }
@@ -126,25 +131,5 @@ impl ServerCertVerifier for PinVerifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    handshake_signatures!();
 }

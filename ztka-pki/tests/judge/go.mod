@@ -1,0 +1,3 @@
+module ztka/judge
+
+go 1.25.0

@@ -1,0 +1,258 @@
+//! Chains with every defect that we can think of, judged by us, by webpki, by openssl and by Go: all agree, or the table
+//! says why not.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::indexing_slicing, reason = "tests")]
+#![allow(unreachable_pub, reason = "a test has no API")]
+mod matrix;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use jiff::SignedDuration;
+use matrix::{Above, Case, Keys, Leaf, Use, leaf_life};
+use rustls_pki_types::{ServerName, UnixTime};
+use x509_cert::der::pem::{LineEnding, encode_string};
+use ztka_pki::{Anchor, PeerError, PeerVerifier, Purpose, TrustBundle};
+
+/// Who is asked beside us.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Judge {
+    Webpki,
+    OpenSsl,
+    Go,
+}
+
+const JUDGES: [Judge; 3] = [Judge::Webpki, Judge::OpenSsl, Judge::Go];
+
+/// What others let pass that we refuse, and why that is right. There is nothing that we let pass and others refuse.
+const PASSED_BY_OTHERS: [(Defect, &[Judge], &str); 7] = [
+    (
+        Defect::Leaf(Leaf::NoUse),
+        &JUDGES,
+        "RFC 5280 has no usages mean all; ours are always said, so that none is no leaf of ours",
+    ),
+    (Defect::Leaf(Leaf::AnyUse), &[Judge::Go], "Go takes anyExtendedKeyUsage for every use, as RFC 5280 allows"),
+    (
+        Defect::Leaf(Leaf::Authority),
+        &[Judge::OpenSsl, Judge::Go],
+        "an authority that shows itself is nobody's identity here",
+    ),
+    (Defect::Leaf(Leaf::ForeignName), &JUDGES, "of a client only: others know no rule for SPIFFE ids"),
+    (Defect::Leaf(Leaf::TwoNames), &JUDGES, "of a client only: one SPIFFE id is one identity (SPIFFE X.509-SVID §2)"),
+    (Defect::Above(Above::NoCertSign), &[Judge::Webpki], "webpki does not look at keyUsage"),
+    (Defect::Above(Above::AnchorExpired), &[Judge::Webpki], "to webpki, an anchor is a name and a key"),
+];
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Defect {
+    Leaf(Leaf),
+    Above(Above),
+}
+
+impl Judge {
+    fn lets_pass(self, defect: Defect, shown: Use) -> bool {
+        let clients_only = matches!(defect, Defect::Leaf(Leaf::ForeignName | Leaf::TwoNames));
+        let listed = PASSED_BY_OTHERS.iter().any(|(passed, by, _)| *passed == defect && by.contains(&self));
+        listed && (!clients_only || shown == Use::Client)
+    }
+
+    fn expected(self, case: &Case) -> bool {
+        let passes = |verdict: Result<(), PeerError>, defect| verdict.is_ok() || self.lets_pass(defect, case.shown);
+        passes(case.leaf.verdict(case.shown), Defect::Leaf(case.leaf))
+            && passes(case.above.verdict(case.shown), Defect::Above(case.above))
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/rsa2048.csr");
+    let keys = Keys::new(&fs::read(data).unwrap());
+    let mut cases = Vec::new();
+    for shown in [Use::Client, Use::Server] {
+        for above in Above::ALL {
+            cases.extend(Leaf::ALL.into_iter().map(|leaf| keys.case(shown, leaf, above)));
+        }
+    }
+    cases
+}
+
+fn name(case: &Case) -> String {
+    format!("{:?}: leaf {:?}, above {:?}, at {}", case.shown, case.leaf, case.above, case.at)
+}
+
+fn ours(case: &Case) -> Result<(), PeerError> {
+    let (purpose, spiffe_prefix) = match case.shown {
+        Use::Client => (Purpose::Users, Some("spiffe://example.com/org/".to_owned())),
+        Use::Server => (Purpose::Servers, None),
+    };
+    let anchor = Anchor { certificate: case.anchor.clone().into(), spiffe_prefix };
+    let bundle = TrustBundle {
+        trust_domain: "example.com".into(),
+        roots: Vec::new(),
+        anchors: BTreeMap::from([(purpose, vec![anchor])]),
+        signing_keys: Vec::new(),
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = PeerVerifier::new(&bundle, purpose, provider).unwrap();
+    match case.server {
+        Some(server) => verifier.verify_server(&case.chain, &ServerName::try_from(server).unwrap(), case.at).map(drop),
+        None => verifier.verify(&case.chain, case.at).map(drop),
+    }
+}
+
+fn webpki(case: &Case) -> (bool, String) {
+    let anchor = webpki::anchor_from_trusted_cert(&case.anchor).unwrap();
+    let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(case.at.as_second()).unwrap()));
+    let judged = webpki::EndEntityCert::try_from(&case.chain[0]).and_then(|leaf| {
+        let usage = match case.shown {
+            Use::Client => webpki::KeyUsage::client_auth(),
+            Use::Server => webpki::KeyUsage::server_auth(),
+        };
+        let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms.all;
+        leaf.verify_for_usage(algorithms, &[anchor], &case.chain[1..], at, usage, None, None)?;
+        let server = case.server.map(|server| ServerName::try_from(server).unwrap());
+        server.map_or(Ok(()), |server| leaf.verify_is_valid_for_subject_name(&server))
+    });
+    (judged.is_ok(), format!("{:?}", judged.err()))
+}
+
+/// Everything at once, strictly (`-x509_strict`), with the anchor of the purpose (`-partial_chain`) and none beside it.
+fn openssl(case: &Case, directory: &Path) -> (bool, String) {
+    let pem = |certificates: &[rustls_pki_types::CertificateDer<'_>]| -> String {
+        certificates.iter().map(|der| encode_string("CERTIFICATE", LineEnding::LF, der).unwrap()).collect()
+    };
+    fs::write(directory.join("anchor"), pem(std::slice::from_ref(&case.anchor))).unwrap();
+    fs::write(directory.join("above"), pem(&case.chain[1..])).unwrap();
+    fs::write(directory.join("leaf"), pem(&case.chain[..1])).unwrap();
+    let mut command = Command::new("openssl");
+    command.args(["verify", "-x509_strict", "-partial_chain", "-no-CApath", "-no-CAstore", "-CAfile", "anchor"]);
+    command.args(["-attime", &case.at.as_second().to_string()]).current_dir(directory);
+    if case.chain.len() > 1 {
+        command.args(["-untrusted", "above"]);
+    }
+    match case.server {
+        Some(server) => command.args(["-purpose", "sslserver", "-verify_hostname", server]),
+        None => command.args(["-purpose", "sslclient"]),
+    };
+    let output = command.arg("leaf").output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).trim().replace('\n', " "))
+}
+
+/// Go's answers, in the order of the cases.
+fn go(cases: &[Case]) -> Vec<(bool, String)> {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/judge");
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chain-judge");
+    let built = Command::new("go").args(["build", "-o"]).arg(&program).arg(".").current_dir(sources).status().unwrap();
+    assert!(built.success(), "go build failed; see above");
+    let mut judge = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut questions = String::new();
+    for case in cases {
+        let base64 = |der: &rustls_pki_types::CertificateDer<'_>| BASE64_STANDARD.encode(der);
+        let above: Vec<String> = case.chain[1..].iter().map(base64).collect();
+        let question = serde_json::json!({
+            "anchor": base64(&case.anchor), "above": above, "leaf": base64(&case.chain[0]),
+            "server": case.server.unwrap_or_default(), "at": case.at.as_second(),
+        });
+        questions.push_str(&format!("{question}\n"));
+    }
+    let mut input = judge.stdin.take().unwrap();
+    let asking = std::thread::spawn(move || input.write_all(questions.as_bytes()).unwrap());
+    let output = judge.wait_with_output().unwrap();
+    asking.join().unwrap();
+    assert!(output.status.success());
+    let told = String::from_utf8(output.stdout).unwrap();
+    let answer = |line: &str| {
+        let answer: serde_json::Value = serde_json::from_str(line).unwrap();
+        (answer["accepted"].as_bool().unwrap(), answer["why"].to_string())
+    };
+    told.lines().map(answer).collect()
+}
+
+/// Whether the command is here; without it, the test says that nobody else has looked, or fails with `CI=true`.
+fn has(command: &str) -> bool {
+    let here = Command::new(command).arg("version").output().is_ok_and(|output| output.status.success());
+    assert!(here || std::env::var("CI").as_deref() != Ok("true"), "{command} is missing");
+    if !here {
+        eprintln!("SKIPPED: there is no {command} here, so it has not judged our chains");
+    }
+    here
+}
+
+#[test]
+fn each_defect_has_the_verdict_of_the_table() {
+    let cases = cases();
+    assert!(cases.len() >= 200, "{}", cases.len());
+    let mut wrong = Vec::new();
+    for case in &cases {
+        let expected = (case.leaf.verdict(case.shown), case.above.verdict(case.shown));
+        let judged = ours(case);
+        let right = match expected {
+            (Ok(()), Ok(())) => judged.is_ok(),
+            // One defect is called by its name.
+            (Err(error), Ok(())) | (Ok(()), Err(error)) => judged == Err(error),
+            (Err(_), Err(_)) => judged.is_err(),
+        };
+        if !right {
+            wrong.push(format!("{}: {judged:?} instead of {expected:?}", name(case)));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn others_agree_or_the_table_says_why_not() {
+    let cases = cases();
+    let mut verdicts: Vec<(Judge, Vec<(bool, String)>)> = vec![(Judge::Webpki, cases.iter().map(webpki).collect())];
+    if has("openssl") {
+        let directory = tempfile::tempdir().unwrap();
+        verdicts.push((Judge::OpenSsl, cases.iter().map(|case| openssl(case, directory.path())).collect()));
+    }
+    if has("go") {
+        verdicts.push((Judge::Go, go(&cases)));
+    }
+    let mut wrong = Vec::new();
+    for (judge, verdicts) in &verdicts {
+        assert_eq!(verdicts.len(), cases.len(), "{judge:?}");
+        for (case, (accepted, why)) in cases.iter().zip(verdicts) {
+            if *accepted != judge.expected(case) {
+                wrong.push(format!("{judge:?} {}: {accepted} ({why})", name(case)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} differences that no table explains:\n{}", wrong.len(), wrong.join("\n"));
+    let accepted = |judged: &[(bool, String)]| judged.iter().filter(|(accepted, _)| *accepted).count();
+    for (judge, verdicts) in &verdicts {
+        println!("{judge:?}: {} of {} accepted", accepted(verdicts), cases.len());
+    }
+}
+
+#[test]
+fn the_first_and_the_last_second_count() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/rsa2048.csr");
+    let keys = Keys::new(&fs::read(data).unwrap());
+    let ((from, until), second) = (leaf_life(), SignedDuration::from_secs(1));
+    // OpenSSL has a certificate end with its last second, RFC 5280 §4.1.2.5 after it.
+    let table =
+        [(from - second, false, false), (from, true, true), (until, true, false), (until + second, false, false)];
+    for shown in [Use::Client, Use::Server] {
+        let cases: Vec<Case> =
+            table.iter().map(|(at, ..)| Case { at: *at, ..keys.case(shown, Leaf::Good, Above::Good) }).collect();
+        for (case, (_, valid, by_openssl)) in cases.iter().zip(table) {
+            assert_eq!(ours(case).is_ok(), valid, "{}", name(case));
+            assert_eq!(webpki(case).0, valid, "{}", name(case));
+            if has("openssl") {
+                let directory = tempfile::tempdir().unwrap();
+                assert_eq!(openssl(case, directory.path()).0, by_openssl, "{}", name(case));
+            }
+        }
+        if has("go") {
+            let judged: Vec<bool> = go(&cases).into_iter().map(|(accepted, _)| accepted).collect();
+            assert_eq!(judged, table.map(|(_, valid, _)| valid), "{shown:?}");
+        }
+    }
+}
