@@ -40,7 +40,7 @@ impl EnrolmentAudit for Print {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), BoxError> {
+pub(crate) async fn main() -> Result<(), BoxError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let (clock, keys) = (Arc::new(SystemClock), Arc::new(MemoryKeyStore::new(provider.clone())));
     let hierarchy = Hierarchy::create(Names::of("example.com"), Lifetimes::default(), keys, clock.clone()).await?;
