@@ -24,7 +24,7 @@ use ztka_pki::{
     CsrError, Enrollee, EnrolmentAudit, EnrolmentEvent, EnrolmentOutcome, EnrolmentRefusal, EnrolmentService,
     EnrolmentStore as _, EnrolmentToken, Hierarchy, KeyError, KeyKind, KeyName, KeyStore, Lifetimes,
     MemoryEnrolmentStore, MemoryKeyStore, Names, Peer, PublicKey, Purpose, RenewalService, Signer, SoftwareKey,
-    TrustSource, ValidCsr, WeakKey,
+    StoreError, TrustSource, ValidCsr, WeakKey,
 };
 
 /// Counts what the authorities sign.
@@ -64,9 +64,11 @@ impl KeyStore for Counting {
 #[derive(Debug, Default)]
 struct Audit(Mutex<Vec<EnrolmentEvent>>);
 
+#[async_trait]
 impl EnrolmentAudit for Audit {
-    fn note(&self, event: &EnrolmentEvent) {
+    async fn record(&self, event: &EnrolmentEvent) -> Result<(), StoreError> {
         self.0.lock().unwrap().push(event.clone());
+        Ok(())
     }
 }
 
