@@ -12,7 +12,10 @@ use serde::Deserialize;
 use tempfile::TempDir;
 use ztka_benches::{Kind, Paths, Process, Target, Upstream, load, process::Running, upstream};
 use ztka_e2e::Fleet;
-use ztka_test_cluster::{Cluster, Options, wait_for};
+use ztka_test_cluster::{BUSYBOX, Cluster, Options, wait_for};
+
+/// Bytes of the long download; what `path` asks for by itself.
+const DOWNLOAD: u64 = 1024 << 20;
 
 /// What the way of a request through ZTKA costs, beside direct access and HAProxy
 #[derive(Parser)]
@@ -52,9 +55,6 @@ async fn main() -> Result<ExitCode> {
     fs::write(&ztka_file, serde_json::to_vec(&target)?)?;
     let mut command = Command::new(beside("path")?);
     command.arg("--upstream").arg(upstream_file).arg("--ztka").arg(ztka_file).args(path);
-    if apiserver {
-        command.arg("--no-haproxy");
-    }
     let status = command.status().context("cannot run path")?;
     drop(fleet);
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -78,12 +78,15 @@ fn fast(folder: &TempDir) -> Result<End> {
     Ok(End { upstream, token, _running: (Some(running), None) })
 }
 
+/// A real kube-apiserver, with a real node if this machine can have one: exec and the download need a pod.
 async fn real(folder: &TempDir) -> Result<End> {
-    let cluster = Cluster::level1(Options::default()).await?;
+    let (cluster, pod) = match Cluster::level2_or_skip(Options::default()).await? {
+        Some(cluster) => (cluster, true),
+        None => (Cluster::level1(Options::default()).await?, false),
+    };
     let account = cluster.admin_service_account("ztka-system", "ztka-agent").await?;
     let (_, client) = cluster.user("load", &["system:masters"])?;
-    let text = "x".repeat(1900);
-    cluster.kubectl().ok(["create", "configmap", "small", &format!("--from-literal=text={text}")]).await?;
+    let paths = fill(&cluster, pod).await?;
     let address = cluster.url().trim_start_matches("https://").parse()?;
     let target = Target {
         name: "direct".into(),
@@ -95,11 +98,48 @@ async fn real(folder: &TempDir) -> Result<End> {
         path_prefix: String::new(),
         processes: Vec::new(),
     };
-    let paths = Paths { list: None, download: None, watch: None, exec: None, ..Paths::default() };
     let token = folder.path().join("token");
     fs::copy(&account.token_path, &token)?;
     let upstream = Upstream { kind: Kind::Apiserver, target, paths };
     Ok(End { upstream, token, _running: (None, Some(cluster)) })
+}
+
+/// What is asked for: an object of 2 KB, a list of 1 MB, and with a `pod` its web server and exec into it.
+async fn fill(cluster: &Cluster, pod: bool) -> Result<Paths> {
+    let kubectl = cluster.kubectl();
+    kubectl.ok(["create", "configmap", "small", &format!("--from-literal=text={}", "x".repeat(1900))]).await?;
+    kubectl.ok(["create", "namespace", "list"]).await?;
+    let object = |number: usize| {
+        serde_json::json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": { "name": format!("object-{number}"), "namespace": "list" },
+            "data": { "text": "x".repeat(10_000) },
+        })
+    };
+    let objects: Vec<_> = (0..100).map(object).collect();
+    let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": objects });
+    let created = kubectl.run_with_input(["create", "--filename", "-"], list.to_string()).await?;
+    ensure!(created.success(), "the list cannot be made: {created:?}");
+    let mut paths = Paths {
+        list: Some("/api/v1/namespaces/list/configmaps".into()),
+        download: None,
+        exec: None,
+        ..Paths::default()
+    };
+    if pod {
+        let script = format!("mkdir /www; truncate -s {DOWNLOAD} /www/big; exec httpd -f -p 8080 -h /www");
+        let pod = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "echo" },
+            "spec": { "terminationGracePeriodSeconds": 0, "containers": [{
+                "name": "main", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sh", "-c", script],
+            }]},
+        });
+        kubectl.apply(pod.to_string()).await?;
+        kubectl.ok(["wait", "--for=condition=Ready", "pod/echo", "--timeout=60s"]).await?;
+        paths.download = Some("/api/v1/namespaces/default/pods/echo:8080/proxy/big".into());
+        paths.exec = Paths::default().exec;
+    }
+    Ok(paths)
 }
 
 /// Controller, proxy and agent in front of `end`, and a user who may do everything.
