@@ -76,6 +76,7 @@ impl Open {
         let mut changes = self.0.witness.documents().changes();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.review(true); // what changed before anybody listened
         loop {
             let all = tokio::select! {
                 _ = changes.changed() => true,
