@@ -19,7 +19,9 @@ pub(crate) enum Session {
     /// End one session for good, at once, with every stream that is open in it; the user's others go on
     End {
         /// Id of the session's credential, as listed
-        credential: CredentialId,
+        // Not named `credential`: that is the global option's.
+        #[arg(value_name = "CREDENTIAL")]
+        id: CredentialId,
         /// Name or id of the user; you by default
         #[arg(long)]
         user: Option<String>,
@@ -39,7 +41,7 @@ impl Session {
                     [id.to_string(), created.to_string(), not_after.to_string(), state(credential, &own, now)]
                 })
             }
-            Self::End { credential, user } => {
+            Self::End { id: credential, user } => {
                 let (org, user) = issue::user(session, user.as_deref()).await?;
                 let known = api.credentials(&org, &user.id).await?;
                 let known = known.iter().any(|known| known.id == credential);
