@@ -48,7 +48,13 @@ impl Ways {
         let through = self.through.send_with(ask.method, &ask.path, ask.headers, ask.body).await;
         let through = through.with_context(|| line.clone())?;
         ensure!(direct.status == through.status, "{line}: {} direct, {} through", direct.status, through.status);
-        let (ours, theirs) = (comparable(&through.headers), comparable(&direct.headers));
+        let (mut ours, mut theirs) = (comparable(&through.headers), comparable(&direct.headers));
+        // Go's server announces the length of short bodies unasked, by HTTP/2 of longer ones than by HTTP/1.1, which is
+        // what agents speak to it. Where both announce it, it is the same.
+        if ours.contains_key("content-length") != theirs.contains_key("content-length") {
+            ours.remove("content-length");
+            theirs.remove("content-length");
+        }
         ensure!(theirs == ours, "{line}:\n direct  {theirs:#?}\n through {ours:#?}");
         Ok(through)
     }
