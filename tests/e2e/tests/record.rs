@@ -20,26 +20,17 @@ use ztka_test_cluster::{Options, wait_for, wait_for_within};
 
 /// Accounts under which the agent acts for users.
 const ACCOUNTS: &str = "system:serviceaccount:ztka-system:";
+const REQUESTS: usize = 10_000;
 const WORKERS: usize = 6;
 const CONFIGMAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 #[tokio::test]
 async fn nothing_that_the_apiserver_saw_is_missing() -> Result<()> {
-    compare_after(2_000).await
-}
-
-#[tokio::test]
-#[ignore = "takes minutes; part of cargo xtask test --long"]
-async fn nothing_that_the_apiserver_saw_is_missing_of_ten_thousand() -> Result<()> {
-    compare_after(10_000).await
-}
-
-async fn compare_after(requests: usize) -> Result<()> {
     let mut both = Both::start(Options::default()).await?;
     let (_, viewer) = both.colleague("victor", "view").await?;
     let clients = [Client::of(&both.through).await?, Client::of(&viewer).await?];
 
-    let work = Arc::new(Work { requests, begun: AtomicUsize::new(0), answered: Mutex::default() });
+    let work = Arc::new(Work { requests: REQUESTS, begun: AtomicUsize::new(0), answered: Mutex::default() });
     let mut workers = JoinSet::new();
     for worker in 0..WORKERS {
         // Every third one may only read: what is denied is on record, and does not reach the apiserver.
@@ -49,7 +40,7 @@ async fn compare_after(requests: usize) -> Result<()> {
     for kill in 1..=3 {
         wait_for_within(Duration::from_secs(120), "the moment of a crash", || async {
             let begun = work.begun.load(Ordering::Relaxed);
-            ensure!(begun >= requests * kill / 4, "{begun} requests begun");
+            ensure!(begun >= REQUESTS * kill / 4, "{begun} requests begun");
             Ok(())
         })
         .await
@@ -65,7 +56,7 @@ async fn compare_after(requests: usize) -> Result<()> {
     }
 
     let answered = work.answered.lock().unwrap().clone();
-    ensure!(answered.len() > requests / 2, "only {} of {requests} were answered", answered.len());
+    ensure!(answered.len() > REQUESTS / 2, "only {} of {REQUESTS} were answered", answered.len());
     let events = both.fleet.events_file(0);
     wait_for_within(Duration::from_secs(60), "a record of all that the apiserver saw", || async {
         let seen = seen_of(&both.cluster, of_users)?;
@@ -80,7 +71,7 @@ async fn compare_after(requests: usize) -> Result<()> {
                 ![StatusCode::FORBIDDEN, StatusCode::BAD_REQUEST].contains(status) && !status.is_server_error();
             ensure!(reached.contains(id.as_str()) == should, "{id} was answered {status}");
         }
-        ensure!(seen.len() > requests, "the apiserver saw only {} stages of requests", seen.len());
+        ensure!(seen.len() > REQUESTS, "the apiserver saw only {} stages of requests", seen.len());
         Ok(())
     })
     .await
