@@ -141,7 +141,13 @@ async fn publish(store: &impl DocumentStore, series: &SeriesKey, issued: i64, wi
 }
 
 async fn due(store: &impl DocumentStore, signed_before: i64) -> Vec<SeriesKey> {
-    store.due(at(signed_before), at(0), 100).await.unwrap()
+    sorted(store.due(at(signed_before), at(0), 100).await.unwrap())
+}
+
+fn sorted(series: impl Into<Vec<SeriesKey>>) -> Vec<SeriesKey> {
+    let mut series = series.into();
+    series.sort();
+    series
 }
 
 /// Signs everything that is due.
@@ -195,7 +201,7 @@ pub async fn documents(store: &(impl DocumentStore + ResourceStore + IdentitySto
     store.record_instance(&agent).await.unwrap();
     let deleted = store.delete_cluster(&acme, &test.id, at(3)).await;
     deleted.unwrap();
-    assert_eq!(due(store, 0).await, [policy.clone(), revocations.clone()]);
+    assert_eq!(due(store, 0).await, sorted([policy.clone(), revocations.clone()]));
     let revoked = |now| async move {
         let series = key(DocumentKind::Revocations, Some(&test.org), "");
         let Content::Revocations(facts) = store.snapshot(&series, at(now)).await.unwrap().unwrap().content else {
@@ -261,7 +267,7 @@ async fn sessions(store: &(impl DocumentStore + IdentityStore), acme: &OrgId, po
     let revocations = key(DocumentKind::Revocations, Some(acme), "");
     store.disable_user(&alice.id, at(50)).await.unwrap();
     store.revoke_credential(&credential.id, at(60)).await.unwrap();
-    assert_eq!(due(store, 0).await, [session.clone(), revocations.clone()]);
+    assert_eq!(due(store, 0).await, sorted([session.clone(), revocations.clone()]));
     let Content::Session(body) = store.snapshot(&session, at(0)).await.unwrap().unwrap().content else {
         unreachable!("asked for a session")
     };

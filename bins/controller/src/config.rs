@@ -2,13 +2,14 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use jiff::SignedDuration;
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use ztka_controller::Settings;
 use ztka_pki::Lifetimes;
 use ztka_runtime::{Common, Configuration};
+use ztka_store::Location;
 
 /// The controller's configuration file.
 #[derive(Clone, Debug, Deserialize)]
@@ -18,6 +19,10 @@ pub struct Config {
     pub domain: String,
     /// Private directory (0700) for the database, the master key and the first administrator's credential.
     pub data_dir: PathBuf,
+    /// `postgres://user@host/name`, for several controllers: each needs the same `master.key` in its `data_dir`, and
+    /// finds the password in `PGPASSWORD` or in the file that `PGPASSFILE` names. Default: SQLite, in `data_dir`.
+    #[serde(default)]
+    pub database: Option<String>,
     /// `host:port` where users, agents and the command line reach the installation: the proxies, or a balancer.
     pub front: String,
     /// `host:port` of each proxy, for agents' tunnels. Default: `front` alone.
@@ -61,11 +66,20 @@ impl Configuration for Config {
         let short = [self.certificates.agent, self.certificates.proxy];
         let short = short.into_iter().flatten().any(|life| life < SignedDuration::from_secs(10));
         ensure!(!short, "certificates must live for 10 s at least");
+        self.database()?;
         Ok(())
     }
 }
 
 impl Config {
+    /// Where everything is kept.
+    pub(crate) fn database(&self) -> anyhow::Result<Location> {
+        match &self.database {
+            None => Ok(Location::Sqlite(self.data_dir.join("ztka.db"))),
+            Some(database) => database.parse().context("database"),
+        }
+    }
+
     pub(crate) fn settings(&self) -> Settings {
         let mut lifetimes = Lifetimes::default();
         if let Some(agent) = self.certificates.agent {
