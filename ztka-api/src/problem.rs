@@ -20,6 +20,8 @@ pub enum Code {
     Exists,
     /// The state of things does not allow it: 409.
     Refused,
+    /// What was asked for is not kept any more; begin again: 410.
+    Gone,
     /// The request cannot be understood: 400.
     Invalid,
     /// The body is larger than this route takes: 413.
@@ -65,6 +67,7 @@ impl Code {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Exists | Self::Refused => StatusCode::CONFLICT,
+            Self::Gone => StatusCode::GONE,
             Self::Invalid => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,

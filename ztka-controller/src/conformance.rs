@@ -1,5 +1,7 @@
-//! The tests that every [`ResourceStore`] and [`DocumentStore`] passes.
+//! The tests that every [`ResourceStore`], [`DocumentStore`] and [`ChangeStore`](crate::store::ChangeStore) passes.
 #![expect(clippy::unwrap_used, reason = "this is a test suite")]
+
+mod changes;
 
 use std::collections::BTreeMap;
 
@@ -9,6 +11,7 @@ use ztka_authz::{Binding, ClusterSelector, Role, Rule, Scope, Subject};
 use ztka_core::{ClusterId, CredentialId, DocumentKind, InstanceId, OrgId, ProxyId, Revision, SeriesKey, UserId};
 use ztka_identity::{Credential, IdentityStore, LoginSession, Org, User};
 
+pub use self::changes::{changes, compaction, replay};
 use crate::store::{Cluster, Content, DocumentStore, FeedScope, Instance, Proxy, Published, ResourceStore, StoreError};
 
 fn at(second: i64) -> Timestamp {

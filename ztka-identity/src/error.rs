@@ -24,6 +24,9 @@ pub enum StoreError {
     /// What is stored does not allow it; the text says why and what to do.
     #[error("{0}")]
     Refused(String),
+    /// Changes after the revision asked for are not kept any more, or never were: it is of another history.
+    #[error("the changes after that revision are not kept any more; list again, and go on from there")]
+    Compacted,
     /// The store itself failed.
     #[error("the store cannot be used now; look at the controller's log and its disk")]
     Unavailable(#[source] BoxError),

@@ -1,7 +1,7 @@
 //! Certificates of the authorities.
 
 use async_trait::async_trait;
-use ztka_controller::store::AuthorityStore;
+use ztka_controller::store::{Action, AuthorityStore, ResourceKind};
 use ztka_core::{DocumentKind, OrgId};
 use ztka_identity::StoreError;
 use ztka_pki::{HierarchyState, OrgState};
@@ -25,7 +25,7 @@ impl AuthorityStore for Store {
     }
 
     async fn create_hierarchy(&self, state: &HierarchyState) -> Result<(), StoreError> {
-        let mut change = self.change(None).await?;
+        let mut change = self.change(None, Action::Created, ResourceKind::Authority, "root").await?;
         let insert = sql("INSERT INTO authorities (name, body) VALUES ($1, $2)").bind(HIERARCHY).bind(to_json(state)?);
         change.execute(insert).await.map_err(taken("certificate authority", "root"))?;
         change.touch(DocumentKind::Trust).await?;

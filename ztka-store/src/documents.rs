@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use ztka_authz::PolicyDocument;
-use ztka_controller::store::{Content, DocumentStore, FeedEntry, FeedScope, Published, RevokedFacts, Snapshot};
+use ztka_controller::store::{
+    Action, Content, DocumentStore, FeedEntry, FeedScope, Published, ResourceKind, RevokedFacts, Snapshot,
+};
 use ztka_core::{CredentialId, DocumentKind, OrgId, Revision, SeriesKey, Session};
 use ztka_identity::StoreError;
 
@@ -153,6 +155,7 @@ impl DocumentStore for Store {
         let published = write.execute(update).await? == 1;
         if published {
             write.commit().await?;
+            self.hints().give();
         }
         Ok(published)
     }
@@ -183,7 +186,7 @@ impl DocumentStore for Store {
     }
 
     async fn touch_trust(&self) -> Result<(), StoreError> {
-        let mut change = self.change(None).await?;
+        let mut change = self.change(None, Action::Updated, ResourceKind::Authority, "root").await?;
         change.touch(DocumentKind::Trust).await?;
         Ok(change.commit().await?)
     }

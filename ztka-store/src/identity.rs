@@ -2,15 +2,16 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use ztka_controller::store::{Action, ResourceKind};
 use ztka_core::{CredentialId, DocumentKind, GroupName, OrgId, UserId, UserName};
 use ztka_identity::{AdminRole, Credential, Group, IdentityStore, LoginSession, Org, StoreError, User};
 
 use crate::{
     Failed, Store,
+    change::Change,
     error::taken,
     row::{micros, some_time, text, time},
     sql::{Row, sql},
-    store::Change,
 };
 
 fn org(row: &Row) -> Result<Org, Failed> {
@@ -57,7 +58,7 @@ impl Store {
     async fn change_of_user(&self, id: &UserId) -> Result<Change, StoreError> {
         let missing = || StoreError::not_found("user", id);
         let found = self.user(id).await?.ok_or_else(missing)?;
-        let mut change = self.change(Some(&found.org)).await?;
+        let mut change = self.change(Some(&found.org), Action::Updated, ResourceKind::User, id.as_str()).await?;
         need_user(&mut change, id).await?;
         Ok(change)
     }
@@ -94,11 +95,11 @@ async fn need_membership(
 #[async_trait]
 impl IdentityStore for Store {
     async fn create_org(&self, org: &Org) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
+        let mut change = self.change(None, Action::Created, ResourceKind::Org, org.id.as_str()).await?;
         let insert = sql("INSERT INTO orgs (id, name, created) VALUES ($1, $2, $3)");
         let insert = insert.bind(org.id.as_str()).bind(org.name.as_str()).bind(micros(org.created));
-        write.execute(insert).await.map_err(taken("organisation", &org.name))?;
-        let mut change = Change::first(write, &org.id).await?;
+        change.execute(insert).await.map_err(taken("organisation", &org.name))?;
+        change.first_of(&org.id).await?;
         change.touch(DocumentKind::Policy).await?;
         change.touch(DocumentKind::Revocations).await?;
         Ok(change.commit().await?)
@@ -115,7 +116,8 @@ impl IdentityStore for Store {
     }
 
     async fn create_user(&self, user: &User) -> Result<(), StoreError> {
-        let mut change = self.change(Some(&user.org)).await?;
+        let (org, id) = (Some(&user.org), user.id.as_str());
+        let mut change = self.change(org, Action::Created, ResourceKind::User, id).await?;
         let insert = sql("INSERT INTO users (id, org, name, admin, disabled, created) VALUES ($1, $2, $3, $4, $5, $6)")
             .bind(user.id.as_str())
             .bind(user.org.as_str())
@@ -162,7 +164,7 @@ impl IdentityStore for Store {
     }
 
     async fn create_group(&self, org: &OrgId, name: &GroupName) -> Result<(), StoreError> {
-        let mut change = self.change(Some(org)).await?;
+        let mut change = self.change(Some(org), Action::Created, ResourceKind::Group, name.as_str()).await?;
         let insert = sql("INSERT INTO user_groups (org, name) VALUES ($1, $2)").bind(org.as_str()).bind(name.as_str());
         change.execute(insert).await.map_err(taken("group", name))?;
         Ok(change.commit().await?)
@@ -195,7 +197,7 @@ impl IdentityStore for Store {
     }
 
     async fn add_member(&self, org: &OrgId, group: &GroupName, user: &UserId) -> Result<(), StoreError> {
-        let mut change = self.change(Some(org)).await?;
+        let mut change = self.change(Some(org), Action::Updated, ResourceKind::Group, group.as_str()).await?;
         need_membership(&mut change, org, group, user).await?;
         let insert = sql("INSERT INTO members (org, group_name, user_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING");
         change.execute(insert.bind(org.as_str()).bind(group.as_str()).bind(user.as_str())).await?;
@@ -204,7 +206,7 @@ impl IdentityStore for Store {
     }
 
     async fn remove_member(&self, org: &OrgId, group: &GroupName, user: &UserId) -> Result<(), StoreError> {
-        let mut change = self.change(Some(org)).await?;
+        let mut change = self.change(Some(org), Action::Updated, ResourceKind::Group, group.as_str()).await?;
         need_membership(&mut change, org, group, user).await?;
         let delete = sql("DELETE FROM members WHERE org = $1 AND group_name = $2 AND user_id = $3");
         change.execute(delete.bind(org.as_str()).bind(group.as_str()).bind(user.as_str())).await?;
@@ -213,7 +215,8 @@ impl IdentityStore for Store {
     }
 
     async fn create_credential(&self, credential: &Credential, session: &LoginSession) -> Result<(), StoreError> {
-        let mut change = self.change(Some(&credential.org)).await?;
+        let (org, id) = (Some(&credential.org), credential.id.as_str());
+        let mut change = self.change(org, Action::Created, ResourceKind::Credential, id).await?;
         let owner = need_user(&mut change, &credential.user).await?;
         if owner.org != credential.org {
             return Err(StoreError::not_found("user", &credential.user));
@@ -261,7 +264,8 @@ impl IdentityStore for Store {
     async fn revoke_credential(&self, id: &CredentialId, now: Timestamp) -> Result<(), StoreError> {
         let missing = || StoreError::not_found("credential", id);
         let (found, _) = self.credential(id).await?.ok_or_else(missing)?;
-        let mut change = self.change(Some(&found.org)).await?;
+        let org = Some(&found.org);
+        let mut change = self.change(org, Action::Updated, ResourceKind::Credential, id.as_str()).await?;
         let update = sql("UPDATE credentials SET revoked = coalesce(revoked, $1) WHERE id = $2");
         if change.execute(update.bind(micros(now)).bind(id.as_str())).await? == 0 {
             return Err(missing());

@@ -39,9 +39,12 @@
 //! ```
 mod audit;
 mod authorities;
+mod change;
+mod changes;
 mod documents;
 mod enrolment;
 mod error;
+mod hints;
 mod identity;
 mod keys;
 mod location;

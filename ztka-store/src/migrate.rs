@@ -21,6 +21,11 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0002_two_databases.sql"),
         postgres: include_str!("../migrations/postgres/0002_init.sql"),
     },
+    Migration {
+        version: 3,
+        sqlite: include_str!("../migrations/sqlite/0003_changes.sql"),
+        postgres: include_str!("../migrations/postgres/0003_changes.sql"),
+    },
 ];
 
 /// The schema that this version writes.

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use ztka_authz::{Binding, Role};
-use ztka_controller::store::{Cluster, Instance, Proxy, ResourceStore};
+use ztka_controller::store::{Action, Cluster, Instance, Proxy, ResourceKind, ResourceStore};
 use ztka_core::{BindingName, ClusterId, DocumentKind, OrgId, ProxyId, RoleName};
 use ztka_identity::StoreError;
 
@@ -40,7 +40,8 @@ fn proxy(row: &Row) -> Result<Proxy, Failed> {
 #[async_trait]
 impl ResourceStore for Store {
     async fn create_cluster(&self, cluster: &Cluster) -> Result<(), StoreError> {
-        let mut change = self.change(Some(&cluster.org)).await?;
+        let (org, id) = (Some(&cluster.org), cluster.id.as_str());
+        let mut change = self.change(org, Action::Created, ResourceKind::Cluster, id).await?;
         let insert = sql("INSERT INTO clusters (id, org, name, labels, created) VALUES ($1, $2, $3, $4, $5)")
             .bind(cluster.id.as_str())
             .bind(cluster.org.as_str())
@@ -64,7 +65,7 @@ impl ResourceStore for Store {
     }
 
     async fn delete_cluster(&self, org: &OrgId, id: &ClusterId, now: Timestamp) -> Result<(), StoreError> {
-        let mut change = self.change(Some(org)).await?;
+        let mut change = self.change(Some(org), Action::Deleted, ResourceKind::Cluster, id.as_str()).await?;
         let delete = sql("UPDATE clusters SET deleted = $1 WHERE id = $2 AND org = $3 AND deleted IS NULL");
         if change.execute(delete.bind(micros(now)).bind(id.as_str()).bind(org.as_str())).await? == 0 {
             return Err(StoreError::not_found("cluster", id));
@@ -102,11 +103,11 @@ impl ResourceStore for Store {
     }
 
     async fn create_proxy(&self, proxy: &Proxy) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
+        let mut change = self.change(None, Action::Created, ResourceKind::Proxy, proxy.id.as_str()).await?;
         let insert = sql("INSERT INTO proxies (id, created, not_after) VALUES ($1, $2, $3)");
         let insert = insert.bind(proxy.id.as_str()).bind(micros(proxy.created)).bind(proxy.not_after.map(micros));
-        write.execute(insert).await.map_err(taken("proxy", &proxy.id))?;
-        Ok(write.commit().await?)
+        change.execute(insert).await.map_err(taken("proxy", &proxy.id))?;
+        Ok(change.commit().await?)
     }
 
     async fn record_proxy(&self, id: &ProxyId, not_after: Timestamp) -> Result<(), StoreError> {
@@ -124,7 +125,7 @@ impl ResourceStore for Store {
     }
 
     async fn create_role(&self, org: &OrgId, name: &RoleName, role: &Role) -> Result<(), StoreError> {
-        let mut change = self.change(Some(org)).await?;
+        let mut change = self.change(Some(org), Action::Created, ResourceKind::Role, name.as_str()).await?;
         let insert = sql("INSERT INTO roles (org, name, body) VALUES ($1, $2, $3)");
         let insert = insert.bind(org.as_str()).bind(name.as_str()).bind(to_json(role)?);
         change.execute(insert).await.map_err(taken("role", name))?;
@@ -139,7 +140,7 @@ impl ResourceStore for Store {
     }
 
     async fn delete_role(&self, org: &OrgId, name: &RoleName) -> Result<(), StoreError> {
-        let mut change = self.change(Some(org)).await?;
+        let mut change = self.change(Some(org), Action::Deleted, ResourceKind::Role, name.as_str()).await?;
         let used = sql("SELECT name FROM bindings WHERE org = $1 AND role = $2 ORDER BY name LIMIT 1");
         if let Some(row) = change.fetch_optional(used.bind(org.as_str()).bind(name.as_str())).await? {
             let binding: BindingName = text(&row, "name")?;
@@ -161,7 +162,7 @@ impl ResourceStore for Store {
         binding: &Binding,
         stored_role: Option<&RoleName>,
     ) -> Result<(), StoreError> {
-        let mut change = self.change(Some(org)).await?;
+        let mut change = self.change(Some(org), Action::Created, ResourceKind::Binding, name.as_str()).await?;
         if let Some(role) = stored_role {
             let found = sql("SELECT 1 FROM roles WHERE org = $1 AND name = $2").bind(org.as_str()).bind(role.as_str());
             change.fetch_optional(found).await?.ok_or_else(|| StoreError::not_found("role", role))?;
@@ -180,7 +181,7 @@ impl ResourceStore for Store {
     }
 
     async fn delete_binding(&self, org: &OrgId, name: &BindingName) -> Result<(), StoreError> {
-        let mut change = self.change(Some(org)).await?;
+        let mut change = self.change(Some(org), Action::Deleted, ResourceKind::Binding, name.as_str()).await?;
         let delete = sql("DELETE FROM bindings WHERE org = $1 AND name = $2").bind(org.as_str()).bind(name.as_str());
         if change.execute(delete).await? == 0 {
             return Err(StoreError::not_found("binding", name));

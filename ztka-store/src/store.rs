@@ -1,21 +1,18 @@
-//! The store: a database that is open, its transactions, and the version of each organisation.
+//! The store: a database that is open, and its transactions.
 
-use std::{
-    fmt,
-    ops::{Deref, DerefMut},
-    path::Path,
-    time::Duration,
-};
+use std::{fmt, path::Path, time::Duration};
 
-use ztka_core::{DocumentKind, OrgId};
+use ztka_controller::store::{Action, ResourceKind};
+use ztka_core::OrgId;
 use ztka_identity::StoreError;
 
 use crate::{
     Failed, Location, OpenError,
+    change::Change,
+    hints::Hints,
     location::Unsuitable,
     migrate::{self, SCHEMA_VERSION},
     postgres,
-    row::org_or_empty,
     sql::{Pool, Tx, sql},
     sqlite,
 };
@@ -25,11 +22,17 @@ pub(crate) const BUSY: Duration = Duration::from_secs(10);
 /// A caller waits this long for a connection.
 pub(crate) const ACQUIRE: Duration = Duration::from_secs(30);
 
+/// Changes that are kept of each organisation, some two megabytes.
+const HISTORY: u64 = 10_000;
+
 /// Everything a controller keeps, in one SQLite file or one PostgreSQL database. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     writers: Pool,
     readers: Pool,
+    hints: Hints,
+    /// Changes that are kept of each organisation.
+    history: u64,
     location: Location,
 }
 
@@ -58,7 +61,15 @@ impl Store {
                 (writers, opening.readers().await.map_err(failed)?)
             }
         };
-        Ok(Self { writers, readers, location: location.clone() })
+        let hints = Hints::new(&writers, &readers);
+        Ok(Self { writers, readers, hints, history: HISTORY, location: location.clone() })
+    }
+
+    /// Keeps this many changes of each organisation for those who watch it; 10,000 by default. Whoever has missed more
+    /// lists again.
+    #[must_use]
+    pub fn with_history(self, changes: u64) -> Self {
+        Self { history: changes, ..self }
     }
 
     /// [`Store::open`] of an SQLite file.
@@ -103,72 +114,28 @@ impl Store {
         }
     }
 
-    /// A transaction that changes something of an organisation (none: of the installation), under its next version.
-    ///
-    /// The row with the version is locked until the transaction ends. So changes of one organisation happen one after
-    /// the other on PostgreSQL too: what is checked first stays true until the commit, and no version becomes visible
-    /// before a smaller one. Versions of what is undone are used again; versions that were seen never are.
+    /// Begins a change of an organisation (none: of the installation); see [`Change`].
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if there is no such organisation.
-    pub(crate) async fn change(&self, org: Option<&OrgId>) -> Result<Change, StoreError> {
-        let mut tx = self.write().await?;
-        let raise = sql("UPDATE versions SET version = version + 1 WHERE org = $1 RETURNING version");
-        let row = tx.fetch_optional(raise.bind(org_or_empty(org))).await?;
-        let row = row.ok_or_else(|| StoreError::not_found("organisation", org_or_empty(org)))?;
-        Ok(Change { version: row.number("version")?, org: org.cloned(), tx })
+    pub(crate) async fn change(
+        &self,
+        org: Option<&OrgId>,
+        action: Action,
+        kind: ResourceKind,
+        name: &str,
+    ) -> Result<Change, StoreError> {
+        let tx = self.write().await?;
+        Change::begin(tx, self.hints.clone(), self.history, org, action, kind, name).await
+    }
+
+    pub(crate) fn hints(&self) -> &Hints {
+        &self.hints
     }
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("location", &self.location).finish_non_exhaustive()
-    }
-}
-
-/// A transaction that changes something of an organisation.
-pub(crate) struct Change {
-    tx: Tx,
-    org: Option<OrgId>,
-    version: i64,
-}
-
-impl Change {
-    /// The first change of an organisation that this transaction has just made.
-    pub(crate) async fn first(mut tx: Tx, org: &OrgId) -> Result<Self, Failed> {
-        let insert = sql("INSERT INTO versions (org, version) VALUES ($1, 1)").bind(org.as_str());
-        tx.execute(insert).await?;
-        Ok(Self { tx, org: Some(org.clone()), version: 1 })
-    }
-
-    /// The version of the organisation that has this change.
-    pub(crate) fn version(&self) -> i64 {
-        self.version
-    }
-
-    /// The document of this kind says something new, or is new itself.
-    pub(crate) async fn touch(&mut self, kind: DocumentKind) -> Result<(), Failed> {
-        let text = "INSERT INTO series (kind, org, subject, version) VALUES ($1, $2, '', $3) \
-                    ON CONFLICT (kind, org, subject) DO UPDATE SET version = excluded.version";
-        let touch = sql(text).bind(kind.to_string()).bind(org_or_empty(self.org.as_ref())).bind(self.version);
-        self.tx.execute(touch).await.map(drop)
-    }
-
-    pub(crate) async fn commit(self) -> Result<(), Failed> {
-        self.tx.commit().await
-    }
-}
-
-impl Deref for Change {
-    type Target = Tx;
-
-    fn deref(&self) -> &Tx {
-        &self.tx
-    }
-}
-
-impl DerefMut for Change {
-    fn deref_mut(&mut self) -> &mut Tx {
-        &mut self.tx
     }
 }

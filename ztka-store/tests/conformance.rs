@@ -12,7 +12,7 @@ use ztka_identity::{IdentityStore as _, Org};
 use ztka_pki::{EnrolmentStore as _, KeyError, KeyStore as _};
 use ztka_store::{Location, MasterKey, SealedKeyStore};
 
-kit::on_both!(identity, resources, documents, keys, enrolment, events, receipts, findings);
+kit::on_both!(identity, resources, documents, changes, compaction, keys, enrolment, events, receipts, findings);
 
 async fn identity(place: &Place) {
     ztka_identity::conformance::identity(&place.open().await).await;
@@ -24,6 +24,14 @@ async fn resources(place: &Place) {
 
 async fn documents(place: &Place) {
     ztka_controller::conformance::documents(&place.open().await).await;
+}
+
+async fn changes(place: &Place) {
+    ztka_controller::conformance::changes(&place.open().await).await;
+}
+
+async fn compaction(place: &Place) {
+    ztka_controller::conformance::compaction(&place.open().await.with_history(100), 100).await;
 }
 
 async fn keys(place: &Place) {

@@ -78,15 +78,15 @@ impl Server {
     /// # Errors
     /// As [`Server::start`]; with `CI=true` also when PostgreSQL is not installed.
     pub fn shared_or_skip() -> Result<Option<&'static Self>> {
-        match programs::missing() {
-            Some(missing) if std::env::var("CI").is_ok_and(|ci| ci == "true") => bail!("{missing}"),
-            Some(missing) => {
-                // Past the capture of the test harness; `cargo xtask test` counts these lines.
-                let _ = writeln!(std::io::stderr().lock(), "\nSKIPPED a test with PostgreSQL: {missing}");
-                Ok(None)
-            }
-            None => Self::shared().map(Some),
-        }
+        if may_skip()? { Ok(None) } else { Self::shared().map(Some) }
+    }
+
+    /// [`Server::start`], for a test that needs a server of its own; else as [`Server::shared_or_skip`].
+    ///
+    /// # Errors
+    /// As [`Server::shared_or_skip`].
+    pub fn start_or_skip() -> Result<Option<Self>> {
+        if may_skip()? { Ok(None) } else { Self::start().map(Some) }
     }
 
     /// A new, empty database; returns its URL.
@@ -189,5 +189,18 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// Whether a test is skipped for want of PostgreSQL, which is said.
+fn may_skip() -> Result<bool> {
+    match programs::missing() {
+        None => Ok(false),
+        Some(missing) if std::env::var("CI").is_ok_and(|ci| ci == "true") => bail!("{missing}"),
+        Some(missing) => {
+            // Past the capture of the test harness; `cargo xtask test` counts these lines.
+            let _ = writeln!(std::io::stderr().lock(), "\nSKIPPED a test with PostgreSQL: {missing}");
+            Ok(true)
+        }
     }
 }

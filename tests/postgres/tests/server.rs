@@ -4,10 +4,7 @@ use ztka_test_postgres::Server;
 
 #[test]
 fn a_server_is_durable_survives_a_crash_and_leaves_nothing() {
-    if Server::shared_or_skip().unwrap().is_none() {
-        return;
-    }
-    let server = Server::start().unwrap();
+    let Some(server) = Server::start_or_skip().unwrap() else { return };
     assert_eq!(server.sql("postgres", "SHOW fsync").unwrap(), "on");
     server.sql("postgres", "CREATE TABLE kept (n INT); INSERT INTO kept VALUES (7)").unwrap();
     server.crash().unwrap();

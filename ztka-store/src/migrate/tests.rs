@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use ztka_audit::{EventQuery, EventStore as _};
-use ztka_controller::store::{DocumentStore as _, ResourceStore as _};
-use ztka_core::{CredentialId, DocumentKind, OrgId, SeriesKey, UserId};
+use ztka_controller::store::{ChangeStore as _, DocumentStore as _, ResourceStore as _};
+use ztka_core::{CredentialId, DocumentKind, OrgId, Revision, SeriesKey, UserId};
 use ztka_identity::IdentityStore as _;
 use ztka_test_postgres::Server;
 
@@ -11,8 +11,11 @@ use super::*;
 use crate::{Location, Store};
 
 /// The state of each schema, as its own program has written it; from version 2 on the same for both databases.
-const STATES: &[(i64, &str)] =
-    &[(1, include_str!("../../tests/data/schema-1.sql")), (2, include_str!("../../tests/data/schema-2.sql"))];
+const STATES: &[(i64, &str)] = &[
+    (1, include_str!("../../tests/data/schema-1.sql")),
+    (2, include_str!("../../tests/data/schema-2.sql")),
+    (3, include_str!("../../tests/data/schema-3.sql")),
+];
 
 /// The largest versions in the data: of the organisation, of the installation.
 const NEWEST: u64 = 41;
@@ -60,6 +63,12 @@ async fn says_the_same(store: &Store) {
     store.touch_trust().await.unwrap();
     let trust = SeriesKey { kind: DocumentKind::Trust, org: None, subject: String::new() };
     assert!(store.snapshot(&trust, now).await.unwrap().unwrap().revision.version > NEWEST_TRUST);
+
+    // Who lists and watches goes on from there.
+    let listing = store.list(Some(&acme)).await.unwrap();
+    assert_eq!((listing.revision.version, listing.resources.len()), (NEWEST + 1, 9));
+    let after = Revision { version: NEWEST, ..listing.revision };
+    assert_eq!(store.changes(Some(&acme), after, 10).await.unwrap().changes.len(), 1);
 
     // Nor is the number of an event used again.
     let newest = sql("SELECT value FROM meta WHERE key = 'events'");
