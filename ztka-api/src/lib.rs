@@ -20,6 +20,7 @@
 //! | `GET, POST /orgs/{org}/groups`, `PUT, DELETE …/groups/{group}/members/{user}` | groups | org-admin |
 //! | `GET, POST /orgs/{org}/roles`, `DELETE …/roles/{role}` | roles | org-admin |
 //! | `GET, POST /orgs/{org}/bindings`, `DELETE …/bindings/{binding}` | bindings | org-admin |
+//! | `GET /orgs/{org}/changes` | everything there is, at a revision; `from=<revision>` watches from there; 410: list again | org-admin |
 //! | `GET /orgs/{org}/events` | audit events, newest first; `follow=true` goes on with new ones | org-admin |
 //! | `GET /orgs/{org}/findings` | where receipts and events disagree | org-admin |
 //!
@@ -36,6 +37,7 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 mod audit;
+mod change;
 mod client;
 mod cluster;
 mod connection;
@@ -46,6 +48,7 @@ mod problem;
 
 pub use self::{
     audit::{Event, EventQuery, Finding, FindingQuery},
+    change::{ChangeLine, ChangeQuery, Listing, Resource},
     client::{Client, Endpoint, EventStream},
     cluster::{Cluster, CreateCluster, CreateManifest, CreateToken, EnrolmentToken, HostAlias, Instance, Proxy},
     connection::ClientError,

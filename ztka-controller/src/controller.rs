@@ -12,7 +12,7 @@ use ztka_core::{Clock, ControllerId, KeyId, SignedDocument};
 use ztka_identity::{Directory, StoreError};
 use ztka_pki::{BadBundle, Hierarchy, IssueError, Lifetimes, Names, TrustSource};
 
-use crate::{audit::OwnJournal, authority::Authorities, store::Stores};
+use crate::{audit::OwnJournal, authority::Authorities, changes::Watched, store::Stores};
 
 /// What a controller has to be told. Addresses are `host:port` as others reach them.
 #[derive(Clone, Debug)]
@@ -91,6 +91,8 @@ pub(crate) struct Inner {
     pub(crate) changed: Notify,
     /// Place of the newest document in the feed, for followers to wait on.
     pub(crate) head: watch::Sender<u64>,
+    /// Who watches the changes of organisations.
+    pub(crate) watched: Watched,
     /// How much of the feed this controller itself goes by.
     pub(crate) applied: tokio::sync::Mutex<u64>,
     pub(crate) trust_document: RwLock<Option<SignedDocument>>,
@@ -127,6 +129,7 @@ impl Controller {
         let trust_domain = &names.trust_domain;
         let source = format!("spiffe://{trust_domain}/controller/{}", settings.id);
         let journal = Arc::new(OwnJournal::new(stores.events.clone(), source));
+        let watched = Watched::new(stores.changes.clone());
         let controller = Self(Arc::new(Inner {
             settings,
             stores,
@@ -138,6 +141,7 @@ impl Controller {
             journal,
             changed: Notify::new(),
             head: watch::Sender::new(0),
+            watched,
             applied: tokio::sync::Mutex::new(0),
             trust_document: RwLock::new(None),
             seen_keys: Mutex::default(),

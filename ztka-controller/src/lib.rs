@@ -19,6 +19,7 @@
 mod api;
 mod audit;
 mod authority;
+mod changes;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod controller;
@@ -35,6 +36,7 @@ pub mod store;
 
 pub use self::{
     api::{Needs, ROUTES, Route},
+    changes::ChangeWatch,
     controller::{Controller, OpenError, Settings},
     first::{FirstAdmin, FirstAdminError, SecretPem},
     manifest::{Manifest, render},

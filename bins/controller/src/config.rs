@@ -99,3 +99,25 @@ impl Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_database_is_a_file_unless_a_server_is_named_and_its_password_is_not_here() {
+        let config = |more: &str| {
+            let text =
+                "domain = 'example.com'\ndata_dir = '/data'\nfront = 'kube.example.com:443'\nlisten = '127.0.0.1:1'\n";
+            toml::from_str::<Config>(&format!("{text}{more}")).unwrap()
+        };
+        assert_eq!(config("").database().unwrap(), Location::Sqlite("/data/ztka.db".into()));
+        let server = "postgres://ztka@db.example.com/ztka";
+        let named = config(&format!("database = '{server}'"));
+        named.check().unwrap();
+        assert_eq!(named.database().unwrap(), Location::Postgres(server.into()));
+        let refused = config("database = 'postgres://ztka:secret@db/ztka'").check().unwrap_err();
+        assert!(format!("{refused:#}").contains("PGPASSFILE"), "{refused:#}");
+        assert!(config("database = 'ztka.db'").check().is_err());
+    }
+}
