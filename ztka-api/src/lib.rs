@@ -2,7 +2,8 @@
 //!
 //! Everything is JSON below `/api/v1`, over TLS with a client certificate of the `users` purpose. Paths name things by
 //! their immutable ids, roles, bindings and groups by their names, which are unique in an organisation. Requests refuse
-//! unknown fields; answers may grow new ones. Times are RFC 3339, durations whole seconds. Every error is a
+//! unknown fields; answers may grow new ones. What changes or deletes something takes `If-Match: "<version>"`, with the
+//! version that a listing of `…/changes` has given for it, and then does so only if nobody else has changed it since. Times are RFC 3339, durations whole seconds. Every error is a
 //! [`Problem`] (RFC 9457) with a stable [`Code`] and what to do about it.
 //!
 //! | path | what | who may |

@@ -13,6 +13,7 @@ mod guard;
 mod labels;
 mod orgs;
 mod policy;
+mod precondition;
 mod proxies;
 mod users;
 

@@ -11,7 +11,7 @@ use ztka_authz::{Binding, ClusterSelector, Role, Rule, Scope, Subject};
 use ztka_core::{ClusterId, CredentialId, DocumentKind, InstanceId, OrgId, ProxyId, Revision, SeriesKey, UserId};
 use ztka_identity::{Credential, IdentityStore, LoginSession, Org, User};
 
-pub use self::changes::{changes, compaction, replay};
+pub use self::changes::{changes, compaction, conditions, replay};
 use crate::store::{Cluster, Content, DocumentStore, FeedScope, Instance, Proxy, Published, ResourceStore, StoreError};
 
 fn at(second: i64) -> Timestamp {

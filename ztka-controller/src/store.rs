@@ -18,7 +18,7 @@ pub use ztka_identity::StoreError;
 
 pub use self::{
     authorities::AuthorityStore,
-    changes::{Action, Change, ChangeStore, Changes, Listed, Listing, ResourceKind, UnknownWord},
+    changes::{Action, Change, ChangeStore, Changes, Conditional, Listed, Listing, ResourceKind, UnknownWord},
     documents::{Content, DocumentStore, FeedEntry, FeedScope, Published, RevokedFacts, Snapshot},
     findings::{FindingStore, Found},
     resources::{Cluster, Instance, Proxy, ResourceStore},

@@ -16,7 +16,7 @@ use kit::{Kit, certificate_of};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 use ztka_authz::Role;
-use ztka_controller::store::{ChangeStore, Changes, Listing, ResourceStore as _, StoreError, Stores};
+use ztka_controller::store::{ChangeStore, Changes, Conditional, Listing, ResourceStore as _, StoreError, Stores};
 use ztka_core::{OrgId, Revision};
 use ztka_identity::AdminRole;
 
@@ -36,6 +36,10 @@ impl ChangeStore for Counting {
     async fn changes(&self, org: Option<&OrgId>, after: Revision, limit: u32) -> Result<Changes, StoreError> {
         self.questions.fetch_add(1, Ordering::Relaxed);
         self.store.changes(org, after, limit).await
+    }
+
+    fn at_version(&self, version: u64) -> Conditional {
+        self.store.at_version(version)
     }
 
     fn hint(&self) -> watch::Receiver<u64> {
@@ -143,4 +147,24 @@ async fn what_one_controller_changes_another_shows_over_postgresql() {
     assert_eq!(one.controller.publish_due().await.unwrap() + two.controller.publish_due().await.unwrap(), 0);
     let feed = |kit: &Kit| kit.stores.documents.clone();
     assert_eq!(feed(&one).feed_head().await.unwrap(), feed(&two).feed_head().await.unwrap());
+}
+
+#[tokio::test]
+async fn what_somebody_else_has_changed_is_not_changed_blindly() {
+    let kit = Kit::new().await;
+    let org = kit.org("acme").await.id;
+    let admin = certificate_of(&kit.user(&org, "boss", Some(AdminRole::OrgAdmin)).await);
+    create_role(&kit, &org, "reader").await;
+    let listing = kit.stores.changes.list(Some(&org)).await.unwrap();
+    let version = listing.resources.iter().find(|listed| listed.name == "reader").unwrap().version;
+    let delete = async |expected: &str| {
+        let mut request = Request::delete(format!("/api/v1/orgs/{org}/roles/reader"));
+        request = request.header("if-match", expected);
+        let mut request = request.body(Body::empty()).unwrap();
+        request.extensions_mut().insert(admin.clone());
+        kit.controller.api().oneshot(request).await.unwrap().status()
+    };
+    assert_eq!(delete("reader").await, StatusCode::BAD_REQUEST);
+    assert_eq!(delete(&format!("\"{}\"", version + 1)).await, StatusCode::PRECONDITION_FAILED);
+    assert_eq!(delete(&format!("\"{version}\"")).await, StatusCode::NO_CONTENT);
 }

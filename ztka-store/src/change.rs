@@ -86,6 +86,29 @@ impl Change {
         Ok(())
     }
 
+    /// What is changed has to be at this version, if it is there; nobody changes it until the end of the transaction.
+    pub(crate) async fn need_version(&mut self, expected: u64) -> Result<(), StoreError> {
+        let of_org = |text| sql(text).bind(&self.name).bind(org_or_empty(self.org.as_ref()));
+        let by_id = |text| sql(text).bind(&self.name);
+        let current = match self.kind {
+            _ if self.action == Action::Created => return Ok(()),
+            ResourceKind::Org => by_id("SELECT version FROM orgs WHERE id = $1"),
+            ResourceKind::User => by_id("SELECT version FROM users WHERE id = $1"),
+            ResourceKind::Group => of_org("SELECT version FROM user_groups WHERE name = $1 AND org = $2"),
+            ResourceKind::Credential => by_id("SELECT version FROM credentials WHERE id = $1"),
+            ResourceKind::Cluster => by_id("SELECT version FROM clusters WHERE id = $1"),
+            ResourceKind::Role => of_org("SELECT version FROM roles WHERE name = $1 AND org = $2"),
+            ResourceKind::Binding => of_org("SELECT version FROM bindings WHERE name = $1 AND org = $2"),
+            ResourceKind::Proxy => by_id("SELECT version FROM proxies WHERE id = $1"),
+            ResourceKind::Authority => return Ok(()),
+        };
+        let Some(row) = self.tx.fetch_optional(current).await? else { return Ok(()) };
+        match number(&row, "version")? {
+            version if version == expected => Ok(()),
+            version => Err(StoreError::Changed { what: self.kind.as_str(), name: self.name.clone(), version }),
+        }
+    }
+
     /// The version of the organisation that has this change.
     pub(crate) fn version(&self) -> i64 {
         signed(self.version)

@@ -1,8 +1,10 @@
 //! The change feed, read.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use tokio::sync::watch;
-use ztka_controller::store::{ChangeStore, Changes, Listed, Listing};
+use ztka_controller::store::{ChangeStore, Changes, Conditional, Listed, Listing};
 use ztka_core::{OrgId, Revision};
 use ztka_identity::StoreError;
 
@@ -72,6 +74,11 @@ impl ChangeStore for Store {
         // A join without a match is one row of nothing.
         let there = rows.iter().filter(|row| !matches!(row.some_number("version"), Ok(None)));
         Ok(Changes { changes: there.map(change).collect::<Result<_, Failed>>()?, head })
+    }
+
+    fn at_version(&self, version: u64) -> Conditional {
+        let store = Arc::new(self.expecting(version));
+        Conditional { identity: store.clone(), resources: store }
     }
 
     fn hint(&self) -> watch::Receiver<u64> {

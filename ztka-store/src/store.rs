@@ -33,6 +33,8 @@ pub struct Store {
     hints: Hints,
     /// Changes that are kept of each organisation.
     history: u64,
+    /// What is changed has to be at this version.
+    expected: Option<u64>,
     location: Location,
 }
 
@@ -62,7 +64,7 @@ impl Store {
             }
         };
         let hints = Hints::new(&writers, &readers);
-        Ok(Self { writers, readers, hints, history: HISTORY, location: location.clone() })
+        Ok(Self { writers, readers, hints, history: HISTORY, expected: None, location: location.clone() })
     }
 
     /// Keeps this many changes of each organisation for those who watch it; 10,000 by default. Whoever has missed more
@@ -126,7 +128,16 @@ impl Store {
         name: &str,
     ) -> Result<Change, StoreError> {
         let tx = self.write().await?;
-        Change::begin(tx, self.hints.clone(), self.history, org, action, kind, name).await
+        let mut change = Change::begin(tx, self.hints.clone(), self.history, org, action, kind, name).await?;
+        if let Some(expected) = self.expected {
+            change.need_version(expected).await?;
+        }
+        Ok(change)
+    }
+
+    /// The same store, which changes nothing that is at another version.
+    pub(crate) fn expecting(&self, version: u64) -> Self {
+        Self { expected: Some(version), ..self.clone() }
     }
 
     pub(crate) fn hints(&self) -> &Hints {

@@ -12,7 +12,9 @@ use ztka_identity::{IdentityStore as _, Org};
 use ztka_pki::{EnrolmentStore as _, KeyError, KeyStore as _};
 use ztka_store::{Location, MasterKey, SealedKeyStore};
 
-kit::on_both!(identity, resources, documents, changes, compaction, keys, enrolment, events, receipts, findings);
+kit::on_both!(
+    identity, resources, documents, changes, compaction, conditions, keys, enrolment, events, receipts, findings
+);
 
 async fn identity(place: &Place) {
     ztka_identity::conformance::identity(&place.open().await).await;
@@ -32,6 +34,10 @@ async fn changes(place: &Place) {
 
 async fn compaction(place: &Place) {
     ztka_controller::conformance::compaction(&place.open().await.with_history(100), 100).await;
+}
+
+async fn conditions(place: &Place) {
+    ztka_controller::conformance::conditions(&place.open().await).await;
 }
 
 async fn keys(place: &Place) {

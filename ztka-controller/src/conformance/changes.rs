@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ztka_core::{DocumentKind, OrgId, Revision, UserId};
-use ztka_identity::{IdentityStore, User};
+use ztka_core::{CredentialId, DocumentKind, OrgId, Revision, UserId};
+use ztka_identity::{Credential, IdentityStore, LoginSession, User};
 
 use super::{at, binding, cluster, is_exists, is_missing, key, org, role};
 use crate::store::{Action, Change, ChangeStore, DocumentStore, Listed, ResourceKind, ResourceStore, StoreError};
@@ -28,6 +28,11 @@ fn is_compacted<T>(result: Result<T, StoreError>) -> bool {
 
 fn by_key(listed: Vec<Listed>) -> BTreeMap<(ResourceKind, String), u64> {
     listed.into_iter().map(|listed| ((listed.kind, listed.name), listed.version)).collect()
+}
+
+fn user(org: &OrgId, name: &str) -> User {
+    let (id, org, name) = (UserId::generate(), org.clone(), name.parse().unwrap());
+    User { id, org, name, admin: None, disabled: None, created: at(0) }
 }
 
 /// Runs everything about the change feed on an empty store. Panics at the first difference.
@@ -58,14 +63,7 @@ pub async fn changes(store: &(impl ChangeStore + DocumentStore + ResourceStore +
     assert!(is_missing(store.delete_binding(&acme, &one).await));
     store.create_binding(&acme, &one, &binding("one", "reader"), Some(&reader)).await.unwrap();
     assert!(store.delete_role(&acme, &reader).await.is_err());
-    let alice = User {
-        id: UserId::generate(),
-        org: acme.clone(),
-        name: "alice".parse().unwrap(),
-        admin: None,
-        disabled: None,
-        created: at(0),
-    };
+    let alice = user(&acme, "alice");
     store.create_user(&alice).await.unwrap();
     store.create_group(&acme, &dev).await.unwrap();
     store.add_member(&acme, &dev, &alice.id).await.unwrap();
@@ -118,6 +116,61 @@ pub async fn changes(store: &(impl ChangeStore + DocumentStore + ResourceStore +
     assert!(is_compacted(store.changes(Some(&acme), later, 2).await), "the future");
     let restored = Revision { epoch: revision.epoch + 1, ..first };
     assert!(is_compacted(store.changes(Some(&acme), restored, 2).await), "before or after a restore");
+}
+
+/// Runs everything about changes of what somebody else may have changed on an empty store. Panics at the first
+/// difference.
+pub async fn conditions(store: &(impl ChangeStore + ResourceStore + IdentityStore)) {
+    let acme = org(store, "acme").await;
+    let (reader, one, dev) = ("reader".parse().unwrap(), "one".parse().unwrap(), "dev".parse().unwrap());
+    let test = cluster(&acme, "test");
+    store.create_cluster(&test).await.unwrap();
+    store.create_role(&acme, &reader, &role("reader")).await.unwrap();
+    store.create_binding(&acme, &one, &binding("one", "reader"), Some(&reader)).await.unwrap();
+    let alice = user(&acme, "alice");
+    store.create_user(&alice).await.unwrap();
+    store.create_group(&acme, &dev).await.unwrap();
+    let (id, created, not_after) = (CredentialId::generate(), at(0), at(1000));
+    let credential = Credential { id, org: acme.clone(), user: alice.id.clone(), created, not_after, revoked: None };
+    let session = LoginSession { credential: credential.id.clone(), active_until: at(900) };
+    store.create_credential(&credential, &session).await.unwrap();
+
+    // In an order in which each can be done. What was expected is what the listing says, or one more.
+    for (kind, name) in [
+        (ResourceKind::Binding, one.as_str()),
+        (ResourceKind::Role, reader.as_str()),
+        (ResourceKind::Group, dev.as_str()),
+        (ResourceKind::Credential, credential.id.as_str()),
+        (ResourceKind::User, alice.id.as_str()),
+        (ResourceKind::Cluster, test.id.as_str()),
+    ] {
+        let listing = store.list(Some(&acme)).await.unwrap();
+        let listed = listing.resources.iter().find(|listed| listed.kind == kind && listed.name == name);
+        let version = listed.unwrap().version;
+        let change = async |expected| {
+            let at_version = store.at_version(expected);
+            let (identity, resources) = (at_version.identity, at_version.resources);
+            match kind {
+                ResourceKind::Binding => resources.delete_binding(&acme, &one).await,
+                ResourceKind::Role => resources.delete_role(&acme, &reader).await,
+                ResourceKind::Group => identity.add_member(&acme, &dev, &alice.id).await,
+                ResourceKind::Credential => identity.revoke_credential(&credential.id, at(1)).await,
+                ResourceKind::User => identity.disable_user(&alice.id, at(1)).await,
+                _ => resources.delete_cluster(&acme, &test.id, at(1)).await,
+            }
+        };
+        for other in [version - 1, version + 1, 0] {
+            let refused = change(other).await;
+            assert!(matches!(refused, Err(StoreError::Changed { version: now, .. }) if now == version), "{kind}");
+        }
+        assert_eq!(store.list(Some(&acme)).await.unwrap(), listing, "nothing has changed");
+        change(version).await.unwrap();
+        assert!(change(version).await.is_err(), "it is at another version, or gone");
+    }
+    // What is not there is missing, not changed.
+    let gone = store.at_version(1).resources.delete_role(&acme, &reader).await;
+    assert!(is_missing(gone));
+    store.at_version(1).resources.create_role(&acme, &reader, &role("reader")).await.unwrap();
 }
 
 /// Runs what is about changes that are not kept any more on an empty store that keeps at least `history` changes, and

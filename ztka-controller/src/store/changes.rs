@@ -1,13 +1,14 @@
 //! The change feed: what has changed in an organisation, version by version.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use ztka_core::{OrgId, Revision};
+use ztka_identity::IdentityStore;
 
-use super::StoreError;
+use super::{ResourceStore, StoreError};
 
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
@@ -129,6 +130,14 @@ pub struct Listing {
     pub resources: Vec<Listed>,
 }
 
+/// Stores that change a thing only if nobody else has; see [`ChangeStore::at_version`].
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the types say it")]
+pub struct Conditional {
+    pub identity: Arc<dyn IdentityStore>,
+    pub resources: Arc<dyn ResourceStore>,
+}
+
 /// Tells who has changed what.
 ///
 /// Each organisation, and the installation (`None`), has versions of its own, counted without gaps: a change and its
@@ -143,6 +152,11 @@ pub trait ChangeStore: Send + Sync + fmt::Debug + 'static {
     /// The changes after a revision, at most `limit`. [`StoreError::Compacted`] if some of them are not kept any more, or
     /// the revision is of another history: list again.
     async fn changes(&self, org: Option<&OrgId>, after: Revision, limit: u32) -> Result<Changes, StoreError>;
+
+    /// The stores of organisations, users and resources, whose changes and deletions of something that is there are
+    /// refused with [`StoreError::Changed`] unless it is at `version`, as [`Listed`] says it. Somebody who does the same at
+    /// the same moment is refused, or finds this one refused. It makes no difference to what creates something.
+    fn at_version(&self, version: u64) -> Conditional;
 
     /// Moves when something may have changed, here or in another process. Only a hint: it may be late, missing, or
     /// about nothing; whoever waits for it looks from time to time as well.
