@@ -157,6 +157,16 @@ fn e2e(long: bool) -> Result<Outcome> {
     tests(command)
 }
 
+/// Gets PostgreSQL where that can be done. Tests without it skip themselves, or fail with `CI=true`.
+fn prepare_postgres() {
+    let Some(missing) = ztka_test_postgres::missing() else { return };
+    if !is_root() {
+        run::say(&missing);
+    } else if let Err(error) = install_packages(&[ztka_test_postgres::PACKAGE]) {
+        run::say(&format!("{error:#}"));
+    }
+}
+
 /// Gets what test clusters need; says what is missing for all of them. A real node that is impossible here is the
 /// concern of the tests that need one: they skip themselves, or fail with `CI=true`.
 fn prepare() -> Option<String> {
@@ -166,6 +176,7 @@ fn prepare() -> Option<String> {
     {
         run::say(&format!("{error:#}"));
     }
+    prepare_postgres();
     let programs: Vec<Program> = Program::CLUSTER.iter().copied().chain([Program::Helm]).collect();
     binaries::ensure_all(&programs).err().map(|error| format!("{error:#}"))
 }

@@ -2,7 +2,8 @@
 //!
 //! Everything is JSON below `/api/v1`, over TLS with a client certificate of the `users` purpose. Paths name things by
 //! their immutable ids, roles, bindings and groups by their names, which are unique in an organisation. Requests refuse
-//! unknown fields; answers may grow new ones. Times are RFC 3339, durations whole seconds. Every error is a
+//! unknown fields; answers may grow new ones. What changes or deletes something takes `If-Match: "<version>"`, with the
+//! version that a listing of `…/changes` has given for it, and then does so only if nobody else has changed it since. Times are RFC 3339, durations whole seconds. Every error is a
 //! [`Problem`] (RFC 9457) with a stable [`Code`] and what to do about it.
 //!
 //! | path | what | who may |
@@ -20,6 +21,7 @@
 //! | `GET, POST /orgs/{org}/groups`, `PUT, DELETE …/groups/{group}/members/{user}` | groups | org-admin |
 //! | `GET, POST /orgs/{org}/roles`, `DELETE …/roles/{role}` | roles | org-admin |
 //! | `GET, POST /orgs/{org}/bindings`, `DELETE …/bindings/{binding}` | bindings | org-admin |
+//! | `GET /orgs/{org}/changes` | everything there is, at a revision; `from=<revision>` watches from there; 410: list again | org-admin |
 //! | `GET /orgs/{org}/events` | audit events, newest first; `follow=true` goes on with new ones | org-admin |
 //! | `GET /orgs/{org}/findings` | where receipts and events disagree | org-admin |
 //!
@@ -36,6 +38,7 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 mod audit;
+mod change;
 mod client;
 mod cluster;
 mod connection;
@@ -47,6 +50,7 @@ mod secret;
 
 pub use self::{
     audit::{Event, EventQuery, Finding, FindingQuery},
+    change::{ChangeLine, ChangeQuery, Listing, Resource},
     client::{Client, Endpoint, EventStream},
     cluster::{Cluster, CreateCluster, CreateManifest, CreateToken, EnrolmentToken, HostAlias, Instance, Proxy},
     connection::ClientError,

@@ -20,6 +20,10 @@ pub enum Code {
     Exists,
     /// The state of things does not allow it: 409.
     Refused,
+    /// Somebody else has changed it since the version that `If-Match` names: 412.
+    Changed,
+    /// What was asked for is not kept any more; begin again: 410.
+    Gone,
     /// The request cannot be understood: 400.
     Invalid,
     /// The body is larger than this route takes: 413.
@@ -65,6 +69,8 @@ impl Code {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Exists | Self::Refused => StatusCode::CONFLICT,
+            Self::Changed => StatusCode::PRECONDITION_FAILED,
+            Self::Gone => StatusCode::GONE,
             Self::Invalid => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,

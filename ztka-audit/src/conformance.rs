@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use ztka_core::{AuditId, ClusterId};
 
 use crate::{
-    Batch, Durability, Event, EventQuery, EventStore, Finding, Hash, Journal, Kind, Position, Receipt, ReceiptStore,
-    Record, Stage,
+    Batch, Durability, Event, EventQuery, EventStore, Finding, Hash, Journal, Kind, ObjectRef, Position, Receipt,
+    ReceiptStore, Record, Stage,
 };
 
 fn at(second: i64) -> Timestamp {
@@ -130,6 +130,13 @@ pub async fn events(store: &dyn EventStore) {
     assert_eq!(count(EventQuery { after: Some(all[1].number), ..any() }).await, 1);
     let newest = store.query(&EventQuery { limit: 2, ..any() }).await.unwrap();
     assert_eq!(newest, all[..2]);
+
+    // What a request may have in it and a column perhaps not is stored all the same, as it was sent.
+    let mut odd = event(AuditId::generate(), Stage::ResponseComplete, 20);
+    odd.user.username = "nul\0 \u{1F9EA} '; --".into();
+    odd.object_ref = Some(ObjectRef { namespace: "\0".into(), resource: "\u{ffff}".into(), ..ObjectRef::default() });
+    assert_eq!(store.ingest("proxy-1", &sender.events(std::slice::from_ref(&odd))).await.unwrap().stored, 1);
+    assert_eq!(store.query(&EventQuery { limit: 1, ..any() }).await.unwrap()[0].event, odd);
 }
 
 /// The store is empty.

@@ -4,6 +4,7 @@
 //! finds out who calls, whether they still may, and whether the rule lets them, before the handler sees anything. What
 //! changes something is on record before it happens.
 mod answer;
+mod changes;
 mod clusters;
 mod credentials;
 mod events;
@@ -12,6 +13,7 @@ mod guard;
 mod labels;
 mod orgs;
 mod policy;
+mod precondition;
 mod proxies;
 mod users;
 
@@ -111,6 +113,7 @@ routes! {
     GET    "/orgs/{org}/bindings"                                 OrgAdmin    policy::bindings;
     POST   "/orgs/{org}/bindings"                                 OrgAdmin    policy::create_binding;
     DELETE "/orgs/{org}/bindings/{binding}"                       OrgAdmin    policy::delete_binding;
+    GET    "/orgs/{org}/changes"                                  OrgAdmin    changes::changes;
     GET    "/orgs/{org}/events"                                   OrgAdmin    events::events;
     GET    "/orgs/{org}/findings"                                 OrgAdmin    events::findings;
 }

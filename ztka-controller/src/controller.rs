@@ -12,6 +12,7 @@ use ztka_pki::{BadBundle, Hierarchy, IssueError, Lifetimes, Names, TrustSource};
 use crate::{
     audit::OwnJournal,
     authority::Authorities,
+    changes::Watched,
     enrolment::{Refusals, SeenKeys},
     figures::Counts,
     store::Stores,
@@ -95,6 +96,8 @@ pub(crate) struct Inner {
     pub(crate) changed: Notify,
     /// Place of the newest document in the feed, for followers to wait on.
     pub(crate) head: watch::Sender<u64>,
+    /// Who watches the changes of organisations.
+    pub(crate) watched: Watched,
     /// How much of the feed this controller itself goes by.
     pub(crate) applied: tokio::sync::Mutex<u64>,
     pub(crate) trust_document: RwLock<Option<SignedDocument>>,
@@ -135,6 +138,7 @@ impl Controller {
         let counts = Arc::<Counts>::default();
         let journal = Arc::new(OwnJournal::new(stores.events.clone(), source, counts.clone()));
         let strangers = Refusals::new(clock.now());
+        let watched = Watched::new(stores.changes.clone());
         let controller = Self(Arc::new(Inner {
             settings,
             stores,
@@ -147,6 +151,7 @@ impl Controller {
             counts,
             changed: Notify::new(),
             head: watch::Sender::new(0),
+            watched,
             applied: tokio::sync::Mutex::new(0),
             trust_document: RwLock::new(None),
             strangers,

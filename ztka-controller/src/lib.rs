@@ -19,6 +19,7 @@
 mod api;
 mod audit;
 mod authority;
+mod changes;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod controller;
@@ -38,6 +39,7 @@ pub use ztka_api::SecretPem;
 
 pub use self::{
     api::{Needs, ROUTES, Route},
+    changes::ChangeWatch,
     controller::{Controller, OpenError, Settings},
     figures::{Figures, Records},
     first::{FirstAdmin, FirstAdminError},

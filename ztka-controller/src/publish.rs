@@ -33,6 +33,7 @@ impl Controller {
     /// Signs and publishes what is due, until `shutdown`; every change is out within milliseconds of its transaction,
     /// another controller's within half a second. Runs once per process.
     pub async fn run(&self, shutdown: impl Future<Output = ()>) {
+        let mut hint = self.0.stores.changes.hint();
         let work = async {
             loop {
                 if let Err(error) = self.publish_due().await {
@@ -42,7 +43,13 @@ impl Controller {
                     }
                     tokio::time::sleep(POLL).await;
                 }
-                let _ = timeout(POLL, self.0.changed.notified()).await;
+                let news = async {
+                    tokio::select! {
+                        () = self.0.changed.notified() => {}
+                        Ok(()) = hint.changed() => {}
+                    }
+                };
+                let _ = timeout(POLL, news).await;
             }
         };
         let record = self.0.journal.run();

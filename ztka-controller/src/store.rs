@@ -3,6 +3,7 @@
 //! A change and the new version of every document that it touches are one transaction. Controllers then sign what is
 //! due: whoever comes first publishes, the others find it done.
 mod authorities;
+mod changes;
 mod documents;
 mod findings;
 mod resources;
@@ -17,6 +18,7 @@ pub use ztka_identity::StoreError;
 
 pub use self::{
     authorities::AuthorityStore,
+    changes::{Action, Change, ChangeStore, Changes, Conditional, Listed, Listing, ResourceKind, UnknownWord},
     documents::{Content, DocumentStore, FeedEntry, FeedScope, Published, RevokedFacts, Snapshot},
     findings::{FindingStore, Found},
     resources::{Cluster, Instance, Proxy, ResourceStore},
@@ -29,6 +31,7 @@ pub struct Stores {
     pub identity: Arc<dyn IdentityStore>,
     pub resources: Arc<dyn ResourceStore>,
     pub documents: Arc<dyn DocumentStore>,
+    pub changes: Arc<dyn ChangeStore>,
     pub authorities: Arc<dyn AuthorityStore>,
     pub enrolment: Arc<dyn EnrolmentStore>,
     pub events: Arc<dyn EventStore>,
@@ -44,6 +47,7 @@ impl Stores {
         S: IdentityStore
             + ResourceStore
             + DocumentStore
+            + ChangeStore
             + AuthorityStore
             + EnrolmentStore
             + EventStore
@@ -55,6 +59,7 @@ impl Stores {
             identity: store.clone(),
             resources: store.clone(),
             documents: store.clone(),
+            changes: store.clone(),
             authorities: store.clone(),
             enrolment: store.clone(),
             events: store.clone(),

@@ -52,6 +52,7 @@ const BODIES: &[(&str, &str, &str)] = &[
         r#"{"name": "new", "role": "view", "subjects": [{"user": "alice"}], "clusters": {"all": true}, "scope": "cluster"}"#,
     ),
     ("DELETE", "/orgs/{org}/bindings/{binding}", ""),
+    ("GET", "/orgs/{org}/changes", ""),
     ("GET", "/orgs/{org}/events", ""),
     ("GET", "/orgs/{org}/findings", ""),
 ];

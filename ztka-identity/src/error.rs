@@ -24,6 +24,19 @@ pub enum StoreError {
     /// What is stored does not allow it; the text says why and what to do.
     #[error("{0}")]
     Refused(String),
+    /// Somebody else has changed it since the caller looked.
+    #[error("the {what} {name:?} is at version {version}, not at the expected one; look at it again, then try again")]
+    Changed {
+        /// What was to be changed.
+        what: &'static str,
+        /// Its name or id.
+        name: String,
+        /// The version of its last change.
+        version: u64,
+    },
+    /// Changes after the revision asked for are not kept any more, or never were: it is of another history.
+    #[error("the changes after that revision are not kept any more; list again, and go on from there")]
+    Compacted,
     /// The store itself failed.
     #[error("the store cannot be used now; look at the controller's log and its disk")]
     Unavailable(#[source] BoxError),

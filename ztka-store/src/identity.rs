@@ -2,18 +2,19 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
+use ztka_controller::store::{Action, ResourceKind};
 use ztka_core::{CredentialId, DocumentKind, GroupName, OrgId, UserId, UserName};
 use ztka_identity::{AdminRole, Credential, Group, IdentityStore, LoginSession, Org, StoreError, User};
 
 use crate::{
-    SqliteStore,
-    database::{failed, taken},
-    documents::{next_version, touch},
-    row::{corrupt, micros, some_time, text, time},
+    Failed, Store,
+    change::Change,
+    error::taken,
+    row::{micros, some_time, text, time},
+    sql::{Row, sql},
 };
 
-fn org(row: &SqliteRow) -> Result<Org, StoreError> {
+fn org(row: &Row) -> Result<Org, Failed> {
     Ok(Org { id: text(row, "id")?, name: text(row, "name")?, created: time(row, "created")? })
 }
 
@@ -24,13 +25,12 @@ fn admin_word(admin: AdminRole) -> &'static str {
     }
 }
 
-fn user(row: &SqliteRow) -> Result<User, StoreError> {
-    let admin: Option<&str> = row.try_get("admin").map_err(failed)?;
-    let admin = match admin {
+fn user(row: &Row) -> Result<User, Failed> {
+    let admin = match row.some_str("admin")? {
         None => None,
         Some("system-admin") => Some(AdminRole::SystemAdmin),
         Some("org-admin") => Some(AdminRole::OrgAdmin),
-        Some(_) => return Err(corrupt("admin")),
+        Some(_) => return Err(Failed::Corrupt("admin")),
     };
     Ok(User {
         id: text(row, "id")?,
@@ -42,141 +42,139 @@ fn user(row: &SqliteRow) -> Result<User, StoreError> {
     })
 }
 
-fn credential(row: &SqliteRow) -> Result<Credential, StoreError> {
+fn credential(row: &Row) -> Result<Credential, Failed> {
     Ok(Credential {
         id: text(row, "id")?,
         org: text(row, "org")?,
-        user: text(row, "user")?,
+        user: text(row, "user_id")?,
         created: time(row, "created")?,
         not_after: time(row, "not_after")?,
         revoked: some_time(row, "revoked")?,
     })
 }
 
-type Write = Transaction<'static, Sqlite>;
-
-/// The organisation has to be there.
-pub(crate) async fn need_org(write: &mut Write, org: &OrgId) -> Result<(), StoreError> {
-    let found = sqlx::query("SELECT 1 FROM orgs WHERE id = ?").bind(org.as_str());
-    let found = found.fetch_optional(&mut **write).await.map_err(failed)?;
-    found.map(drop).ok_or_else(|| StoreError::not_found("organisation", org))
+impl Store {
+    /// A change of the organisation that the user belongs to, which a user never leaves.
+    async fn change_of_user(&self, id: &UserId) -> Result<Change, StoreError> {
+        let missing = || StoreError::not_found("user", id);
+        let found = self.user(id).await?.ok_or_else(missing)?;
+        let mut change = self.change(Some(&found.org), Action::Updated, ResourceKind::User, id.as_str()).await?;
+        need_user(&mut change, id).await?;
+        Ok(change)
+    }
 }
 
-/// The user has to be there; the row has all of their columns.
-async fn need_user(write: &mut Write, id: &UserId) -> Result<User, StoreError> {
-    let found = sqlx::query("SELECT * FROM users WHERE id = ?").bind(id.as_str());
-    let found = found.fetch_optional(&mut **write).await.map_err(failed)?;
-    found.as_ref().map(user).transpose()?.ok_or_else(|| StoreError::not_found("user", id))
+/// The user has to be there.
+async fn need_user(change: &mut Change, id: &UserId) -> Result<User, StoreError> {
+    let row = change.fetch_optional(sql("SELECT * FROM users WHERE id = $1").bind(id.as_str())).await?;
+    row.as_ref().map(user).transpose()?.ok_or_else(|| StoreError::not_found("user", id))
 }
 
 /// The session documents of a user say something new.
-async fn touch_sessions(write: &mut Write, user: &UserId) -> Result<(), StoreError> {
-    let version = next_version(write).await?;
-    let sql = "UPDATE series SET version = ? WHERE kind = 'session' AND org = (SELECT org FROM users WHERE id = ?) AND \
-               subject IN (SELECT id FROM credentials WHERE user = ?)";
-    let done = sqlx::query(sql).bind(version).bind(user.as_str()).bind(user.as_str()).execute(&mut **write).await;
-    done.map(drop).map_err(failed)
+async fn touch_sessions(change: &mut Change, user: &UserId) -> Result<(), Failed> {
+    let touch = "UPDATE series SET version = $1 WHERE kind = 'session' AND org = (SELECT org FROM users WHERE id = $2) \
+                 AND subject IN (SELECT id FROM credentials WHERE user_id = $2)";
+    let touch = sql(touch).bind(change.version()).bind(user.as_str());
+    change.execute(touch).await.map(drop)
 }
 
-async fn need_membership(write: &mut Write, org: &OrgId, group: &GroupName, member: &UserId) -> Result<(), StoreError> {
-    if need_user(write, member).await?.org != *org {
+/// Group and user have to be there and of this organisation.
+async fn need_membership(
+    change: &mut Change,
+    org: &OrgId,
+    group: &GroupName,
+    member: &UserId,
+) -> Result<(), StoreError> {
+    if need_user(change, member).await?.org != *org {
         return Err(StoreError::not_found("user", member));
     }
-    let found = sqlx::query("SELECT 1 FROM user_groups WHERE org = ? AND name = ?");
-    let found = found.bind(org.as_str()).bind(group.as_str()).fetch_optional(&mut **write).await.map_err(failed)?;
-    found.map(drop).ok_or_else(|| StoreError::not_found("group", group))
+    let found = sql("SELECT 1 FROM user_groups WHERE org = $1 AND name = $2").bind(org.as_str()).bind(group.as_str());
+    change.fetch_optional(found).await?.map(drop).ok_or_else(|| StoreError::not_found("group", group))
 }
 
 #[async_trait]
-impl IdentityStore for SqliteStore {
+impl IdentityStore for Store {
     async fn create_org(&self, org: &Org) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        let insert = sqlx::query("INSERT INTO orgs (id, name, created) VALUES (?, ?, ?)");
+        let mut change = self.change(None, Action::Created, ResourceKind::Org, org.id.as_str()).await?;
+        let insert = sql("INSERT INTO orgs (id, name, created) VALUES ($1, $2, $3)");
         let insert = insert.bind(org.id.as_str()).bind(org.name.as_str()).bind(micros(org.created));
-        insert.execute(&mut *write).await.map_err(taken("organisation", &org.name))?;
-        touch(&mut write, DocumentKind::Policy, Some(&org.id)).await?;
-        touch(&mut write, DocumentKind::Revocations, Some(&org.id)).await?;
-        write.commit().await.map_err(failed)
+        change.execute(insert).await.map_err(taken("organisation", &org.name))?;
+        change.first_of(&org.id).await?;
+        change.touch(DocumentKind::Policy).await?;
+        change.touch(DocumentKind::Revocations).await?;
+        Ok(change.commit().await?)
     }
 
     async fn org(&self, id: &OrgId) -> Result<Option<Org>, StoreError> {
-        let query = sqlx::query("SELECT * FROM orgs WHERE id = ?").bind(id.as_str());
-        query.fetch_optional(self.readers()).await.map_err(failed)?.as_ref().map(org).transpose()
+        let query = sql("SELECT * FROM orgs WHERE id = $1").bind(id.as_str());
+        Ok(self.readers().fetch_optional(query).await?.as_ref().map(org).transpose()?)
     }
 
     async fn orgs(&self) -> Result<Vec<Org>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM orgs ORDER BY name").fetch_all(self.readers()).await.map_err(failed)?;
-        rows.iter().map(org).collect()
+        let rows = self.readers().fetch_all(sql("SELECT * FROM orgs ORDER BY name")).await?;
+        Ok(rows.iter().map(org).collect::<Result<_, _>>()?)
     }
 
     async fn create_user(&self, user: &User) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        need_org(&mut write, &user.org).await?;
-        let sql = "INSERT INTO users (id, org, name, admin, disabled, created) VALUES (?, ?, ?, ?, ?, ?)";
-        let insert = sqlx::query(sql)
+        let (org, id) = (Some(&user.org), user.id.as_str());
+        let mut change = self.change(org, Action::Created, ResourceKind::User, id).await?;
+        let insert = sql("INSERT INTO users (id, org, name, admin, disabled, created) VALUES ($1, $2, $3, $4, $5, $6)")
             .bind(user.id.as_str())
             .bind(user.org.as_str())
             .bind(user.name.as_str())
             .bind(user.admin.map(admin_word))
             .bind(user.disabled.map(micros))
             .bind(micros(user.created));
-        insert.execute(&mut *write).await.map_err(taken("user", &user.name))?;
-        write.commit().await.map_err(failed)
+        change.execute(insert).await.map_err(taken("user", &user.name))?;
+        Ok(change.commit().await?)
     }
 
     async fn user(&self, id: &UserId) -> Result<Option<User>, StoreError> {
-        let query = sqlx::query("SELECT * FROM users WHERE id = ?").bind(id.as_str());
-        query.fetch_optional(self.readers()).await.map_err(failed)?.as_ref().map(user).transpose()
+        let query = sql("SELECT * FROM users WHERE id = $1").bind(id.as_str());
+        Ok(self.readers().fetch_optional(query).await?.as_ref().map(user).transpose()?)
     }
 
     async fn user_named(&self, org: &OrgId, name: &UserName) -> Result<Option<User>, StoreError> {
-        let query = sqlx::query("SELECT * FROM users WHERE org = ? AND name = ?");
-        let query = query.bind(org.as_str()).bind(name.as_str());
-        query.fetch_optional(self.readers()).await.map_err(failed)?.as_ref().map(user).transpose()
+        let query = sql("SELECT * FROM users WHERE org = $1 AND name = $2").bind(org.as_str()).bind(name.as_str());
+        Ok(self.readers().fetch_optional(query).await?.as_ref().map(user).transpose()?)
     }
 
     async fn users(&self, org: &OrgId) -> Result<Vec<User>, StoreError> {
-        let query = sqlx::query("SELECT * FROM users WHERE org = ? ORDER BY name").bind(org.as_str());
-        query.fetch_all(self.readers()).await.map_err(failed)?.iter().map(user).collect()
+        let query = sql("SELECT * FROM users WHERE org = $1 ORDER BY name").bind(org.as_str());
+        Ok(self.readers().fetch_all(query).await?.iter().map(user).collect::<Result<_, _>>()?)
     }
 
     async fn disable_user(&self, id: &UserId, now: Timestamp) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        let org = need_user(&mut write, id).await?.org;
-        let update = sqlx::query("UPDATE users SET disabled = coalesce(disabled, ?) WHERE id = ?");
-        update.bind(micros(now)).bind(id.as_str()).execute(&mut *write).await.map_err(failed)?;
-        let sql = "UPDATE sessions SET active_until = min(active_until, ?) \
-                   WHERE credential IN (SELECT id FROM credentials WHERE user = ?)";
-        let end = sqlx::query(sql).bind(micros(now)).bind(id.as_str());
-        end.execute(&mut *write).await.map_err(failed)?;
-        touch_sessions(&mut write, id).await?;
-        touch(&mut write, DocumentKind::Revocations, Some(&org)).await?;
-        write.commit().await.map_err(failed)
+        let mut change = self.change_of_user(id).await?;
+        let update = sql("UPDATE users SET disabled = coalesce(disabled, $1) WHERE id = $2");
+        change.execute(update.bind(micros(now)).bind(id.as_str())).await?;
+        let end = "UPDATE sessions SET active_until = $1 WHERE active_until > $1 \
+                   AND credential IN (SELECT id FROM credentials WHERE user_id = $2)";
+        change.execute(sql(end).bind(micros(now)).bind(id.as_str())).await?;
+        touch_sessions(&mut change, id).await?;
+        change.touch(DocumentKind::Revocations).await?;
+        Ok(change.commit().await?)
     }
 
     async fn enable_user(&self, id: &UserId) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        let org = need_user(&mut write, id).await?.org;
-        let update = sqlx::query("UPDATE users SET disabled = NULL WHERE id = ?").bind(id.as_str());
-        update.execute(&mut *write).await.map_err(failed)?;
-        touch(&mut write, DocumentKind::Revocations, Some(&org)).await?;
-        write.commit().await.map_err(failed)
+        let mut change = self.change_of_user(id).await?;
+        change.execute(sql("UPDATE users SET disabled = NULL WHERE id = $1").bind(id.as_str())).await?;
+        change.touch(DocumentKind::Revocations).await?;
+        Ok(change.commit().await?)
     }
 
     async fn create_group(&self, org: &OrgId, name: &GroupName) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        need_org(&mut write, org).await?;
-        let insert = sqlx::query("INSERT INTO user_groups (org, name) VALUES (?, ?)");
-        let insert = insert.bind(org.as_str()).bind(name.as_str());
-        insert.execute(&mut *write).await.map_err(taken("group", name))?;
-        write.commit().await.map_err(failed)
+        let mut change = self.change(Some(org), Action::Created, ResourceKind::Group, name.as_str()).await?;
+        let insert = sql("INSERT INTO user_groups (org, name) VALUES ($1, $2)").bind(org.as_str()).bind(name.as_str());
+        change.execute(insert).await.map_err(taken("group", name))?;
+        Ok(change.commit().await?)
     }
 
     async fn groups(&self, org: &OrgId) -> Result<Vec<Group>, StoreError> {
-        let sql = "SELECT g.name AS name, m.user AS user FROM user_groups g \
-                   LEFT JOIN members m ON m.org = g.org AND m.group_name = g.name \
-                   WHERE g.org = ? ORDER BY g.name, m.user";
-        let rows = sqlx::query(sql).bind(org.as_str()).fetch_all(self.readers()).await.map_err(failed)?;
+        let query = "SELECT g.name AS name, m.user_id AS user_id FROM user_groups g \
+                     LEFT JOIN members m ON m.org = g.org AND m.group_name = g.name \
+                     WHERE g.org = $1 ORDER BY g.name, m.user_id";
+        let rows = self.readers().fetch_all(sql(query).bind(org.as_str())).await?;
         let mut groups: Vec<Group> = Vec::new();
         for row in &rows {
             let name: GroupName = text(row, "name")?;
@@ -184,43 +182,42 @@ impl IdentityStore for SqliteStore {
             if is_next {
                 groups.push(Group { org: org.clone(), name, members: Vec::new() });
             }
-            let has_member = row.try_get::<Option<&str>, _>("user").map_err(failed)?.is_some();
+            let has_member = row.some_str("user_id")?.is_some();
             if let (true, Some(group)) = (has_member, groups.last_mut()) {
-                group.members.push(text(row, "user")?);
+                group.members.push(text(row, "user_id")?);
             }
         }
         Ok(groups)
     }
 
     async fn groups_of(&self, user: &UserId) -> Result<Vec<GroupName>, StoreError> {
-        let query = sqlx::query("SELECT group_name FROM members WHERE user = ? ORDER BY group_name");
-        let rows = query.bind(user.as_str()).fetch_all(self.readers()).await.map_err(failed)?;
-        rows.iter().map(|row| text(row, "group_name")).collect()
+        let query = sql("SELECT group_name FROM members WHERE user_id = $1 ORDER BY group_name").bind(user.as_str());
+        let rows = self.readers().fetch_all(query).await?;
+        Ok(rows.iter().map(|row| text(row, "group_name")).collect::<Result<_, _>>()?)
     }
 
     async fn add_member(&self, org: &OrgId, group: &GroupName, user: &UserId) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        need_membership(&mut write, org, group, user).await?;
-        let insert = sqlx::query("INSERT OR IGNORE INTO members (org, group_name, user) VALUES (?, ?, ?)");
-        let insert = insert.bind(org.as_str()).bind(group.as_str()).bind(user.as_str());
-        insert.execute(&mut *write).await.map_err(failed)?;
-        touch_sessions(&mut write, user).await?;
-        write.commit().await.map_err(failed)
+        let mut change = self.change(Some(org), Action::Updated, ResourceKind::Group, group.as_str()).await?;
+        need_membership(&mut change, org, group, user).await?;
+        let insert = sql("INSERT INTO members (org, group_name, user_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING");
+        change.execute(insert.bind(org.as_str()).bind(group.as_str()).bind(user.as_str())).await?;
+        touch_sessions(&mut change, user).await?;
+        Ok(change.commit().await?)
     }
 
     async fn remove_member(&self, org: &OrgId, group: &GroupName, user: &UserId) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        need_membership(&mut write, org, group, user).await?;
-        let delete = sqlx::query("DELETE FROM members WHERE org = ? AND group_name = ? AND user = ?");
-        let delete = delete.bind(org.as_str()).bind(group.as_str()).bind(user.as_str());
-        delete.execute(&mut *write).await.map_err(failed)?;
-        touch_sessions(&mut write, user).await?;
-        write.commit().await.map_err(failed)
+        let mut change = self.change(Some(org), Action::Updated, ResourceKind::Group, group.as_str()).await?;
+        need_membership(&mut change, org, group, user).await?;
+        let delete = sql("DELETE FROM members WHERE org = $1 AND group_name = $2 AND user_id = $3");
+        change.execute(delete.bind(org.as_str()).bind(group.as_str()).bind(user.as_str())).await?;
+        touch_sessions(&mut change, user).await?;
+        Ok(change.commit().await?)
     }
 
     async fn create_credential(&self, credential: &Credential, session: &LoginSession) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        let owner = need_user(&mut write, &credential.user).await?;
+        let (org, id) = (Some(&credential.org), credential.id.as_str());
+        let mut change = self.change(org, Action::Created, ResourceKind::Credential, id).await?;
+        let owner = need_user(&mut change, &credential.user).await?;
         if owner.org != credential.org {
             return Err(StoreError::not_found("user", &credential.user));
         }
@@ -228,56 +225,57 @@ impl IdentityStore for SqliteStore {
             let message = format!("the user {:?} is disabled; enable the user first", owner.name.as_str());
             return Err(StoreError::Refused(message));
         }
-        let sql = "INSERT INTO credentials (id, org, user, created, not_after, revoked) VALUES (?, ?, ?, ?, ?, ?)";
-        let insert = sqlx::query(sql)
+        let insert = "INSERT INTO credentials (id, org, user_id, created, not_after, revoked) \
+                      VALUES ($1, $2, $3, $4, $5, $6)";
+        let insert = sql(insert)
             .bind(credential.id.as_str())
             .bind(credential.org.as_str())
             .bind(credential.user.as_str())
             .bind(micros(credential.created))
             .bind(micros(credential.not_after))
             .bind(credential.revoked.map(micros));
-        insert.execute(&mut *write).await.map_err(taken("credential", &credential.id))?;
-        let insert = sqlx::query("INSERT INTO sessions (credential, active_until) VALUES (?, ?)");
-        let insert = insert.bind(session.credential.as_str()).bind(micros(session.active_until));
-        insert.execute(&mut *write).await.map_err(failed)?;
-        let version = next_version(&mut write).await?;
-        let sql = "INSERT INTO series (kind, org, subject, version, ends) VALUES ('session', ?, ?, ?, ?)";
-        let insert = sqlx::query(sql)
+        change.execute(insert).await.map_err(taken("credential", &credential.id))?;
+        let insert = sql("INSERT INTO sessions (credential, active_until) VALUES ($1, $2)");
+        change.execute(insert.bind(session.credential.as_str()).bind(micros(session.active_until))).await?;
+        let insert = "INSERT INTO series (kind, org, subject, version, ends) VALUES ('session', $1, $2, $3, $4)";
+        let insert = sql(insert)
             .bind(credential.org.as_str())
             .bind(credential.id.as_str())
-            .bind(version)
+            .bind(change.version())
             .bind(micros(credential.not_after));
-        insert.execute(&mut *write).await.map_err(failed)?;
-        write.commit().await.map_err(failed)
+        change.execute(insert).await?;
+        Ok(change.commit().await?)
     }
 
     async fn credential(&self, id: &CredentialId) -> Result<Option<(Credential, LoginSession)>, StoreError> {
-        let sql = "SELECT c.*, s.active_until FROM credentials c JOIN sessions s ON s.credential = c.id WHERE c.id = ?";
-        let found = sqlx::query(sql).bind(id.as_str()).fetch_optional(self.readers()).await.map_err(failed)?;
-        let Some(row) = found else { return Ok(None) };
+        let query = "SELECT c.*, s.active_until FROM credentials c JOIN sessions s ON s.credential = c.id \
+                     WHERE c.id = $1";
+        let Some(row) = self.readers().fetch_optional(sql(query).bind(id.as_str())).await? else { return Ok(None) };
         let session = LoginSession { credential: id.clone(), active_until: time(&row, "active_until")? };
         Ok(Some((credential(&row)?, session)))
     }
 
     async fn credentials(&self, user: &UserId) -> Result<Vec<Credential>, StoreError> {
-        let query = sqlx::query("SELECT * FROM credentials WHERE user = ? ORDER BY created DESC, id DESC");
-        let rows = query.bind(user.as_str()).fetch_all(self.readers()).await.map_err(failed)?;
-        rows.iter().map(credential).collect()
+        let query = sql("SELECT * FROM credentials WHERE user_id = $1 ORDER BY created DESC, id DESC");
+        let rows = self.readers().fetch_all(query.bind(user.as_str())).await?;
+        Ok(rows.iter().map(credential).collect::<Result<_, _>>()?)
     }
 
     async fn revoke_credential(&self, id: &CredentialId, now: Timestamp) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        let sql = "UPDATE credentials SET revoked = coalesce(revoked, ?) WHERE id = ? RETURNING org";
-        let update = sqlx::query(sql).bind(micros(now)).bind(id.as_str());
-        let updated = update.fetch_optional(&mut *write).await.map_err(failed)?;
-        let org: OrgId = text(&updated.ok_or_else(|| StoreError::not_found("credential", id))?, "org")?;
-        let end = sqlx::query("UPDATE sessions SET active_until = min(active_until, ?) WHERE credential = ?");
-        end.bind(micros(now)).bind(id.as_str()).execute(&mut *write).await.map_err(failed)?;
-        let version = next_version(&mut write).await?;
-        let raise = sqlx::query("UPDATE series SET version = ? WHERE kind = 'session' AND org = ? AND subject = ?");
-        let raise = raise.bind(version).bind(org.as_str()).bind(id.as_str());
-        raise.execute(&mut *write).await.map_err(failed)?;
-        touch(&mut write, DocumentKind::Revocations, Some(&org)).await?;
-        write.commit().await.map_err(failed)
+        let missing = || StoreError::not_found("credential", id);
+        let (found, _) = self.credential(id).await?.ok_or_else(missing)?;
+        let org = Some(&found.org);
+        let mut change = self.change(org, Action::Updated, ResourceKind::Credential, id.as_str()).await?;
+        let update = sql("UPDATE credentials SET revoked = coalesce(revoked, $1) WHERE id = $2");
+        if change.execute(update.bind(micros(now)).bind(id.as_str())).await? == 0 {
+            return Err(missing());
+        }
+        let end = sql("UPDATE sessions SET active_until = $1 WHERE active_until > $1 AND credential = $2");
+        change.execute(end.bind(micros(now)).bind(id.as_str())).await?;
+        let raise = sql("UPDATE series SET version = $1 WHERE kind = 'session' AND org = $2 AND subject = $3");
+        let raise = raise.bind(change.version()).bind(found.org.as_str()).bind(id.as_str());
+        change.execute(raise).await?;
+        change.touch(DocumentKind::Revocations).await?;
+        Ok(change.commit().await?)
     }
 }

@@ -1,8 +1,15 @@
-//! The store traits of the other crates over SQLite.
+//! The store traits of the other crates over SQLite and PostgreSQL.
 //!
-//! One file, in WAL mode: one connection writes, a few read. Every change is one transaction that is on the disk before
-//! it is answered, and that raises the version of each document it touches. Private keys are stored sealed only, under a
-//! [`MasterKey`] that never enters the database. A database of a newer schema is refused and left alone.
+//! | [`Location`] | for | writers |
+//! |---|---|---|
+//! | an SQLite file, in WAL mode | one controller, nothing to install | one connection, whole transactions one after the other |
+//! | a PostgreSQL database | any number of controllers | several; those of one organisation one after the other |
+//!
+//! Every change is one transaction that is on the disk before it is answered. It raises the version of its organisation,
+//! which is the version of each document that it touches, and has the organisation to itself until it ends: on both
+//! databases what a change checks stays true until its commit, and versions become visible in their order. Private keys
+//! are stored sealed only, under a [`MasterKey`] that never enters the database. A database of a newer schema is refused
+//! and left alone. `docs/data-model.md` shows the tables, `docs/decisions/0006-two-databases.md` says why it is so.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -12,12 +19,12 @@
 //! use ztka_controller::{Controller, Settings, store::Stores};
 //! use ztka_core::SystemClock;
 //! use ztka_pki::Names;
-//! use ztka_store::{MasterKey, SealedKeyStore, SqliteStore};
+//! use ztka_store::{MasterKey, SealedKeyStore, Store};
 //!
 //! # let directory = tempfile::tempdir()?;
 //! # let directory = directory.path();
 //! let provider = Arc::new(rustls::crypto::ring::default_provider());
-//! let store = SqliteStore::open(&directory.join("ztka.db")).await?;
+//! let store = Store::sqlite(&directory.join("ztka.db")).await?;
 //! let master = MasterKey::load_or_create(&directory.join("master.key"))?;
 //! let keys = Arc::new(SealedKeyStore::new(store.clone(), master, provider.clone()));
 //! let stores = Stores::of(Arc::new(store), keys);
@@ -32,19 +39,29 @@
 //! ```
 mod audit;
 mod authorities;
-mod database;
+mod change;
+mod changes;
 mod documents;
 mod enrolment;
+mod error;
+mod hints;
 mod identity;
 mod keys;
+mod location;
 mod master;
 mod migrate;
+mod postgres;
 mod resources;
 mod row;
+mod sql;
+mod sqlite;
+mod store;
 
+pub(crate) use self::error::Failed;
 pub use self::{
-    database::{OpenError, SqliteStore},
     keys::SealedKeyStore,
+    location::{BadLocation, Location, OpenError, Unsuitable},
     master::{MasterKey, MasterKeyError, NotOpened},
-    migrate::SCHEMA_VERSION,
+    migrate::{MigrateError, SCHEMA_VERSION},
+    store::Store,
 };

@@ -1,12 +1,38 @@
-//! The schema and its versions.
+//! The schema and its versions: forward only, one transaction each, one program at a time.
 
-use sqlx::{Row as _, SqlitePool};
+use crate::{
+    Failed,
+    row::number,
+    sql::{Pool, Tx, sql},
+};
 
-/// Each brings the schema from the version before it to its own place in the list, counted from 1.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_init.sql")];
+/// Brings the schema from the version before it to its own.
+struct Migration {
+    version: i64,
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+/// In the order of their versions. PostgreSQL begins with version 2, which SQLite reaches from its first one.
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, sqlite: include_str!("../migrations/sqlite/0001_init.sql"), postgres: "" },
+    Migration {
+        version: 2,
+        sqlite: include_str!("../migrations/sqlite/0002_two_databases.sql"),
+        postgres: include_str!("../migrations/postgres/0002_init.sql"),
+    },
+    Migration {
+        version: 3,
+        sqlite: include_str!("../migrations/sqlite/0003_changes.sql"),
+        postgres: include_str!("../migrations/postgres/0003_changes.sql"),
+    },
+];
 
 /// The schema that this version writes.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// Only one program at a time brings a PostgreSQL schema up to date; the number is "ztka" in ASCII.
+const LOCK: i64 = 0x7a74_6b61;
 
 /// Why a schema cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -18,27 +44,83 @@ pub enum MigrateError {
     )]
     Newer {
         /// The version found.
-        found: i64,
+        found: u64,
     },
     /// The database does not do as it is told.
-    #[error("its schema cannot be read or brought up to date; check the file and the disk")]
+    #[error("its schema cannot be read or brought up to date; check the database, its disk and the rights of its user")]
     Failed(#[source] sqlx::Error),
+    /// The version is none.
+    #[error("its schema has no version that makes sense; restore a backup")]
+    Corrupt,
 }
 
-/// Brings the schema up to date, in one transaction.
-pub(crate) async fn run(writer: &SqlitePool) -> Result<(), MigrateError> {
-    let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(MigrateError::Failed)?;
-    let row = sqlx::query("PRAGMA user_version").fetch_one(&mut *transaction).await.map_err(MigrateError::Failed)?;
-    let found: i64 = row.try_get(0).map_err(MigrateError::Failed)?;
-    if found > SCHEMA_VERSION {
+impl From<Failed> for MigrateError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Sql(error) => Self::Failed(error),
+            Failed::Corrupt(_) | Failed::Json(_) => Self::Corrupt,
+        }
+    }
+}
+
+/// Brings the schema up to date, or to an earlier version in tests. What is killed meanwhile is at one of the versions
+/// and goes on from there.
+pub(crate) async fn run(writers: &Pool, last: i64) -> Result<(), MigrateError> {
+    while step(writers, last).await? {}
+    Ok(())
+}
+
+/// The next migration in a transaction of its own; false if there is none.
+async fn step(writers: &Pool, last: i64) -> Result<bool, MigrateError> {
+    let mut tx = writers.write().await?;
+    lock(&mut tx).await?;
+    let found = version(&mut tx).await?;
+    if found > SCHEMA_VERSION.unsigned_abs() {
         return Err(MigrateError::Newer { found });
     }
-    let missing = MIGRATIONS.iter().zip(1_i64..).filter(|(_, version)| *version > found);
-    for (sql, version) in missing {
-        sqlx::raw_sql(*sql).execute(&mut *transaction).await.map_err(MigrateError::Failed)?;
-        // A pragma takes no parameters; the value is a number of ours.
-        let pragma = sqlx::AssertSqlSafe(format!("PRAGMA user_version = {version}"));
-        sqlx::raw_sql(pragma).execute(&mut *transaction).await.map_err(MigrateError::Failed)?;
+    let next = MIGRATIONS.iter().find(|migration| migration.version.unsigned_abs() > found);
+    let Some(next) = next.filter(|migration| migration.version <= last) else { return Ok(false) };
+    match &mut tx {
+        Tx::Sqlite(_) => {
+            tx.raw(next.sqlite).await?;
+            // A pragma takes no parameters; the value is a number of ours.
+            tx.raw(format!("PRAGMA user_version = {}", next.version)).await?;
+        }
+        Tx::Postgres(_) => {
+            tx.raw(next.postgres).await?;
+            tx.raw("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL); DELETE FROM schema_version")
+                .await?;
+            tx.execute(sql("INSERT INTO schema_version (version) VALUES ($1)").bind(next.version)).await?;
+        }
     }
-    transaction.commit().await.map_err(MigrateError::Failed)
+    tx.commit().await?;
+    Ok(true)
 }
+
+/// SQLite's transaction has the write lock already.
+async fn lock(tx: &mut Tx) -> Result<(), Failed> {
+    if let Tx::Postgres(_) = tx {
+        // Whoever comes later waits until the first has finished, but nobody makes the serving ones wait for long: a
+        // migration that does not get its locks soon is undone, and tried again at the next start.
+        tx.raw("SET LOCAL lock_timeout = 0").await?;
+        tx.raw(format!("SELECT pg_advisory_xact_lock({LOCK})")).await?;
+        tx.raw("SET LOCAL lock_timeout = '5s'").await?;
+    }
+    Ok(())
+}
+
+async fn version(tx: &mut Tx) -> Result<u64, Failed> {
+    match tx {
+        Tx::Sqlite(_) => number(&tx.fetch_one(sql("PRAGMA user_version")).await?, "user_version"),
+        Tx::Postgres(_) => {
+            let there = sql("SELECT count(*) AS there FROM pg_class WHERE oid = to_regclass('schema_version')");
+            if number(&tx.fetch_one(there).await?, "there")? == 0 {
+                return Ok(0);
+            }
+            number(&tx.fetch_one(sql("SELECT version FROM schema_version")).await?, "version")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

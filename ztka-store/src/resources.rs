@@ -2,21 +2,19 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::sqlite::SqliteRow;
 use ztka_authz::{Binding, Role};
-use ztka_controller::store::{Cluster, Instance, Proxy, ResourceStore};
+use ztka_controller::store::{Action, Cluster, Instance, Proxy, ResourceKind, ResourceStore};
 use ztka_core::{BindingName, ClusterId, DocumentKind, OrgId, ProxyId, RoleName};
 use ztka_identity::StoreError;
 
 use crate::{
-    SqliteStore,
-    database::{failed, taken},
-    documents::touch,
-    identity::need_org,
+    Failed, Store,
+    error::taken,
     row::{json, micros, some_time, text, time, to_json},
+    sql::{Row, sql},
 };
 
-fn cluster(row: &SqliteRow) -> Result<Cluster, StoreError> {
+fn cluster(row: &Row) -> Result<Cluster, Failed> {
     Ok(Cluster {
         id: text(row, "id")?,
         org: text(row, "org")?,
@@ -26,139 +24,135 @@ fn cluster(row: &SqliteRow) -> Result<Cluster, StoreError> {
     })
 }
 
+fn instance(row: &Row) -> Result<Instance, Failed> {
+    Ok(Instance {
+        id: text(row, "id")?,
+        org: text(row, "org")?,
+        cluster: text(row, "cluster")?,
+        not_after: time(row, "not_after")?,
+    })
+}
+
+fn proxy(row: &Row) -> Result<Proxy, Failed> {
+    Ok(Proxy { id: text(row, "id")?, created: time(row, "created")?, not_after: some_time(row, "not_after")? })
+}
+
 #[async_trait]
-impl ResourceStore for SqliteStore {
+impl ResourceStore for Store {
     async fn create_cluster(&self, cluster: &Cluster) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        need_org(&mut write, &cluster.org).await?;
-        let sql = "INSERT INTO clusters (id, org, name, labels, created) VALUES (?, ?, ?, ?, ?)";
-        let insert = sqlx::query(sql)
+        let (org, id) = (Some(&cluster.org), cluster.id.as_str());
+        let mut change = self.change(org, Action::Created, ResourceKind::Cluster, id).await?;
+        let insert = sql("INSERT INTO clusters (id, org, name, labels, created) VALUES ($1, $2, $3, $4, $5)")
             .bind(cluster.id.as_str())
             .bind(cluster.org.as_str())
             .bind(cluster.name.as_str())
             .bind(to_json(&cluster.labels)?)
             .bind(micros(cluster.created));
-        insert.execute(&mut *write).await.map_err(taken("cluster", &cluster.name))?;
-        touch(&mut write, DocumentKind::Policy, Some(&cluster.org)).await?;
-        write.commit().await.map_err(failed)
+        change.execute(insert).await.map_err(taken("cluster", &cluster.name))?;
+        change.touch(DocumentKind::Policy).await?;
+        Ok(change.commit().await?)
     }
 
     async fn cluster(&self, id: &ClusterId) -> Result<Option<Cluster>, StoreError> {
-        let query = sqlx::query("SELECT * FROM clusters WHERE id = ? AND deleted IS NULL").bind(id.as_str());
-        query.fetch_optional(self.readers()).await.map_err(failed)?.as_ref().map(cluster).transpose()
+        let query = sql("SELECT * FROM clusters WHERE id = $1 AND deleted IS NULL").bind(id.as_str());
+        Ok(self.readers().fetch_optional(query).await?.as_ref().map(cluster).transpose()?)
     }
 
     async fn clusters(&self, org: &OrgId) -> Result<Vec<Cluster>, StoreError> {
-        let query = sqlx::query("SELECT * FROM clusters WHERE org = ? AND deleted IS NULL ORDER BY name");
-        let rows = query.bind(org.as_str()).fetch_all(self.readers()).await.map_err(failed)?;
-        rows.iter().map(cluster).collect()
+        let query = sql("SELECT * FROM clusters WHERE org = $1 AND deleted IS NULL ORDER BY name");
+        let rows = self.readers().fetch_all(query.bind(org.as_str())).await?;
+        Ok(rows.iter().map(cluster).collect::<Result<_, _>>()?)
     }
 
     async fn delete_cluster(&self, org: &OrgId, id: &ClusterId, now: Timestamp) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        let sql = "UPDATE clusters SET deleted = ? WHERE id = ? AND org = ? AND deleted IS NULL";
-        let delete = sqlx::query(sql).bind(micros(now)).bind(id.as_str()).bind(org.as_str());
-        if delete.execute(&mut *write).await.map_err(failed)?.rows_affected() == 0 {
+        let mut change = self.change(Some(org), Action::Deleted, ResourceKind::Cluster, id.as_str()).await?;
+        let delete = sql("UPDATE clusters SET deleted = $1 WHERE id = $2 AND org = $3 AND deleted IS NULL");
+        if change.execute(delete.bind(micros(now)).bind(id.as_str()).bind(org.as_str())).await? == 0 {
             return Err(StoreError::not_found("cluster", id));
         }
-        touch(&mut write, DocumentKind::Policy, Some(org)).await?;
-        touch(&mut write, DocumentKind::Revocations, Some(org)).await?;
-        write.commit().await.map_err(failed)
+        change.touch(DocumentKind::Policy).await?;
+        change.touch(DocumentKind::Revocations).await?;
+        Ok(change.commit().await?)
     }
 
     async fn record_instance(&self, instance: &Instance) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        let found = sqlx::query("SELECT 1 FROM clusters WHERE id = ? AND org = ? AND deleted IS NULL");
+        let mut held = self.hold(&instance.org).await?;
+        let found = sql("SELECT 1 FROM clusters WHERE id = $1 AND org = $2 AND deleted IS NULL");
         let found = found.bind(instance.cluster.as_str()).bind(instance.org.as_str());
-        if found.fetch_optional(&mut *write).await.map_err(failed)?.is_none() {
-            return Err(StoreError::not_found("cluster", &instance.cluster));
-        }
-        let sql = "INSERT INTO instances (id, org, cluster, not_after) VALUES (?, ?, ?, ?) \
-                   ON CONFLICT (id) DO UPDATE SET not_after = max(not_after, excluded.not_after) \
-                   WHERE cluster = excluded.cluster";
-        let insert = sqlx::query(sql)
+        held.fetch_optional(found).await?.ok_or_else(|| StoreError::not_found("cluster", &instance.cluster))?;
+        let insert = "INSERT INTO instances (id, org, cluster, not_after) VALUES ($1, $2, $3, $4) \
+                      ON CONFLICT (id) DO UPDATE SET not_after = CASE \
+                          WHEN instances.not_after < excluded.not_after THEN excluded.not_after \
+                          ELSE instances.not_after END \
+                      WHERE instances.cluster = excluded.cluster";
+        let insert = sql(insert)
             .bind(instance.id.as_str())
             .bind(instance.org.as_str())
             .bind(instance.cluster.as_str())
             .bind(micros(instance.not_after));
-        if insert.execute(&mut *write).await.map_err(failed)?.rows_affected() == 0 {
+        if held.execute(insert).await? == 0 {
             return Err(StoreError::exists("agent", &instance.id));
         }
-        write.commit().await.map_err(failed)
+        Ok(held.commit().await?)
     }
 
     async fn instances(&self, cluster: &ClusterId, now: Timestamp) -> Result<Vec<Instance>, StoreError> {
-        let query = sqlx::query("SELECT * FROM instances WHERE cluster = ? AND not_after > ? ORDER BY id");
-        let query = query.bind(cluster.as_str()).bind(micros(now));
-        let instance = |row: &SqliteRow| {
-            Ok(Instance {
-                id: text(row, "id")?,
-                org: text(row, "org")?,
-                cluster: text(row, "cluster")?,
-                not_after: time(row, "not_after")?,
-            })
-        };
-        query.fetch_all(self.readers()).await.map_err(failed)?.iter().map(instance).collect()
+        let query = sql("SELECT * FROM instances WHERE cluster = $1 AND not_after > $2 ORDER BY id");
+        let rows = self.readers().fetch_all(query.bind(cluster.as_str()).bind(micros(now))).await?;
+        Ok(rows.iter().map(instance).collect::<Result<_, _>>()?)
     }
 
     async fn create_proxy(&self, proxy: &Proxy) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        let insert = sqlx::query("INSERT INTO proxies (id, created, not_after) VALUES (?, ?, ?)");
+        let mut change = self.change(None, Action::Created, ResourceKind::Proxy, proxy.id.as_str()).await?;
+        let insert = sql("INSERT INTO proxies (id, created, not_after) VALUES ($1, $2, $3)");
         let insert = insert.bind(proxy.id.as_str()).bind(micros(proxy.created)).bind(proxy.not_after.map(micros));
-        insert.execute(&mut *write).await.map_err(taken("proxy", &proxy.id))?;
-        write.commit().await.map_err(failed)
+        change.execute(insert).await.map_err(taken("proxy", &proxy.id))?;
+        Ok(change.commit().await?)
     }
 
     async fn record_proxy(&self, id: &ProxyId, not_after: Timestamp) -> Result<(), StoreError> {
         let mut write = self.write().await?;
-        let update = sqlx::query("UPDATE proxies SET not_after = max(coalesce(not_after, 0), ?) WHERE id = ?");
-        let update = update.bind(micros(not_after)).bind(id.as_str());
-        if update.execute(&mut *write).await.map_err(failed)?.rows_affected() == 0 {
+        let update = "UPDATE proxies SET not_after = CASE WHEN not_after > $1 THEN not_after ELSE $1 END WHERE id = $2";
+        if write.execute(sql(update).bind(micros(not_after)).bind(id.as_str())).await? == 0 {
             return Err(StoreError::not_found("proxy", id));
         }
-        write.commit().await.map_err(failed)
+        Ok(write.commit().await?)
     }
 
     async fn proxies(&self) -> Result<Vec<Proxy>, StoreError> {
-        let query = sqlx::query("SELECT * FROM proxies ORDER BY created, id");
-        let proxy = |row: &SqliteRow| {
-            Ok(Proxy { id: text(row, "id")?, created: time(row, "created")?, not_after: some_time(row, "not_after")? })
-        };
-        query.fetch_all(self.readers()).await.map_err(failed)?.iter().map(proxy).collect()
+        let rows = self.readers().fetch_all(sql("SELECT * FROM proxies ORDER BY created, id")).await?;
+        Ok(rows.iter().map(proxy).collect::<Result<_, _>>()?)
     }
 
     async fn create_role(&self, org: &OrgId, name: &RoleName, role: &Role) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        need_org(&mut write, org).await?;
-        let insert = sqlx::query("INSERT INTO roles (org, name, body) VALUES (?, ?, ?)");
+        let mut change = self.change(Some(org), Action::Created, ResourceKind::Role, name.as_str()).await?;
+        let insert = sql("INSERT INTO roles (org, name, body) VALUES ($1, $2, $3)");
         let insert = insert.bind(org.as_str()).bind(name.as_str()).bind(to_json(role)?);
-        insert.execute(&mut *write).await.map_err(taken("role", name))?;
-        touch(&mut write, DocumentKind::Policy, Some(org)).await?;
-        write.commit().await.map_err(failed)
+        change.execute(insert).await.map_err(taken("role", name))?;
+        change.touch(DocumentKind::Policy).await?;
+        Ok(change.commit().await?)
     }
 
     async fn roles(&self, org: &OrgId) -> Result<Vec<Role>, StoreError> {
-        let query = sqlx::query("SELECT body FROM roles WHERE org = ? ORDER BY name").bind(org.as_str());
-        let rows = query.fetch_all(self.readers()).await.map_err(failed)?;
-        rows.iter().map(|row| json(row, "body")).collect()
+        let query = sql("SELECT body FROM roles WHERE org = $1 ORDER BY name").bind(org.as_str());
+        let rows = self.readers().fetch_all(query).await?;
+        Ok(rows.iter().map(|row| json(row, "body")).collect::<Result<_, _>>()?)
     }
 
     async fn delete_role(&self, org: &OrgId, name: &RoleName) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        let used = sqlx::query("SELECT name FROM bindings WHERE org = ? AND role = ? ORDER BY name LIMIT 1");
-        let used = used.bind(org.as_str()).bind(name.as_str()).fetch_optional(&mut *write).await.map_err(failed)?;
-        if let Some(row) = used {
+        let mut change = self.change(Some(org), Action::Deleted, ResourceKind::Role, name.as_str()).await?;
+        let used = sql("SELECT name FROM bindings WHERE org = $1 AND role = $2 ORDER BY name LIMIT 1");
+        if let Some(row) = change.fetch_optional(used.bind(org.as_str()).bind(name.as_str())).await? {
             let binding: BindingName = text(&row, "name")?;
             let message = format!("the binding \"{binding}\" gives the role \"{name}\"; delete the binding first");
             return Err(StoreError::Refused(message));
         }
-        let delete = sqlx::query("DELETE FROM roles WHERE org = ? AND name = ?");
-        let delete = delete.bind(org.as_str()).bind(name.as_str());
-        if delete.execute(&mut *write).await.map_err(failed)?.rows_affected() == 0 {
+        let delete = sql("DELETE FROM roles WHERE org = $1 AND name = $2").bind(org.as_str()).bind(name.as_str());
+        if change.execute(delete).await? == 0 {
             return Err(StoreError::not_found("role", name));
         }
-        touch(&mut write, DocumentKind::Policy, Some(org)).await?;
-        write.commit().await.map_err(failed)
+        change.touch(DocumentKind::Policy).await?;
+        Ok(change.commit().await?)
     }
 
     async fn create_binding(
@@ -168,35 +162,31 @@ impl ResourceStore for SqliteStore {
         binding: &Binding,
         stored_role: Option<&RoleName>,
     ) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        need_org(&mut write, org).await?;
+        let mut change = self.change(Some(org), Action::Created, ResourceKind::Binding, name.as_str()).await?;
         if let Some(role) = stored_role {
-            let found = sqlx::query("SELECT 1 FROM roles WHERE org = ? AND name = ?");
-            let found = found.bind(org.as_str()).bind(role.as_str());
-            let found = found.fetch_optional(&mut *write).await.map_err(failed)?;
-            found.ok_or_else(|| StoreError::not_found("role", role))?;
+            let found = sql("SELECT 1 FROM roles WHERE org = $1 AND name = $2").bind(org.as_str()).bind(role.as_str());
+            change.fetch_optional(found).await?.ok_or_else(|| StoreError::not_found("role", role))?;
         }
-        let insert = sqlx::query("INSERT INTO bindings (org, name, role, body) VALUES (?, ?, ?, ?)");
+        let insert = sql("INSERT INTO bindings (org, name, role, body) VALUES ($1, $2, $3, $4)");
         let insert = insert.bind(org.as_str()).bind(name.as_str()).bind(&binding.role).bind(to_json(binding)?);
-        insert.execute(&mut *write).await.map_err(taken("binding", name))?;
-        touch(&mut write, DocumentKind::Policy, Some(org)).await?;
-        write.commit().await.map_err(failed)
+        change.execute(insert).await.map_err(taken("binding", name))?;
+        change.touch(DocumentKind::Policy).await?;
+        Ok(change.commit().await?)
     }
 
     async fn bindings(&self, org: &OrgId) -> Result<Vec<Binding>, StoreError> {
-        let query = sqlx::query("SELECT body FROM bindings WHERE org = ? ORDER BY name").bind(org.as_str());
-        let rows = query.fetch_all(self.readers()).await.map_err(failed)?;
-        rows.iter().map(|row| json(row, "body")).collect()
+        let query = sql("SELECT body FROM bindings WHERE org = $1 ORDER BY name").bind(org.as_str());
+        let rows = self.readers().fetch_all(query).await?;
+        Ok(rows.iter().map(|row| json(row, "body")).collect::<Result<_, _>>()?)
     }
 
     async fn delete_binding(&self, org: &OrgId, name: &BindingName) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        let delete = sqlx::query("DELETE FROM bindings WHERE org = ? AND name = ?");
-        let delete = delete.bind(org.as_str()).bind(name.as_str());
-        if delete.execute(&mut *write).await.map_err(failed)?.rows_affected() == 0 {
+        let mut change = self.change(Some(org), Action::Deleted, ResourceKind::Binding, name.as_str()).await?;
+        let delete = sql("DELETE FROM bindings WHERE org = $1 AND name = $2").bind(org.as_str()).bind(name.as_str());
+        if change.execute(delete).await? == 0 {
             return Err(StoreError::not_found("binding", name));
         }
-        touch(&mut write, DocumentKind::Policy, Some(org)).await?;
-        write.commit().await.map_err(failed)
+        change.touch(DocumentKind::Policy).await?;
+        Ok(change.commit().await?)
     }
 }

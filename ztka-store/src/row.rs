@@ -4,56 +4,39 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
-use sqlx::{Row as _, sqlite::SqliteRow};
 use ztka_core::OrgId;
-use ztka_identity::StoreError;
 
-use crate::database::failed;
-
-/// What a column holds is not what was put there.
-#[derive(Debug, thiserror::Error)]
-#[error("the column {column} of the database holds something that this program has not written")]
-pub(crate) struct Corrupt {
-    column: &'static str,
-}
-
-pub(crate) fn corrupt(column: &'static str) -> StoreError {
-    StoreError::unavailable(Corrupt { column })
-}
+use crate::{Failed, sql::Row};
 
 /// The text of a column, parsed.
-pub(crate) fn text<T: FromStr>(row: &SqliteRow, column: &'static str) -> Result<T, StoreError> {
-    let text: &str = row.try_get(column).map_err(failed)?;
-    text.parse().map_err(|_| corrupt(column))
+pub(crate) fn text<T: FromStr>(row: &Row, column: &'static str) -> Result<T, Failed> {
+    row.str(column)?.parse().map_err(|_| Failed::Corrupt(column))
 }
 
 /// The JSON of a column, read.
-pub(crate) fn json<T: DeserializeOwned>(row: &SqliteRow, column: &'static str) -> Result<T, StoreError> {
-    let text: &str = row.try_get(column).map_err(failed)?;
-    serde_json::from_str(text).map_err(|_| corrupt(column))
+pub(crate) fn json<T: DeserializeOwned>(row: &Row, column: &'static str) -> Result<T, Failed> {
+    serde_json::from_str(row.str(column)?).map_err(|_| Failed::Corrupt(column))
 }
 
 /// JSON for a column.
-pub(crate) fn to_json(value: &impl Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(StoreError::unavailable)
+pub(crate) fn to_json(value: &impl Serialize) -> Result<String, Failed> {
+    serde_json::to_string(value).map_err(Failed::Json)
 }
 
 /// The time in a column.
-pub(crate) fn time(row: &SqliteRow, column: &'static str) -> Result<Timestamp, StoreError> {
-    let micros: i64 = row.try_get(column).map_err(failed)?;
-    Timestamp::from_microsecond(micros).map_err(|_| corrupt(column))
+pub(crate) fn time(row: &Row, column: &'static str) -> Result<Timestamp, Failed> {
+    Timestamp::from_microsecond(row.number(column)?).map_err(|_| Failed::Corrupt(column))
 }
 
 /// The time in a column that may be empty.
-pub(crate) fn some_time(row: &SqliteRow, column: &'static str) -> Result<Option<Timestamp>, StoreError> {
-    let micros: Option<i64> = row.try_get(column).map_err(failed)?;
-    micros.map(Timestamp::from_microsecond).transpose().map_err(|_| corrupt(column))
+pub(crate) fn some_time(row: &Row, column: &'static str) -> Result<Option<Timestamp>, Failed> {
+    let micros = row.some_number(column)?;
+    micros.map(Timestamp::from_microsecond).transpose().map_err(|_| Failed::Corrupt(column))
 }
 
 /// The number in a column, which is never negative.
-pub(crate) fn number(row: &SqliteRow, column: &'static str) -> Result<u64, StoreError> {
-    let number: i64 = row.try_get(column).map_err(failed)?;
-    u64::try_from(number).map_err(|_| corrupt(column))
+pub(crate) fn number(row: &Row, column: &'static str) -> Result<u64, Failed> {
+    u64::try_from(row.number(column)?).map_err(|_| Failed::Corrupt(column))
 }
 
 /// A time for a column.
@@ -69,4 +52,9 @@ pub(crate) fn signed(number: u64) -> i64 {
 /// An organisation for a column, where none is the installation.
 pub(crate) fn org_or_empty(org: Option<&OrgId>) -> &str {
     org.map_or("", OrgId::as_str)
+}
+
+/// A text to search by. PostgreSQL's texts cannot have NUL, which a request may have in it; the payload keeps it.
+pub(crate) fn searchable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }

@@ -1,40 +1,47 @@
-//! Every store trait's suite, on SQLite.
+//! Every store trait's suite, on both databases.
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
-use tempfile::TempDir;
-use ztka_store::SqliteStore;
+mod kit;
 
-async fn store() -> (SqliteStore, TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(&directory.path().join("ztka.db")).await.unwrap();
-    (store, directory)
+use std::sync::Arc;
+
+use kit::Place;
+use ztka_controller::store::{Cluster, FindingStore as _, Found, ResourceStore as _};
+use ztka_core::OrgId;
+use ztka_identity::{IdentityStore as _, Org};
+use ztka_pki::{EnrolmentStore as _, KeyError, KeyKind, KeyStore as _};
+use ztka_store::{Location, MasterKey, SealedKeyStore};
+
+kit::on_both!(
+    identity, resources, documents, changes, compaction, conditions, keys, enrolment, events, receipts, findings
+);
+
+async fn identity(place: &Place) {
+    ztka_identity::conformance::identity(&place.open().await).await;
 }
 
-#[tokio::test]
-async fn identity() {
-    let (store, _directory) = store().await;
-    ztka_identity::conformance::identity(&store).await;
+async fn resources(place: &Place) {
+    ztka_controller::conformance::resources(&place.open().await).await;
 }
 
-#[tokio::test]
-async fn resources() {
-    let (store, _directory) = store().await;
-    ztka_controller::conformance::resources(&store).await;
+async fn documents(place: &Place) {
+    ztka_controller::conformance::documents(&place.open().await).await;
 }
 
-#[tokio::test]
-async fn documents() {
-    let (store, _directory) = store().await;
-    ztka_controller::conformance::documents(&store).await;
+async fn changes(place: &Place) {
+    ztka_controller::conformance::changes(&place.open().await).await;
 }
 
-#[tokio::test]
-async fn keys() {
-    use std::sync::Arc;
-    use ztka_pki::{KeyError, KeyKind, KeyStore};
-    use ztka_store::{MasterKey, SealedKeyStore};
+async fn compaction(place: &Place) {
+    ztka_controller::conformance::compaction(&place.open().await.with_history(100), 100).await;
+}
 
-    let (store, _directory) = store().await;
+async fn conditions(place: &Place) {
+    ztka_controller::conformance::conditions(&place.open().await).await;
+}
+
+async fn keys(place: &Place) {
+    let store = place.open().await;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let keys = |byte| SealedKeyStore::new(store.clone(), MasterKey::new(&[byte; 32]).unwrap(), provider.clone());
     let (name, other) = ("root".parse().unwrap(), "users".parse().unwrap());
@@ -46,21 +53,17 @@ async fn keys() {
     let signature = opened.sign(b"message").await.unwrap();
     assert!(made.public_key().is_signed(b"message", &signature));
     assert!(matches!(keys(2).open(&name).await, Err(KeyError::Unavailable(_))), "another master key");
-    let file = std::fs::read(_directory.path().join("ztka.db-wal")).unwrap();
-    assert!(!file.windows(11).any(|part| part == b"PRIVATE KEY"), "never unsealed on the disk");
+    if let Location::Sqlite(path) = &place.location {
+        let file = std::fs::read(path.with_extension("db-wal")).unwrap();
+        assert!(!file.windows(11).any(|part| part == b"PRIVATE KEY"), "never unsealed on the disk");
+    }
     keys(1).destroy(&name).await.unwrap();
     assert!(matches!(keys(1).destroy(&name).await, Err(KeyError::Absent(_))));
     assert!(matches!(keys(1).open(&other).await, Err(KeyError::Absent(_))));
 }
 
-#[tokio::test]
-async fn enrolment() {
-    use ztka_controller::store::{Cluster, ResourceStore as _};
-    use ztka_core::OrgId;
-    use ztka_identity::{IdentityStore as _, Org};
-    use ztka_pki::EnrolmentStore as _;
-
-    let (store, _directory) = store().await;
+async fn enrolment(place: &Place) {
+    let store = place.open().await;
     let created = "2026-01-01T00:00:00Z".parse().unwrap();
     let org: OrgId = "conformance".parse().unwrap();
     store.create_org(&Org { id: org.clone(), name: "conformance".parse().unwrap(), created }).await.unwrap();
@@ -79,24 +82,18 @@ async fn enrolment() {
     assert_eq!(store.token(token.id()).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn events() {
-    let (store, _directory) = store().await;
-    ztka_audit::conformance::events(&store).await;
+async fn events(place: &Place) {
+    ztka_audit::conformance::events(&place.open().await).await;
 }
 
-#[tokio::test]
-async fn receipts() {
-    let (store, _directory) = store().await;
-    ztka_audit::conformance::receipts(&store).await;
+async fn receipts(place: &Place) {
+    ztka_audit::conformance::receipts(&place.open().await).await;
 }
 
-#[tokio::test]
-async fn findings() {
+async fn findings(place: &Place) {
     use ztka_audit::Finding;
-    use ztka_controller::store::{FindingStore as _, Found};
 
-    let (store, _directory) = store().await;
+    let store = place.open().await;
     let found = |org: Option<&str>, sequence| Found {
         org: org.map(|org| org.parse().unwrap()),
         cluster: org.map(|_| "c1".parse().unwrap()),

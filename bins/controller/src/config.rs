@@ -2,13 +2,14 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use jiff::SignedDuration;
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use ztka_controller::{Settings, serve::Limits};
 use ztka_pki::Lifetimes;
 use ztka_runtime::{Common, Configuration};
+use ztka_store::Location;
 
 /// The controller's configuration file.
 #[derive(Clone, Debug, Deserialize)]
@@ -18,6 +19,10 @@ pub struct Config {
     pub domain: String,
     /// Private directory (0700) for the database, the master key and the first administrator's credential.
     pub data_dir: PathBuf,
+    /// `postgres://user@host/name`, for several controllers: each needs the same `master.key` in its `data_dir`, and
+    /// finds the password in `PGPASSWORD` or in the file that `PGPASSFILE` names. Default: SQLite, in `data_dir`.
+    #[serde(default)]
+    pub database: Option<String>,
     /// `host:port` where users, agents and the command line reach the installation: the proxies, or a balancer.
     pub front: String,
     /// `host:port` of each proxy, for agents' tunnels. Default: `front` alone.
@@ -65,11 +70,20 @@ impl Configuration for Config {
         let short = short.into_iter().flatten().any(|life| life < SignedDuration::from_secs(10));
         ensure!(!short, "certificates must live for 10 s at least");
         ensure!(self.limits.without_certificate.is_positive(), "limits.without_certificate must be longer than 0 s");
+        self.database()?;
         Ok(())
     }
 }
 
 impl Config {
+    /// Where everything is kept.
+    pub(crate) fn database(&self) -> anyhow::Result<Location> {
+        match &self.database {
+            None => Ok(Location::Sqlite(self.data_dir.join("ztka.db"))),
+            Some(database) => database.parse().context("database"),
+        }
+    }
+
     pub(crate) fn settings(&self) -> Settings {
         let mut lifetimes = Lifetimes::default();
         if let Some(agent) = self.certificates.agent {
@@ -87,5 +101,27 @@ impl Config {
             lifetimes,
             ..Settings::of(&self.domain, 443)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_database_is_a_file_unless_a_server_is_named_and_its_password_is_not_here() {
+        let config = |more: &str| {
+            let text =
+                "domain = 'example.com'\ndata_dir = '/data'\nfront = 'kube.example.com:443'\nlisten = '127.0.0.1:1'\n";
+            toml::from_str::<Config>(&format!("{text}{more}")).unwrap()
+        };
+        assert_eq!(config("").database().unwrap(), Location::Sqlite("/data/ztka.db".into()));
+        let server = "postgres://ztka@db.example.com/ztka";
+        let named = config(&format!("database = '{server}'"));
+        named.check().unwrap();
+        assert_eq!(named.database().unwrap(), Location::Postgres(server.into()));
+        let refused = config("database = 'postgres://ztka:secret@db/ztka'").check().unwrap_err();
+        assert!(format!("{refused:#}").contains("PGPASSFILE"), "{refused:#}");
+        assert!(config("database = 'ztka.db'").check().is_err());
     }
 }

@@ -16,7 +16,7 @@ use ztka_controller::{Controller, serve::Sites, store::Stores};
 use ztka_core::{Clock, SystemClock};
 use ztka_pki::{CredentialSource, Names, file};
 use ztka_runtime::Process;
-use ztka_store::{MasterKey, SealedKeyStore, SqliteStore};
+use ztka_store::{MasterKey, SealedKeyStore, Store};
 
 pub use self::config::{Certificates, Config};
 
@@ -32,7 +32,7 @@ pub struct Opened {
     pub public: Sites,
     /// `controllers.<domain>`, for proxies.
     pub internal: Sites,
-    store: SqliteStore,
+    store: Store,
     servers: CredentialSource,
     own: CredentialSource,
 }
@@ -65,7 +65,7 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     file::private_directory(&config.data_dir).context("data_dir cannot be used")?;
     let master = MasterKey::load_or_create(&config.data_dir.join("master.key"))?;
-    let store = SqliteStore::open(&config.data_dir.join("ztka.db")).await?;
+    let store = Store::open(&config.database()?).await?;
     let keys = Arc::new(SealedKeyStore::new(store.clone(), master, provider.clone()));
     let stores = Stores::of(Arc::new(store.clone()), keys);
     let names = Names::of(&config.domain);

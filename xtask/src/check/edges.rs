@@ -25,6 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("bins/ztka", UP),
     // Only ever run by people and machines that build the workspace.
     ("tests/cluster", &[]),
+    ("tests/postgres", &[]),
     ("tests/e2e", ANY),
     ("benches", ANY),
     ("xtask", ANY),

@@ -69,6 +69,8 @@ impl From<StoreError> for ApiError {
             StoreError::NotFound { .. } => Self::new(Code::NotFound, error.to_string(), "check the id"),
             StoreError::Exists { .. } => Self::worded(Code::Exists, error.to_string()),
             StoreError::Refused(text) => Self::worded(Code::Refused, text),
+            StoreError::Changed { .. } => Self::worded(Code::Changed, error.to_string()),
+            StoreError::Compacted => Self::worded(Code::Gone, error.to_string()),
             StoreError::Unavailable(source) => Self { store_failed: true, ..Self::failed(source) },
         }
     }

@@ -14,6 +14,7 @@ use ztka_pki::Enrollee;
 use super::{
     answer::{Answer, ApiError, Created, Json},
     labels,
+    precondition::Expected,
 };
 use crate::{Controller, manifest, store};
 
@@ -90,9 +91,10 @@ pub(super) async fn read(
 
 pub(super) async fn delete(
     State(controller): State<Controller>,
+    expected: Expected,
     Path((org, id)): Path<(OrgId, ClusterId)>,
 ) -> Answer<StatusCode> {
-    controller.0.stores.resources.delete_cluster(&org, &id, controller.now()).await?;
+    expected.resources(&controller).delete_cluster(&org, &id, controller.now()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -12,7 +12,10 @@ use ztka_core::{CredentialId, DocumentKind, OrgId, SeriesKey, UserId};
 use ztka_identity::{Caller, StoreError, User};
 use ztka_pki::{Issued, ValidCsr};
 
-use super::answer::{Answer, ApiError, Created, Json};
+use super::{
+    answer::{Answer, ApiError, Created, Json},
+    precondition::Expected,
+};
 use crate::{Controller, authority::OrgAuthorityError, store::Content};
 
 /// Life of a certificate that was not asked for otherwise.
@@ -173,6 +176,7 @@ pub(super) async fn create(
 
 pub(super) async fn revoke(
     State(controller): State<Controller>,
+    expected: Expected,
     Path((org, id, credential)): Path<(OrgId, UserId, CredentialId)>,
 ) -> Answer<StatusCode> {
     let user = controller.user_of(&org, &id).await?;
@@ -180,6 +184,6 @@ pub(super) async fn revoke(
     if found.is_none_or(|(found, _)| found.user != user.id) {
         return Err(ApiError::not_found("credential", &credential));
     }
-    controller.directory().revoke(&credential).await?;
+    expected.directory(&controller).revoke(&credential).await?;
     Ok(StatusCode::NO_CONTENT)
 }

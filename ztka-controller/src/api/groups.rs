@@ -7,7 +7,10 @@ use http::StatusCode;
 use ztka_api::{CreateGroup, Group, Member};
 use ztka_core::{GroupName, OrgId, UserId, UserName};
 
-use super::answer::{Answer, Created, Json};
+use super::{
+    answer::{Answer, Created, Json},
+    precondition::Expected,
+};
 use crate::Controller;
 
 pub(super) async fn list(State(controller): State<Controller>, Path(org): Path<OrgId>) -> Answer<Json<Vec<Group>>> {
@@ -35,16 +38,18 @@ pub(super) async fn create(
 
 pub(super) async fn add(
     State(controller): State<Controller>,
+    expected: Expected,
     Path((org, group, user)): Path<(OrgId, GroupName, UserId)>,
 ) -> Answer<StatusCode> {
-    controller.directory().store().add_member(&org, &group, &user).await?;
+    expected.directory(&controller).store().add_member(&org, &group, &user).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn remove(
     State(controller): State<Controller>,
+    expected: Expected,
     Path((org, group, user)): Path<(OrgId, GroupName, UserId)>,
 ) -> Answer<StatusCode> {
-    controller.directory().store().remove_member(&org, &group, &user).await?;
+    expected.directory(&controller).store().remove_member(&org, &group, &user).await?;
     Ok(StatusCode::NO_CONTENT)
 }

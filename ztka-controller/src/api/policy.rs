@@ -7,7 +7,10 @@ use ztka_api::{Binding, CreateBinding, CreateRole, Role};
 use ztka_authz::{PolicyDocument, Settings, builtin_roles};
 use ztka_core::{BindingName, OrgId, RoleName};
 
-use super::answer::{Answer, ApiError, Created, Json};
+use super::{
+    answer::{Answer, ApiError, Created, Json},
+    precondition::Expected,
+};
 use crate::Controller;
 
 /// From the policy's own form to the wire's and back, which are the same JSON.
@@ -46,9 +49,10 @@ pub(super) async fn create_role(
 
 pub(super) async fn delete_role(
     State(controller): State<Controller>,
+    expected: Expected,
     Path((org, role)): Path<(OrgId, RoleName)>,
 ) -> Answer<StatusCode> {
-    controller.0.stores.resources.delete_role(&org, &role).await?;
+    expected.resources(&controller).delete_role(&org, &role).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -84,8 +88,9 @@ pub(super) async fn create_binding(
 
 pub(super) async fn delete_binding(
     State(controller): State<Controller>,
+    expected: Expected,
     Path((org, binding)): Path<(OrgId, BindingName)>,
 ) -> Answer<StatusCode> {
-    controller.0.stores.resources.delete_binding(&org, &binding).await?;
+    expected.resources(&controller).delete_binding(&org, &binding).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -12,6 +12,7 @@ use ztka_identity::Caller;
 use super::{
     answer::{Answer, ApiError, Created, Json},
     orgs,
+    precondition::Expected,
 };
 use crate::Controller;
 
@@ -85,18 +86,20 @@ pub(super) async fn read(
 
 pub(super) async fn disable(
     State(controller): State<Controller>,
+    expected: Expected,
     Path((org, id)): Path<(OrgId, UserId)>,
 ) -> Answer<StatusCode> {
     let user = controller.user_of(&org, &id).await?;
-    controller.directory().disable(&user.id).await?;
+    expected.directory(&controller).disable(&user.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn enable(
     State(controller): State<Controller>,
+    expected: Expected,
     Path((org, id)): Path<(OrgId, UserId)>,
 ) -> Answer<StatusCode> {
     let user = controller.user_of(&org, &id).await?;
-    controller.directory().enable(&user.id).await?;
+    expected.directory(&controller).enable(&user.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -75,8 +75,8 @@ pub enum FeedScope {
 /// Keeps which version each document is at, and what was signed last.
 ///
 /// The series are: `trust` and `revocations` of the installation, `policy` and `revocations` of each organisation, a
-/// `session` for each credential whose certificate has not expired. Versions come from one counter, so that a version
-/// is never used twice. `conformance::documents` (feature `conformance`) says all of this as tests.
+/// `session` for each credential whose certificate has not expired. A document's version is that of the organisation (or
+/// the installation) with the newest change in it, so that a version is never used twice. `conformance::documents` (feature `conformance`) says all of this as tests.
 #[async_trait]
 pub trait DocumentStore: Send + Sync + std::fmt::Debug + 'static {
     /// Series that have changed since they were published, were never published, or were signed before

@@ -15,7 +15,7 @@ use ztka_controller::{Controller, Settings, store::Stores};
 use ztka_core::{KeyId, ManualClock, OrgId, SpiffeId, Subject, Verified};
 use ztka_identity::{AdminRole, Caller, Org};
 use ztka_pki::{MemoryKeyStore, Names, Peer, SoftwareKey, ValidCsr};
-use ztka_store::SqliteStore;
+use ztka_store::{Location, MasterKey, SealedKeyStore, Store};
 
 pub(crate) const DOMAIN: &str = "example.com";
 
@@ -26,7 +26,7 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 pub(crate) struct Kit {
     pub(crate) controller: Controller,
     pub(crate) clock: ManualClock,
-    pub(crate) store: SqliteStore,
+    pub(crate) store: Store,
     pub(crate) stores: Stores,
     _directory: TempDir,
 }
@@ -38,11 +38,21 @@ impl Kit {
 
     pub(crate) async fn starting_at(now: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(&directory.path().join("ztka.db")).await.unwrap();
+        let store = Store::sqlite(&directory.path().join("ztka.db")).await.unwrap();
         let stores = Stores::of(Arc::new(store.clone()), Arc::new(MemoryKeyStore::new(provider())));
         let clock = ManualClock::at(now.parse().unwrap());
         let controller = open(stores.clone(), &clock).await;
         Self { controller, clock, store, stores, _directory: directory }
+    }
+
+    /// A controller of its own process, as it were, over a database that others have too.
+    pub(crate) async fn over(location: &Location) -> Self {
+        let store = Store::open(location).await.unwrap();
+        let keys = SealedKeyStore::new(store.clone(), MasterKey::new(&[7; 32]).unwrap(), provider());
+        let stores = Stores::of(Arc::new(store.clone()), Arc::new(keys));
+        let clock = ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap());
+        let controller = open(stores.clone(), &clock).await;
+        Self { controller, clock, store, stores, _directory: tempfile::tempdir().unwrap() }
     }
 
     /// Another controller over the same stores.

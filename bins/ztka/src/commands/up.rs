@@ -118,6 +118,7 @@ impl Up {
         controller::Config {
             domain: self.domain.clone(),
             data_dir: self.data.clone(),
+            database: None,
             front: self.front(),
             tunnels: Vec::new(),
             listen,

@@ -1,0 +1,206 @@
+//! One server: started, asked, killed, gone.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    os::unix::{fs::chown, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use tempfile::TempDir;
+
+use crate::programs;
+
+/// A server that does not answer after this long is broken.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// Runs the server, and ends it when the standard input ends, however that comes about.
+const WATCH: &str = r#""$@" </dev/null >>log 2>&1 & read -r _; kill -QUIT $!; wait; [ -e keep ] || rm -rf "$PWD""#;
+
+/// A running server. Its data are gone when it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    programs: PathBuf,
+    user: Option<(u32, u32)>,
+    // Before the folder: it has to end first.
+    watch: Mutex<Option<Child>>,
+    folder: TempDir,
+    databases: AtomicU32,
+}
+
+impl Server {
+    /// Starts a server with its defaults: durable, on a Unix socket that only this user can reach.
+    ///
+    /// # Errors
+    /// When PostgreSQL is not installed, or does not start; with its log.
+    pub fn start() -> Result<Self> {
+        let programs = programs::folder().with_context(|| programs::missing().unwrap_or_default())?;
+        let folder = tempfile::Builder::new().prefix("ztka-pg-").tempdir()?;
+        let user = programs::user(folder.path())?;
+        if let Some((user, group)) = user {
+            chown(folder.path(), Some(user), Some(group))?;
+        }
+        let server = Self { programs, user, watch: Mutex::new(None), folder, databases: AtomicU32::new(0) };
+        let mut initdb = server.command("initdb");
+        initdb.args([
+            "--pgdata=data",
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+        ]);
+        let output = initdb.output().context("cannot run initdb")?;
+        ensure!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
+        server.run()?;
+        Ok(server)
+    }
+
+    /// One server for all tests of a process.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn shared() -> Result<&'static Self> {
+        static SHARED: OnceLock<Result<Server, String>> = OnceLock::new();
+        let server = SHARED.get_or_init(|| Self::start().map_err(|error| format!("{error:#}")));
+        server.as_ref().map_err(|error| anyhow!("{error}"))
+    }
+
+    /// [`Server::shared`], or `None` with a loud line on standard error where PostgreSQL is not installed.
+    ///
+    /// # Errors
+    /// As [`Server::start`]; with `CI=true` also when PostgreSQL is not installed.
+    pub fn shared_or_skip() -> Result<Option<&'static Self>> {
+        if may_skip()? { Ok(None) } else { Self::shared().map(Some) }
+    }
+
+    /// [`Server::start`], for a test that needs a server of its own; else as [`Server::shared_or_skip`].
+    ///
+    /// # Errors
+    /// As [`Server::shared_or_skip`].
+    pub fn start_or_skip() -> Result<Option<Self>> {
+        if may_skip()? { Ok(None) } else { Self::start().map(Some) }
+    }
+
+    /// A new, empty database; returns its URL.
+    ///
+    /// # Errors
+    /// When the server cannot make it.
+    pub fn database(&self) -> Result<String> {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.sql("postgres", &format!("CREATE DATABASE {name}"))?;
+        Ok(self.url(&name))
+    }
+
+    /// The URL of a database of this server.
+    pub fn url(&self, name: &str) -> String {
+        format!("postgres:///{name}?host={}&user=postgres", self.folder.path().display())
+    }
+
+    /// Lets `psql` carry out a statement in a database; returns what it prints, columns separated by `|`.
+    ///
+    /// # Errors
+    /// When the statement fails, with what the server says.
+    pub fn sql(&self, database: &str, statement: &str) -> Result<String> {
+        let mut psql = self.command("psql");
+        psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--username=postgres"]);
+        psql.args(["--host", &self.folder.path().display().to_string(), "--dbname", database, "--command", statement]);
+        let output = psql.output().context("cannot run psql")?;
+        ensure!(output.status.success(), "{statement:?} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// Ends the server at once, as a crash does (SIGQUIT: no checkpoint, connections cut), and starts it again.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub fn crash(&self) -> Result<()> {
+        fs::write(self.folder.path().join("keep"), "")?;
+        self.end();
+        fs::remove_file(self.folder.path().join("keep"))?;
+        self.run()
+    }
+
+    fn run(&self) -> Result<()> {
+        let mut watch = self.command("postgres");
+        let postgres = watch.get_program().to_owned();
+        watch = self.as_user(Command::new("sh"));
+        let socket = format!("unix_socket_directories={}", self.folder.path().display());
+        watch.args(["-c", WATCH, "watch"]).arg(postgres).args(["-D", "data", "-c", &socket]);
+        watch.args(["-c", "listen_addresses=", "-c", "max_connections=200", "-c", "shared_buffers=32MB"]);
+        let child = watch.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
+        let start = Instant::now();
+        while let Err(error) = self.sql("postgres", "SELECT 1") {
+            let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            ensure!(start.elapsed() < BOUND, "the server does not start: {error:#}\n{log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn end(&self) {
+        let child = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut child) = child {
+            drop(child.stdin.take());
+            let _ = child.wait();
+        }
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = self.as_user(Command::new(self.programs.join(program)));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// In the server's folder, without what might be told by the environment.
+    fn as_user(&self, mut command: Command) -> Command {
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
+            command.env_remove(name);
+        }
+        command.current_dir(self.folder.path()).env("HOME", self.folder.path());
+        if let Some((user, group)) = self.user {
+            command.uid(user).gid(group);
+        }
+        command
+    }
+
+    /// The server's log.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn log(&self) -> Result<File> {
+        Ok(File::open(self.folder.path().join("log"))?)
+    }
+
+    /// The folder with the data and the socket.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Whether a test is skipped for want of PostgreSQL, which is said.
+fn may_skip() -> Result<bool> {
+    match programs::missing() {
+        None => Ok(false),
+        Some(missing) if std::env::var("CI").is_ok_and(|ci| ci == "true") => bail!("{missing}"),
+        Some(missing) => {
+            // Past the capture of the test harness; `cargo xtask test` counts these lines.
+            let _ = writeln!(std::io::stderr().lock(), "\nSKIPPED a test with PostgreSQL: {missing}");
+            Ok(true)
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Every earlier schema, with data in it, becomes the current one, and says the same afterwards.
+
+use jiff::Timestamp;
+use ztka_audit::{EventQuery, EventStore as _};
+use ztka_controller::store::{ChangeStore as _, DocumentStore as _, ResourceStore as _};
+use ztka_core::{CredentialId, DocumentKind, OrgId, Revision, SeriesKey, UserId};
+use ztka_identity::IdentityStore as _;
+use ztka_test_postgres::Server;
+
+use super::*;
+use crate::{Location, Store};
+
+/// The state of each schema, as its own program has written it; from version 2 on the same for both databases.
+const STATES: &[(i64, &str)] = &[
+    (1, include_str!("../../tests/data/schema-1.sql")),
+    (2, include_str!("../../tests/data/schema-2.sql")),
+    (3, include_str!("../../tests/data/schema-3.sql")),
+];
+
+/// The largest versions in the data: of the organisation, of the installation.
+const NEWEST: u64 = 41;
+const NEWEST_TRUST: u64 = 40;
+
+async fn at_version(location: &Location, version: i64, state: &'static str) {
+    let pool = match location {
+        Location::Sqlite(path) => crate::sqlite::Opening::of(path).unwrap().writers().await.unwrap(),
+        Location::Postgres(url) => crate::postgres::Opening::of(url).unwrap().writers().await.unwrap(),
+    };
+    run(&pool, version).await.unwrap();
+    let mut tx = pool.write().await.unwrap();
+    assert_eq!(super::version(&mut tx).await.unwrap(), version.unsigned_abs());
+    // The one thing that the two write differently.
+    let bytes = if matches!(tx, Tx::Sqlite(_)) { "x'77697265'" } else { "'\\x77697265'::bytea" };
+    tx.raw(state.replace("$BYTES", bytes)).await.unwrap();
+    tx.commit().await.unwrap();
+    pool.close().await;
+}
+
+/// What the data say, whatever schema they were written in.
+async fn says_the_same(store: &Store) {
+    let (acme, alice): (OrgId, UserId) = ("acme".parse().unwrap(), "u1".parse().unwrap());
+    assert_eq!(store.orgs().await.unwrap().len(), 2);
+    let users = store.users(&acme).await.unwrap();
+    assert_eq!(users.iter().map(|user| user.name.as_str()).collect::<Vec<_>>(), ["alice", "bob"]);
+    assert_eq!(store.groups_of(&alice).await.unwrap(), ["dev".parse().unwrap()]);
+    let credential: CredentialId = "k1".parse().unwrap();
+    let (kept, session) = store.credential(&credential).await.unwrap().unwrap();
+    assert_eq!((kept.user, session.active_until), (alice.clone(), Timestamp::from_second(1_800_000_000).unwrap()));
+    assert_eq!(store.clusters(&acme).await.unwrap().len(), 1);
+    assert_eq!(store.roles(&acme).await.unwrap().len(), 1);
+    assert_eq!(store.bindings(&acme).await.unwrap().len(), 1);
+    let of_alice = EventQuery { user: Some("alice".parse().unwrap()), ..EventQuery::default() };
+    assert_eq!(store.query(&of_alice).await.unwrap().len(), 1);
+
+    // The next version of a document is one that nobody has seen.
+    let policy = SeriesKey { kind: DocumentKind::Policy, org: Some(acme.clone()), subject: String::new() };
+    let now = Timestamp::from_second(1_700_000_000).unwrap();
+    assert_eq!(store.snapshot(&policy, now).await.unwrap().unwrap().revision.version, NEWEST);
+    store.delete_binding(&acme, &"all".parse().unwrap()).await.unwrap();
+    assert!(store.snapshot(&policy, now).await.unwrap().unwrap().revision.version > NEWEST);
+    let before = store.feed_head().await.unwrap();
+    assert_eq!(before, 3);
+    store.touch_trust().await.unwrap();
+    let trust = SeriesKey { kind: DocumentKind::Trust, org: None, subject: String::new() };
+    assert!(store.snapshot(&trust, now).await.unwrap().unwrap().revision.version > NEWEST_TRUST);
+
+    // Who lists and watches goes on from there.
+    let listing = store.list(Some(&acme)).await.unwrap();
+    assert_eq!((listing.revision.version, listing.resources.len()), (NEWEST + 1, 9));
+    let after = Revision { version: NEWEST, ..listing.revision };
+    assert_eq!(store.changes(Some(&acme), after, 10).await.unwrap().changes.len(), 1);
+
+    // Nor is the number of an event used again.
+    let newest = sql("SELECT value FROM meta WHERE key = 'events'");
+    assert_eq!(store.readers().fetch_one(newest).await.unwrap().number("value").unwrap(), 7);
+}
+
+#[tokio::test]
+async fn sqlite_from_every_earlier_version_with_data() {
+    for (version, state) in STATES {
+        let directory = tempfile::tempdir().unwrap();
+        let location = Location::Sqlite(directory.path().join("ztka.db"));
+        at_version(&location, *version, state).await;
+        says_the_same(&Store::open(&location).await.unwrap()).await;
+    }
+}
+
+#[tokio::test]
+async fn postgres_from_every_earlier_version_with_data() {
+    let Some(server) = Server::shared_or_skip().unwrap() else { return };
+    for (version, state) in STATES.iter().filter(|(version, _)| *version >= 2) {
+        let location = Location::Postgres(server.database().unwrap());
+        at_version(&location, *version, state).await;
+        says_the_same(&Store::open(&location).await.unwrap()).await;
+    }
+}
+
+#[test]
+fn every_version_has_a_state_to_start_from() {
+    let versions: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
+    assert_eq!(versions, (1..=SCHEMA_VERSION).collect::<Vec<_>>());
+    assert_eq!(STATES.iter().map(|(version, _)| *version).collect::<Vec<_>>(), versions);
+}

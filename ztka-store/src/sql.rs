@@ -1,0 +1,241 @@
+//! A statement, its values, its rows and its transaction, on either database.
+//!
+//! Both databases understand almost all of the SQL here: `$1` is a parameter to both, so are `ON CONFLICT` and
+//! `RETURNING`. What is bound and read has one of three types, each with a column type of its own on either side: text
+//! (`TEXT`), number (`INTEGER`, `BIGINT`) and bytes (`BLOB`, `BYTEA`). Nothing is converted on the way.
+
+use std::borrow::Cow;
+
+use sqlx::{
+    AssertSqlSafe, Postgres, Row as _, Sqlite, Transaction,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+    sqlite::{SqliteArguments, SqliteRow},
+};
+
+use crate::Failed;
+
+/// What a column holds.
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    Text(Option<String>),
+    Number(Option<i64>),
+    Bytes(Vec<u8>),
+}
+
+macro_rules! values {
+    ($($from:ty => $value:ident => $make:expr;)+) => {
+        $(impl From<$from> for Value {
+            fn from($value: $from) -> Self {
+                $make
+            }
+        })+
+    };
+}
+
+values! {
+    &str => text => Self::Text(Some(text.to_owned()));
+    String => text => Self::Text(Some(text));
+    &String => text => Self::Text(Some(text.clone()));
+    Option<&str> => text => Self::Text(text.map(str::to_owned));
+    Option<String> => text => Self::Text(text);
+    i64 => number => Self::Number(Some(number));
+    Option<i64> => number => Self::Number(number);
+    bool => flag => Self::Number(Some(flag.into()));
+    &[u8] => bytes => Self::Bytes(bytes.to_vec());
+    Vec<u8> => bytes => Self::Bytes(bytes);
+}
+
+/// A statement with its values.
+#[derive(Clone, Debug)]
+pub(crate) struct Statement {
+    text: Cow<'static, str>,
+    values: Vec<Value>,
+}
+
+/// A statement in the SQL that both databases speak. A test prepares every text that is given to this function.
+pub(crate) fn sql(text: &'static str) -> Statement {
+    Statement { text: Cow::Borrowed(text), values: Vec::new() }
+}
+
+impl Statement {
+    /// The next parameter.
+    pub(crate) fn bind(mut self, value: impl Into<Value>) -> Self {
+        self.values.push(value.into());
+        self
+    }
+
+    /// Goes on with this text, and a parameter if there is one.
+    pub(crate) fn and(mut self, text: &'static str, value: Option<impl Into<Value>>) -> Self {
+        if let Some(value) = value {
+            self.values.push(value.into());
+            let place = self.values.len();
+            self.text.to_mut().push_str(&format!("{text}${place}"));
+        }
+        self
+    }
+
+    fn sqlite(self) -> Query<'static, Sqlite, SqliteArguments> {
+        self.values.into_iter().fold(sqlx::query(AssertSqlSafe(self.text)), |query, value| match value {
+            Value::Text(text) => query.bind(text),
+            Value::Number(number) => query.bind(number),
+            Value::Bytes(bytes) => query.bind(bytes),
+        })
+    }
+
+    fn postgres(self) -> Query<'static, Postgres, PgArguments> {
+        self.values.into_iter().fold(sqlx::query(AssertSqlSafe(self.text)), |query, value| match value {
+            Value::Text(text) => query.bind(text),
+            Value::Number(number) => query.bind(number),
+            Value::Bytes(bytes) => query.bind(bytes),
+        })
+    }
+}
+
+/// A row of an answer.
+pub(crate) enum Row {
+    Sqlite(SqliteRow),
+    Postgres(PgRow),
+}
+
+macro_rules! columns {
+    ($($(#[$doc:meta])+ $name:ident -> $type:ty;)+) => {
+        impl Row {
+            $($(#[$doc])+
+            pub(crate) fn $name(&self, column: &'static str) -> Result<$type, Failed> {
+                Ok(match self {
+                    Self::Sqlite(row) => row.try_get(column)?,
+                    Self::Postgres(row) => row.try_get(column)?,
+                })
+            })+
+        }
+    };
+}
+
+columns! {
+    /// A text.
+    str -> &str;
+    /// A text that may be missing.
+    some_str -> Option<&str>;
+    /// A number.
+    number -> i64;
+    /// A number that may be missing.
+    some_number -> Option<i64>;
+    /// Bytes.
+    bytes -> &[u8];
+}
+
+/// Where statements are carried out: a transaction, which is undone unless it is committed.
+pub(crate) enum Tx {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+impl Tx {
+    /// Carries a statement out; tells how many rows it changed.
+    pub(crate) async fn execute(&mut self, statement: Statement) -> Result<u64, Failed> {
+        Ok(match self {
+            Self::Sqlite(tx) => statement.sqlite().execute(&mut **tx).await?.rows_affected(),
+            Self::Postgres(tx) => statement.postgres().execute(&mut **tx).await?.rows_affected(),
+        })
+    }
+
+    pub(crate) async fn fetch_optional(&mut self, statement: Statement) -> Result<Option<Row>, Failed> {
+        Ok(match self {
+            Self::Sqlite(tx) => statement.sqlite().fetch_optional(&mut **tx).await?.map(Row::Sqlite),
+            Self::Postgres(tx) => statement.postgres().fetch_optional(&mut **tx).await?.map(Row::Postgres),
+        })
+    }
+
+    pub(crate) async fn fetch_one(&mut self, statement: Statement) -> Result<Row, Failed> {
+        self.fetch_optional(statement).await?.ok_or(Failed::Sql(sqlx::Error::RowNotFound))
+    }
+
+    pub(crate) async fn fetch_all(&mut self, statement: Statement) -> Result<Vec<Row>, Failed> {
+        Ok(match self {
+            Self::Sqlite(tx) => {
+                let rows = statement.sqlite().fetch_all(&mut **tx).await?;
+                rows.into_iter().map(Row::Sqlite).collect()
+            }
+            Self::Postgres(tx) => {
+                let rows = statement.postgres().fetch_all(&mut **tx).await?;
+                rows.into_iter().map(Row::Postgres).collect()
+            }
+        })
+    }
+
+    /// Several statements without parameters, for migrations.
+    pub(crate) async fn raw(&mut self, text: impl Into<Cow<'static, str>>) -> Result<(), Failed> {
+        let text = sqlx::raw_sql(AssertSqlSafe(text.into()));
+        match self {
+            Self::Sqlite(tx) => text.execute(&mut **tx).await.map(drop)?,
+            Self::Postgres(tx) => text.execute(&mut **tx).await.map(drop)?,
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn commit(self) -> Result<(), Failed> {
+        match self {
+            Self::Sqlite(tx) => tx.commit().await?,
+            Self::Postgres(tx) => tx.commit().await?,
+        }
+        Ok(())
+    }
+}
+
+/// Connections to one of the two.
+#[derive(Clone)]
+pub(crate) enum Pool {
+    Sqlite(sqlx::SqlitePool),
+    Postgres(sqlx::PgPool),
+}
+
+impl Pool {
+    /// A transaction that writes. On SQLite it has the one write lock from its beginning.
+    pub(crate) async fn write(&self) -> Result<Tx, Failed> {
+        Ok(match self {
+            Self::Sqlite(pool) => Tx::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+        })
+    }
+
+    /// A transaction that reads everything as it is at one moment.
+    pub(crate) async fn read(&self) -> Result<Tx, Failed> {
+        const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        Ok(match self {
+            Self::Sqlite(pool) => Tx::Sqlite(pool.begin().await?),
+            Self::Postgres(pool) => Tx::Postgres(pool.begin_with(BEGIN).await?),
+        })
+    }
+
+    pub(crate) async fn fetch_optional(&self, statement: Statement) -> Result<Option<Row>, Failed> {
+        Ok(match self {
+            Self::Sqlite(pool) => statement.sqlite().fetch_optional(pool).await?.map(Row::Sqlite),
+            Self::Postgres(pool) => statement.postgres().fetch_optional(pool).await?.map(Row::Postgres),
+        })
+    }
+
+    pub(crate) async fn fetch_one(&self, statement: Statement) -> Result<Row, Failed> {
+        self.fetch_optional(statement).await?.ok_or(Failed::Sql(sqlx::Error::RowNotFound))
+    }
+
+    pub(crate) async fn fetch_all(&self, statement: Statement) -> Result<Vec<Row>, Failed> {
+        Ok(match self {
+            Self::Sqlite(pool) => {
+                let rows = statement.sqlite().fetch_all(pool).await?;
+                rows.into_iter().map(Row::Sqlite).collect()
+            }
+            Self::Postgres(pool) => {
+                let rows = statement.postgres().fetch_all(pool).await?;
+                rows.into_iter().map(Row::Postgres).collect()
+            }
+        })
+    }
+
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Sqlite(pool) => pool.close().await,
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}

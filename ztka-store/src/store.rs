@@ -1,0 +1,152 @@
+//! The store: a database that is open, and its transactions.
+
+use std::{fmt, path::Path, time::Duration};
+
+use ztka_controller::store::{Action, ResourceKind};
+use ztka_core::OrgId;
+use ztka_identity::StoreError;
+
+use crate::{
+    Failed, Location, OpenError,
+    change::Change,
+    hints::Hints,
+    location::Unsuitable,
+    migrate::{self, SCHEMA_VERSION},
+    postgres,
+    sql::{Pool, Tx, sql},
+    sqlite,
+};
+
+/// A writer waits this long for another's lock.
+pub(crate) const BUSY: Duration = Duration::from_secs(10);
+/// A caller waits this long for a connection.
+pub(crate) const ACQUIRE: Duration = Duration::from_secs(30);
+
+/// Changes that are kept of each organisation, some two megabytes.
+const HISTORY: u64 = 10_000;
+
+/// Everything a controller keeps, in one SQLite file or one PostgreSQL database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    writers: Pool,
+    readers: Pool,
+    hints: Hints,
+    /// Changes that are kept of each organisation.
+    history: u64,
+    /// What is changed has to be at this version.
+    expected: Option<u64>,
+    location: Location,
+}
+
+impl Store {
+    /// Opens the database, making an SQLite file with mode 0600 if there is none, and brings its schema up to date.
+    /// Several controllers may do so at once.
+    ///
+    /// # Errors
+    /// [`OpenError`]; a database of a newer version is refused and left as it is.
+    pub async fn open(location: &Location) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::Open { location: location.clone(), source };
+        let unsuitable = |source: Unsuitable| OpenError::Unsuitable { location: location.clone(), source };
+        let schema = |source| OpenError::Schema { location: location.clone(), source };
+        let (writers, readers) = match location {
+            Location::Sqlite(path) => {
+                let opening = sqlite::Opening::of(path).map_err(failed)?;
+                let writers = opening.writers().await.map_err(failed)?;
+                migrate::run(&writers, SCHEMA_VERSION).await.map_err(schema)?;
+                (writers, opening.readers().await.map_err(failed)?)
+            }
+            Location::Postgres(url) => {
+                let opening = postgres::Opening::of(url).map_err(failed)?;
+                let writers = opening.writers().await.map_err(failed)?;
+                postgres::check(&writers).await.map_err(unsuitable)?;
+                migrate::run(&writers, SCHEMA_VERSION).await.map_err(schema)?;
+                (writers, opening.readers().await.map_err(failed)?)
+            }
+        };
+        let hints = Hints::new(&writers, &readers);
+        Ok(Self { writers, readers, hints, history: HISTORY, expected: None, location: location.clone() })
+    }
+
+    /// Keeps this many changes of each organisation for those who watch it; 10,000 by default. Whoever has missed more
+    /// lists again.
+    #[must_use]
+    pub fn with_history(self, changes: u64) -> Self {
+        Self { history: changes, ..self }
+    }
+
+    /// [`Store::open`] of an SQLite file.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub async fn sqlite(path: &Path) -> Result<Self, OpenError> {
+        Self::open(&path.into()).await
+    }
+
+    /// Finishes what is under way and closes every connection.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writers.close().await;
+    }
+
+    /// Connections that only read.
+    pub(crate) fn readers(&self) -> &Pool {
+        &self.readers
+    }
+
+    /// A transaction that reads everything as it is at one moment.
+    pub(crate) async fn read(&self) -> Result<Tx, Failed> {
+        self.readers.read().await
+    }
+
+    /// A transaction that writes something without a version.
+    pub(crate) async fn write(&self) -> Result<Tx, Failed> {
+        self.writers.write().await
+    }
+
+    /// A transaction that has the organisation to itself without changing its version.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is no such organisation.
+    pub(crate) async fn hold(&self, org: &OrgId) -> Result<Tx, StoreError> {
+        let mut tx = self.write().await?;
+        let hold = sql("UPDATE versions SET version = version WHERE org = $1").bind(org.as_str());
+        match tx.execute(hold).await? {
+            0 => Err(StoreError::not_found("organisation", org)),
+            _ => Ok(tx),
+        }
+    }
+
+    /// Begins a change of an organisation (none: of the installation); see [`Change`].
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is no such organisation.
+    pub(crate) async fn change(
+        &self,
+        org: Option<&OrgId>,
+        action: Action,
+        kind: ResourceKind,
+        name: &str,
+    ) -> Result<Change, StoreError> {
+        let tx = self.write().await?;
+        let mut change = Change::begin(tx, self.hints.clone(), self.history, org, action, kind, name).await?;
+        if let Some(expected) = self.expected {
+            change.need_version(expected).await?;
+        }
+        Ok(change)
+    }
+
+    /// The same store, which changes nothing that is at another version.
+    pub(crate) fn expecting(&self, version: u64) -> Self {
+        Self { expected: Some(version), ..self.clone() }
+    }
+
+    pub(crate) fn hints(&self) -> &Hints {
+        &self.hints
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("location", &self.location).finish_non_exhaustive()
+    }
+}
