@@ -18,9 +18,13 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// What the way of a request costs: direct, two hops of HAProxy, ZTKA.
+    /// What the way of a request costs: direct, two hops of HAProxy, ZTKA; in front of a small fast upstream, then of a
+    /// real kube-apiserver.
     Path {
-        /// In front of a real kube-apiserver instead of a small fast upstream.
+        /// In front of the small fast upstream only.
+        #[arg(long, conflicts_with = "apiserver")]
+        fast: bool,
+        /// In front of the real kube-apiserver only.
         #[arg(long)]
         apiserver: bool,
         /// For the measuring program: --rounds N, --seconds N, --only get1,get16,…, --write FILE; `-- --help` lists all.
@@ -33,6 +37,8 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
+    /// What certificates cost: issued, also by a token, verified, and in handshakes beside openssl.
+    Pki,
 }
 
 /// The programs that are measured.
@@ -43,31 +49,49 @@ const PROGRAMS: [&str; 5] =
 const BUILD: &str = "ZTKA_BENCH_BUILD";
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    say("building with optimisations …");
-    let source = Source::look();
-    let mut build = cargo(&["build", "--release", "--bins"]);
-    for program in PROGRAMS {
-        build.args(["--package", program]);
-    }
-    ensure!(build.status()?.success(), "the programs cannot be built");
-    ensure!(source == Source::look(), "the sources have changed while they were built; run it again");
-
-    let (program, mut arguments, rest): (_, Vec<&str>, _) = match &args.what {
-        What::Path { apiserver, rest } => {
-            ("chain", [*apiserver].iter().filter(|is| **is).map(|_| "--apiserver").chain(["--"]).collect(), rest)
+    let succeeded = match &args.what {
+        What::Pki => cargo(&["bench", "--quiet", "--package", "ztka-pki", "--bench", "pki"]).status()?.success(),
+        What::Recovery { rest } => Build::make()?.measure("recovery", &[], rest)?,
+        What::Path { fast, apiserver, rest } => {
+            let build = Build::make()?;
+            let with_fast = *apiserver || build.measure("chain", &["--"], rest)?;
+            let with_apiserver = *fast || build.measure("chain", &["--apiserver", "--"], rest)?;
+            with_fast && with_apiserver
         }
-        What::Recovery { rest } => ("recovery", Vec::new(), rest),
     };
-    arguments.extend(rest.iter().map(String::as_str));
-    // The program itself: `cargo run` would build again what has been changed since.
-    let mut command = Command::new(workspace::target()?.join("release").join(program));
-    command.current_dir(workspace::root());
-    // What was just built, and nothing else, is what is measured.
-    command.args(arguments).env_remove("ZTKA_BIN_DIR").env_remove(BUILD);
-    if let Some(revision) = source.revision() {
-        command.env(BUILD, revision);
+    Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The programs, built with optimisations, and of what.
+struct Build {
+    source: Source,
+}
+
+impl Build {
+    fn make() -> Result<Self> {
+        say("building with optimisations …");
+        let source = Source::look();
+        let mut build = cargo(&["build", "--release", "--bins"]);
+        for program in PROGRAMS {
+            build.args(["--package", program]);
+        }
+        ensure!(build.status()?.success(), "the programs cannot be built");
+        ensure!(source == Source::look(), "the sources have changed while they were built; run it again");
+        Ok(Self { source })
     }
-    Ok(if command.status()?.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+
+    /// Runs a measuring program; true if it succeeded.
+    fn measure(&self, program: &str, arguments: &[&str], rest: &[String]) -> Result<bool> {
+        // The program itself: `cargo run` would build again what has been changed since.
+        let mut command = Command::new(workspace::target()?.join("release").join(program));
+        command.current_dir(workspace::root()).args(arguments).args(rest);
+        // What was just built, and nothing else, is what is measured.
+        command.env_remove("ZTKA_BIN_DIR").env_remove(BUILD);
+        if let Some(revision) = self.source.revision() {
+            command.env(BUILD, revision);
+        }
+        Ok(command.status()?.success())
+    }
 }
 
 /// What is built: a revision, and what differs from it. Documents, into which figures are written, are not.
