@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     path::{Path, PathBuf},
 };
 
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub struct Target {
     /// What the table calls it.
     pub name: String,
-    /// Where it listens; a loopback address.
+    /// Where it listens; an address of this machine.
     pub address: SocketAddr,
     /// The TLS server name, and the host that requests name.
     pub server_name: String,
@@ -121,7 +121,9 @@ impl Target {
 
     fn settle(&mut self, file: &Path) -> Result<()> {
         let address = self.address;
-        ensure!(address.ip().is_loopback(), "{address} is not a loopback address; load stays on this machine");
+        // What is sent to an address of this machine's own does not leave it either.
+        let stays = address.ip().is_loopback() || UdpSocket::bind((address.ip(), 0)).is_ok();
+        ensure!(stays, "{address} is not an address of this machine, such as loopback; load stays on this machine");
         let folder = file.parent().unwrap_or(Path::new(""));
         for path in [&mut self.ca, &mut self.certificate, &mut self.key] {
             *path = folder.join(&path);

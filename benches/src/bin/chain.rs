@@ -87,7 +87,8 @@ async fn real(folder: &TempDir) -> Result<End> {
     let account = cluster.admin_service_account("ztka-system", "ztka-agent").await?;
     let (_, client) = cluster.user("load", &["system:masters"])?;
     let paths = fill(&cluster, pod).await?;
-    let address = cluster.url().trim_start_matches("https://").parse()?;
+    let authority = cluster.url().trim_start_matches("https://");
+    let address = authority.parse().or_else(|_| format!("{authority}:443").parse())?;
     let target = Target {
         name: "direct".into(),
         address,
