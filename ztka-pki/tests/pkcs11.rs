@@ -11,7 +11,8 @@ use std::{
     future::Future,
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{Arc, mpsc},
+    thread,
     time::Duration,
 };
 
@@ -168,10 +169,23 @@ fn a_hierarchy_has_its_keys_in_it() {
 fn signing_waits_on_another_thread() {
     with_token("signing_waits_on_another_thread", |site| async move {
         let signer = site.keys().await.create(&name("k"), KeyKind::P256).await.unwrap();
-        let mut signature = signer.sign(b"message");
-        // Had the token been asked on this thread, the first poll would have had its answer.
-        assert!((&mut signature).now_or_never().is_none());
-        assert!(signer.public_key().is_signed(b"message", &signature.await.unwrap()));
+        let signs = signer.clone();
+        let elsewhere = thread::spawn(move || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().max_blocking_threads(1).build().unwrap();
+            runtime.block_on(async {
+                // Nothing that may block gets a turn, so only what asks the token on this very thread has an answer.
+                let (release, held) = mpsc::channel::<()>();
+                let busy = tokio::task::spawn_blocking(move || held.recv());
+                let mut signature = signs.sign(b"message");
+                assert!((&mut signature).now_or_never().is_none());
+                drop(release);
+                busy.await.unwrap().unwrap_err();
+                signature.await.unwrap()
+            })
+        });
+        let signature = tokio::task::spawn_blocking(|| elsewhere.join().unwrap()).await.unwrap();
+        assert!(signer.public_key().is_signed(b"message", &signature));
         // Many at once, from as many tasks.
         let tasks = (0..64_u8).map(|number| {
             let signer = signer.clone();
