@@ -79,6 +79,7 @@ impl Open {
         let mut changes = directory.changes();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.review(true); // what changed before anybody listened
         loop {
             let all = tokio::select! {
                 _ = changes.changed() => true,

@@ -3,7 +3,10 @@
 
 mod support;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -21,6 +24,8 @@ use ztka_audit::{Durability, Event, Journal, Opening, Recorder};
 use ztka_core::{BoxError, Clock, Reply};
 use ztka_proxy::{Connection, Drain, Limits};
 
+/// For what happens within milliseconds.
+const BOUND: Duration = Duration::from_secs(10);
 const WATCH: &str = "https://c1.kube.example.com/api/v1/pods?watch=true";
 const DOWNLOAD: &str = "https://c1.kube.example.com/api/v1/pods";
 
@@ -74,6 +79,15 @@ async fn a_revoked_credential_ends_its_streams() {
     let (body, feed) = open(&made, WATCH).await;
     made.revoke("k1").await;
     ends(body, feed, &made).await;
+}
+
+#[tokio::test]
+async fn what_changed_before_anybody_watched_counts_too() {
+    let made = installation().await;
+    let (body, feed) = open(&made, WATCH).await;
+    made.session("acme", "u1", "k1", "alice", -1).await;
+    tokio::spawn(made.open.clone().enforce());
+    tokio::time::timeout(BOUND, ends(body, feed, &made)).await.expect("the stream goes on");
 }
 
 #[tokio::test]
