@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::sync::watch;
+use ztka_authz::Sessions;
 use ztka_core::{
     AuditId, Caller, ClusterId, DocumentKind, Evidence, EvidenceId, Identity, OrgId, Principal, ProxyId, Reason,
     Revision, Session, SignedDocument, Subject, Verified,
@@ -34,8 +36,9 @@ struct Wire {
     session: Box<RawValue>,
 }
 
+/// What was proven by evidence that is held.
 #[derive(Debug)]
-pub(crate) struct Witnessed {
+pub struct Witnessed {
     principal: Verified<Principal>,
     evidence: Evidence,
     peer: Verified<Peer>,
@@ -166,11 +169,31 @@ impl Witness {
         Ok(())
     }
 
-    /// Who is behind a stream that was begun with it, by the newest session that is known of, and until when.
-    ///
-    /// # Errors
-    /// Why the stream may not go on.
-    pub(crate) fn standing(&self, held: &Witnessed) -> Result<(Verified<Principal>, Timestamp), Reason> {
+    fn unrevoked(&self, held: &Witnessed) -> Result<(), Reason> {
+        if self.0.documents.trust().is_revoked(&held.peer) {
+            return Err(unauthenticated("your credential has been revoked; ask your administrator for a new one"));
+        }
+        Ok(())
+    }
+
+    fn newest(&self, held: &Witnessed) -> Option<Verified<SignedDocument>> {
+        self.0.documents.session(held.principal.org(), held.principal.credential())
+    }
+}
+
+impl Sessions for Witness {
+    type Session = Arc<Witnessed>;
+
+    const SERVER: &'static str = "the cluster's agent";
+
+    fn session(&self, _: &Verified<Principal>, evidence: &Evidence) -> Result<Arc<Witnessed>, Reason> {
+        self.held(evidence.id())
+            .map_err(|_| Reason::NoPolicy("the cluster's agent no longer holds the evidence of who you are; try again"))
+    }
+
+    /// Session documents come with evidence alone. One that is not shown again, because the user asks for nothing else,
+    /// is believed until it expires, which is a day at most; its streams end then.
+    fn active(&self, held: &Arc<Witnessed>) -> Result<(Verified<Principal>, Timestamp), Reason> {
         self.unrevoked(held)?;
         let (who, until) = match self.newest(held) {
             Some(newest) => {
@@ -187,19 +210,8 @@ impl Witness {
         if self.0.documents.clock().now() >= until { Err(over()) } else { Ok((who, until)) }
     }
 
-    fn unrevoked(&self, held: &Witnessed) -> Result<(), Reason> {
-        if self.0.documents.trust().is_revoked(&held.peer) {
-            return Err(unauthenticated("your credential has been revoked; ask your administrator for a new one"));
-        }
-        Ok(())
-    }
-
-    fn newest(&self, held: &Witnessed) -> Option<Verified<SignedDocument>> {
-        self.0.documents.session(held.principal.org(), held.principal.credential())
-    }
-
-    pub(crate) fn documents(&self) -> &Documents {
-        &self.0.documents
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.0.documents.changes()
     }
 }
 

@@ -6,13 +6,11 @@
 pub mod accounts;
 mod control;
 mod evidence;
-mod open;
 pub mod selfreview;
 mod upstream;
 
 pub use self::{
     control::{Control, ControlLayer},
-    evidence::Witness,
-    open::{CutLayer, CutService, Open},
+    evidence::{Witness, Witnessed},
     upstream::{Accounts, InvalidApiserver, Pool, Upstream, UpstreamError},
 };

@@ -6,6 +6,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use tokio::sync::watch;
 use ztka_core::{
     Clock, ClusterId, Decision, OrgId, Principal, Reason, RequestAttributes, Revision, SignedDocument, Verified,
@@ -57,6 +58,10 @@ impl Engine {
     /// The namespace that is closed to every role.
     pub fn closed(&self) -> &str {
         &self.0.closed
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.clock.now()
     }
 
     /// Puts a policy in force. `Ok(false)` if a newer one of its organisation is in force already.

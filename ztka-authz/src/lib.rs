@@ -9,6 +9,9 @@
 //! clusters chosen by id, name or label, cluster-wide or in some namespaces. What no binding gives is denied. So is
 //! everything while there is no policy, or none that is still believed.
 //!
+//! What was permitted is not forgotten: [`Open`] holds everything under way, looks at it again at each change and as
+//! sessions end, and [`CutLayer`] ends what would no longer be let in.
+//!
 //! Whatever a role says, some things stay shut: the agent's namespace ([`AGENT_NAMESPACE`]), changes to the RBAC objects
 //! that the agent makes ([`AGENT_PREFIX`]), and impersonation. Secrets of all namespaces in one list, the agent's own
 //! keys among them, take a role that allows everything.
@@ -58,6 +61,7 @@ mod compile;
 mod document;
 mod engine;
 mod layer;
+mod open;
 mod policy;
 mod render;
 mod rule;
@@ -69,6 +73,7 @@ pub use self::{
     document::{Binding, Cluster, ClusterSelector, PolicyDocument, Role, Rule, Scope, Settings, Subject},
     engine::Engine,
     layer::{Authorize, AuthorizeLayer},
+    open::{Cut, CutLayer, Open, Sessions},
     policy::{AGENT_NAMESPACE, AGENT_PREFIX, PolicyError, PolicySet},
     render::Rendered,
 };

@@ -1,5 +1,7 @@
 //! Who asks, and the proof that somebody checked it.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -45,9 +47,12 @@ pub struct Session {
     pub active_until: Timestamp,
 }
 
-/// A user of an organisation, as a certificate and the session document of its credential describe them.
+/// A user of an organisation, as a certificate and the session document of its credential describe them. Cheap to clone.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Principal {
+pub struct Principal(Arc<Inner>);
+
+#[derive(Debug, Eq, PartialEq)]
+struct Inner {
     org: OrgId,
     session: Session,
 }
@@ -55,36 +60,36 @@ pub struct Principal {
 impl Principal {
     /// The user of `session` in `org`.
     pub fn new(org: OrgId, session: Session) -> Self {
-        Self { org, session }
+        Self(Arc::new(Inner { org, session }))
     }
 
     /// The organisation that the user belongs to.
     pub fn org(&self) -> &OrgId {
-        &self.org
+        &self.0.org
     }
 
     /// The user's immutable id.
     pub fn user(&self) -> &UserId {
-        &self.session.user
+        &self.0.session.user
     }
 
     /// The credential in use.
     pub fn credential(&self) -> &CredentialId {
-        &self.session.credential
+        &self.0.session.credential
     }
 
     /// The user's name in policy, audit and Kubernetes.
     pub fn name(&self) -> &UserName {
-        &self.session.name
+        &self.0.session.name
     }
 
     /// The user's groups.
     pub fn groups(&self) -> &[GroupName] {
-        &self.session.groups
+        &self.0.session.groups
     }
 
     /// End of the login session.
     pub fn active_until(&self) -> Timestamp {
-        self.session.active_until
+        self.0.session.active_until
     }
 }

@@ -25,7 +25,7 @@ impl CertificateAuthenticator {
 
 impl CertificateAuthenticator {
     /// The session of the credential that `certificate` is of.
-    fn session(&self, connection: &Connection, certificate: &Certificate) -> Result<Arc<Known>, Reason> {
+    fn session(&self, certificate: &Certificate) -> Result<Arc<Known>, Reason> {
         let login = self.directory.login();
         let unauthenticated = |what: &str| Err(Reason::Unauthenticated(format!("{what}: {login}")));
         let peer = &certificate.peer;
@@ -38,7 +38,7 @@ impl CertificateAuthenticator {
         if self.directory.trust().is_revoked(peer) {
             return unauthenticated("this credential is revoked or its user is disabled");
         }
-        self.directory.session(org, user, credential, connection.known().as_ref())
+        self.directory.session(org, user, credential)
     }
 
     /// Whether the connection may be used, and what for.
@@ -70,7 +70,7 @@ impl Authenticator for CertificateAuthenticator {
             return Err(unauthenticated("no client certificate was presented; use a kubeconfig that has one"));
         };
         let by_certificate = |reason| NotAuthenticated::by(Peer::as_caller(&certificate.peer), reason);
-        let known = self.session(connection, certificate).map_err(by_certificate)?;
+        let known = self.session(certificate).map_err(by_certificate)?;
         let by_session = |reason| NotAuthenticated::by(Caller::Principal(known.principal.clone()), reason);
         self.identity(connection, &known, head).map_err(by_session)
     }

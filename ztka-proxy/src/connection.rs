@@ -10,7 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use ztka_core::{ClusterId, Evidence, Verified};
 use ztka_pki::Peer;
 
-use crate::{Framing, Place, directory::Known, limits::CountedUser, open::Connected};
+use crate::{Framing, Place, connections::Watched, directory::Known, limits::CountedUser};
 
 /// The certificate that a user's client presented; its chain has been verified.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ struct Inner {
     client: SocketAddr,
     framing: Framing,
     crowded: OnceLock<()>,
-    kept: OnceLock<(Connected, Option<CountedUser>)>,
+    kept: OnceLock<(Watched, Option<CountedUser>)>,
     _place: Option<Place>,
     upgrades: TaskTracker,
     cut: CancellationToken,
@@ -115,7 +115,7 @@ impl Connection {
     }
 
     /// Keeps these as long as anything of the connection lives, an upgraded stream included.
-    pub(crate) fn keep(&self, watched: Connected, counted: Option<CountedUser>) {
+    pub(crate) fn keep(&self, watched: Watched, counted: Option<CountedUser>) {
         let _ = self.0.kept.set((watched, counted));
     }
 
@@ -130,12 +130,6 @@ impl Connection {
 
     pub(crate) fn is_crowded(&self) -> bool {
         self.0.crowded.get().is_some()
-    }
-
-    /// The session that the last request was made in.
-    pub(crate) fn known(&self) -> Option<Arc<Known>> {
-        let held = self.0.evidence.lock().unwrap_or_else(PoisonError::into_inner);
-        held.as_ref().map(|(known, _)| known.clone())
     }
 
     /// What proves the user of this connection by the session `known`; built once for each.

@@ -1,9 +1,10 @@
 //! Who may ask: the session of a credential, as the signed documents that this proxy follows state it.
 
 use std::{
+    collections::HashMap,
     fmt::Write as _,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -12,7 +13,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
-use ztka_authz::Engine;
+use ztka_authz::{Engine, Sessions};
 use ztka_core::{
     Clock, CredentialId, Evidence, OrgId, Principal, Reason, Rejected, Revision, SignedDocument, UserId, Verified,
 };
@@ -21,7 +22,7 @@ use ztka_pki::TrustSource;
 
 /// The session of one credential as its document states it.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub struct Known {
     pub(crate) principal: Verified<Principal>,
     document: Verified<SignedDocument>,
     /// Nothing has changed since this many changes of documents.
@@ -67,6 +68,8 @@ pub struct Directory(Arc<Shared>);
 struct Shared {
     documents: Documents,
     changes: watch::Receiver<u64>,
+    /// What somebody has in use of what was read.
+    known: Mutex<HashMap<CredentialId, Weak<Known>>>,
     synced: AtomicBool,
     login: String,
 }
@@ -75,7 +78,7 @@ impl Directory {
     /// Knows what is in `documents`. `login` tells users what to do without a session, as in `log in at https://…`.
     pub fn new(documents: Documents, login: impl Into<String>) -> Self {
         let (changes, synced, login) = (documents.changes(), AtomicBool::new(false), login.into());
-        Self(Arc::new(Shared { documents, changes, synced, login }))
+        Self(Arc::new(Shared { documents, changes, known: Mutex::default(), synced, login }))
     }
 
     /// Trust and revocations.
@@ -108,25 +111,15 @@ impl Directory {
         self.0.synced.load(Relaxed)
     }
 
-    /// Wakes at each change of anything known here.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.0.documents.changes()
-    }
-
-    /// The session of a credential, if it is active; `held` is what was returned before, if anything.
+    /// The session of a credential, if it is active. What is in use somewhere is not read again before something has
+    /// changed.
     ///
     /// # Errors
     /// The reason as the user is to see it.
-    pub(crate) fn session(
-        &self,
-        org: &OrgId,
-        user: &UserId,
-        credential: &CredentialId,
-        held: Option<&Arc<Known>>,
-    ) -> Result<Arc<Known>, Reason> {
+    pub(crate) fn session(&self, org: &OrgId, user: &UserId, credential: &CredentialId) -> Result<Arc<Known>, Reason> {
         let (now, login) = (self.clock().now(), self.login());
         let unauthenticated = |what: String| Err(Reason::Unauthenticated(format!("{what}: {login}")));
-        let Some(known) = self.known(org, credential, held) else {
+        let Some(known) = self.known(org, credential) else {
             // Without a policy, or before the first list, it is us who know too little.
             self.engine().policy(org)?;
             return match self.is_synced() {
@@ -146,9 +139,10 @@ impl Directory {
         Ok(known)
     }
 
-    fn known(&self, org: &OrgId, credential: &CredentialId, held: Option<&Arc<Known>>) -> Option<Arc<Known>> {
+    fn known(&self, org: &OrgId, credential: &CredentialId) -> Option<Arc<Known>> {
         let changes = *self.0.changes.borrow(); // read first: what comes meanwhile is looked at the next time
-        if let Some(held) = held
+        let held = self.lock().get(credential).and_then(Weak::upgrade);
+        if let Some(held) = &held
             && held.seen.load(Relaxed) == changes
             && self.clock().now() < held.document.header().expires
         {
@@ -156,7 +150,7 @@ impl Directory {
         }
         let document = self.0.documents.session(org, credential)?;
         let known = match held {
-            Some(held) if place(&held.document) == place(&document) => held.clone(),
+            Some(held) if place(&held.document) == place(&document) => held,
             _ => match Known::read(document, org) {
                 Ok(known) => Arc::new(known),
                 Err(error) => {
@@ -166,6 +160,36 @@ impl Directory {
             },
         };
         known.seen.store(changes, Relaxed);
+        let mut all = self.lock();
+        if all.len() == all.capacity() {
+            all.retain(|_, known| known.strong_count() > 0);
+        }
+        all.insert(credential.clone(), Arc::downgrade(&known));
+        drop(all);
         Some(known)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<CredentialId, Weak<Known>>> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sessions for Directory {
+    type Session = Arc<Known>;
+
+    const SERVER: &'static str = "the proxy";
+
+    fn session(&self, who: &Verified<Principal>, _: &Evidence) -> Result<Arc<Known>, Reason> {
+        Self::session(self, who.org(), who.user(), who.credential())
+    }
+
+    fn active(&self, session: &Arc<Known>) -> Result<(Verified<Principal>, Timestamp), Reason> {
+        let was = &session.principal;
+        let is = Self::session(self, was.org(), was.user(), was.credential())?;
+        Ok((is.principal.clone(), is.principal.active_until()))
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.0.documents.changes()
     }
 }

@@ -23,9 +23,9 @@
 //! - **One message in, one message out.** [`Guarded`] lies between TLS and hyper and lets only well-framed requests
 //!   through. What it refuses is answered 400 in its turn, recorded, and the connection closed; behind a request to
 //!   upgrade nothing passes before the answer is known. Of HTTP/2 it counts the frames that carry nothing.
-//! - **Nothing open outlives its reason.** [`Open`] holds everything that is under way, and looks at it again at each
-//!   change of a signed document and as sessions end. A stream that would no longer be let in ends with an error; a
-//!   revoked or expired certificate takes its connections with it.
+//! - **Nothing open outlives its reason.** [`Open`](ztka_authz::Open) holds everything that is under way, and looks at it
+//!   again at each change of a signed document and as sessions end. A stream that would no longer be let in ends with an
+//!   error; a revoked or expired certificate takes its [`Connections`] with it.
 //! - **Nothing is asked on the way of a request.** The [`Directory`] reads sessions, trust and policy from
 //!   [`ztka_follow::Documents`]; [`publish`] hands the same documents on to the agents.
 //! - **Limits answer instead of queueing**, see [`Limits`]. Heads have ten seconds, watches and streams no limit of time.
@@ -71,15 +71,14 @@ mod address;
 mod authenticate;
 mod buffered;
 mod connection;
+mod connections;
 mod directory;
 mod guard;
 mod head;
 mod hello;
-mod hold;
 mod limits;
 mod names;
 mod news;
-mod open;
 mod pass_on;
 mod places;
 pub mod proxy_protocol;
@@ -94,13 +93,13 @@ pub use self::{
     authenticate::CertificateAuthenticator,
     buffered::Buffered,
     connection::{Certificate, Connection},
-    directory::Directory,
+    connections::Connections,
+    directory::{Directory, Known},
     guard::{FloodLimits, Framing, Guarded, Violation},
     hello::{BadHello, server_name},
     limits::Limits,
     names::{Names, Role},
     news::publish,
-    open::{CutLayer, CutService, Open},
     pass_on::{PassOn, Passed},
     places::Place,
     proxy_protocol::{Cidr, InvalidCidr},

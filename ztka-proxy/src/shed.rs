@@ -12,11 +12,10 @@ use http::{Request, StatusCode};
 use http_body::Body;
 use tokio::sync::Semaphore;
 use tower::{Layer, Service};
-use ztka_core::{Access, Authenticated, Caller, Reason, Refusal, RefusalSink, Reply, Status};
+use ztka_core::{Access, Authenticated, Caller, Hold, Reason, Refusal, RefusalSink, Reply, Status, hold};
 
 use crate::{
     Limits,
-    hold::{Hold, hold},
     limits::{CountedUser, Kind, UserCounts, places},
 };
 

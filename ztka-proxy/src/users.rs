@@ -32,7 +32,7 @@ use ztka_core::{Body, BoxError, Refusal, RefusalSink, Status, Subject};
 use ztka_pki::Purpose;
 
 use crate::{
-    Arrival, Buffered, Certificate, Connection, Drain, FloodLimits, Guarded, Handler, Limits, Open, Role,
+    Arrival, Buffered, Certificate, Connection, Connections, Drain, FloodLimits, Guarded, Handler, Limits, Role,
     activity::{Activity, Running},
     guard::REFUSED,
     head,
@@ -84,7 +84,7 @@ impl http_body::Body for UserBody {
 #[derive(Clone)]
 pub struct Users<S> {
     stack: S,
-    open: Open,
+    connections: Connections,
     trust: ztka_pki::TrustSource,
     limits: Limits,
     counts: UserCounts,
@@ -100,11 +100,11 @@ impl<S> fmt::Debug for Users<S> {
 }
 
 impl<S> Users<S> {
-    /// Serves `stack`; certificates are verified by `trust`, what is open is entered into `open`, and what is refused
+    /// Serves `stack`; certificates are verified by `trust`, the connections are entered into `connections`, and what is refused
     /// before it is a request is reported to `refusals`.
     pub fn new(
         stack: S,
-        open: Open,
+        connections: Connections,
         trust: ztka_pki::TrustSource,
         limits: &Limits,
         refusals: Arc<dyn RefusalSink>,
@@ -124,7 +124,7 @@ impl<S> Users<S> {
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(HEADER_LIST);
         let (http1, http2) = (builder.clone().http1_only(), builder.http2_only());
-        Self { stack, open, trust, limits: *limits, counts: UserCounts::default(), refusals, http1, http2 }
+        Self { stack, connections, trust, limits: *limits, counts: UserCounts::default(), refusals, http1, http2 }
     }
 }
 
@@ -196,7 +196,7 @@ where
             }
             _ => None,
         });
-        connection.keep(self.open.connected(&connection), counted);
+        connection.keep(self.connections.watch(&connection), counted);
         // Who does not say who it is can only be refused; its place is for somebody else.
         let life = self.limits.without_certificate.unsigned_abs();
         let activity = Activity::new(connection.certificate().is_none().then_some(life));

@@ -75,7 +75,7 @@ async fn ends(mut body: Incoming, feed: mpsc::UnboundedSender<&'static str>, mad
 #[tokio::test]
 async fn a_revoked_credential_ends_its_streams() {
     let made = installation().await;
-    tokio::spawn(made.open.clone().enforce());
+    made.enforce();
     let (body, feed) = open(&made, WATCH).await;
     made.revoke("k1").await;
     ends(body, feed, &made).await;
@@ -86,14 +86,14 @@ async fn what_changed_before_anybody_watched_counts_too() {
     let made = installation().await;
     let (body, feed) = open(&made, WATCH).await;
     made.session("acme", "u1", "k1", "alice", -1).await;
-    tokio::spawn(made.open.clone().enforce());
+    made.enforce();
     tokio::time::timeout(BOUND, ends(body, feed, &made)).await.expect("the stream goes on");
 }
 
 #[tokio::test]
 async fn the_end_of_a_session_ends_its_streams() {
     let made = installation().await;
-    tokio::spawn(made.open.clone().enforce());
+    made.enforce();
     for target in [WATCH, DOWNLOAD] {
         let (body, feed) = open(&made, target).await;
         made.session("acme", "u1", "k1", "alice", -1).await;
@@ -105,7 +105,7 @@ async fn the_end_of_a_session_ends_its_streams() {
 #[tokio::test(start_paused = true)]
 async fn time_ends_a_session_that_is_not_renewed() {
     let made = installation().await;
-    tokio::spawn(made.open.clone().enforce());
+    made.enforce();
     let (mut body, feed) = open(&made, WATCH).await;
     made.clock.advance(SignedDuration::from_hours(11));
     made.session("acme", "u1", "k1", "alice", 12).await;
@@ -120,7 +120,7 @@ async fn time_ends_a_session_that_is_not_renewed() {
 #[tokio::test]
 async fn a_role_taken_away_or_a_cluster_removed_ends_what_it_allowed() {
     let made = installation().await;
-    tokio::spawn(made.open.clone().enforce());
+    made.enforce();
     let (mut body, feed) = open(&made, WATCH).await;
     made.policy("acme", &["c1", "c2"], "view").await; // may still watch pods
     tokio::task::yield_now().await;
@@ -133,7 +133,7 @@ async fn a_role_taken_away_or_a_cluster_removed_ends_what_it_allowed() {
 #[tokio::test]
 async fn an_upgraded_connection_ends_too() {
     let made = installation().await;
-    tokio::spawn(made.open.clone().enforce());
+    made.enforce();
     let (mut cluster, far) = tokio::io::duplex(1024);
     let io = Mutex::new(Some(far));
     let users = made.users(&Limits::default(), move |_| {
@@ -183,7 +183,7 @@ async fn what_changes_while_a_record_is_synced_counts_for_the_stream_it_opens() 
     let made = installation().await;
     let recorder = Recorder::new(Arc::new(journal.clone()), Arc::new(made.clock.clone()) as Arc<dyn Clock>);
     let made = Installation { recorder, ..made };
-    tokio::spawn(made.open.clone().enforce());
+    made.enforce();
     for (target, code, change) in [
         (WATCH, 401, "the session ends"),
         (DOWNLOAD, 401, "the session ends"),

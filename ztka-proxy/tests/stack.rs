@@ -156,8 +156,9 @@ async fn without_documents_nobody_is_let_in_and_it_is_our_fault() {
     let (provider, clock) = (made.provider.clone(), std::sync::Arc::new(made.clock.clone()));
     let documents = ztka_follow::Documents::open(made.hierarchy.trust_bundle(), None, provider, clock).unwrap();
     let directory = ztka_proxy::Directory::new(documents.clone(), "log in");
-    let open = ztka_proxy::Open::new(directory.clone());
-    let empty = Installation { documents, directory, open, ..made };
+    let open = ztka_authz::Open::new(directory.clone(), directory.engine().clone());
+    let connections = ztka_proxy::Connections::new(directory.clone());
+    let empty = Installation { documents, directory, open, connections, ..made };
     let response = ask(&empty, connection, get_plain("c1.kube.example.com", POD)).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(response.headers().contains_key(header::RETRY_AFTER));

@@ -20,12 +20,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tower::{ServiceBuilder, service_fn};
 use ztka_audit::AuditLayer;
-use ztka_authz::AuthorizeLayer;
+use ztka_authz::{AuthorizeLayer, CutLayer};
 use ztka_core::{Body, BoxError, Clock, EvidenceId, ProxyId, Reply, Subject, Verified, empty};
 use ztka_pki::{AuthenticateLayer, ClientAuth, Credential, CredentialSource, Purpose, SoftwareKey, ValidCsr, tls};
 use ztka_proxy::{
-    Acceptor, CertificateAuthenticator, CutLayer, Limits, Listener, PassOn, PerUserLayer, ShedLayer, SpliceLayer,
-    Tunnels, Users,
+    Acceptor, CertificateAuthenticator, Limits, Listener, PassOn, PerUserLayer, ShedLayer, SpliceLayer, Tunnels, Users,
 };
 use ztka_tunnel::{Dialer, Dispatch, ProxyAddress, Registry};
 
@@ -56,7 +55,7 @@ async fn proxy(made: &Installation, registry: Registry) -> SocketAddr {
     let own = CredentialSource::new(Credential::new(issued.chain().to_vec(), &key).unwrap());
     let agents_tls =
         tls::server(provider, own, ClientAuth::Required(Purpose::Agents), trust.clone(), &[b"h2"]).unwrap();
-    let users = Users::new(access, made.open.clone(), trust.clone(), &limits, refusals.clone());
+    let users = Users::new(access, made.connections.clone(), trust.clone(), &limits, refusals.clone());
     let tunnels = Tunnels::new(registry.clone(), trust);
     let acceptor = Acceptor::new(
         made.names.clone(),

@@ -9,12 +9,12 @@ use anyhow::{anyhow, bail};
 use rustls::{ClientConfig, crypto::CryptoProvider};
 use tower::ServiceBuilder;
 use ztka_agent::{
-    ControlLayer, CutLayer, Open, Pool, Upstream, Witness,
+    ControlLayer, Pool, Upstream, Witness,
     accounts::{self, ServiceAccounts},
     selfreview::SelfReviewLayer,
 };
 use ztka_audit::{AuditLayer, Receipts, Recorder, Sign, Signed, SpoolOptions};
-use ztka_authz::AuthorizeLayer;
+use ztka_authz::{AuthorizeLayer, CutLayer, Open};
 use ztka_core::{Clock, Subject, SystemClock};
 use ztka_follow::{Follower, Member, Membership, ToController};
 use ztka_pki::{AuthenticateLayer, Purpose};
@@ -60,7 +60,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     // Outermost first. The types keep the order of authenticate, record and authorize: `Upstream` takes only what is
     // permitted, which only `AuthorizeLayer` makes, from what only `AuditLayer` makes.
     let witness = Witness::new(org, cluster, documents.clone());
-    let open = Open::new(witness.clone());
+    let open = Open::new(witness.clone(), engine.clone());
     let refusals = Arc::new(recorder.clone());
     let access = ServiceBuilder::new()
         .layer(ControlLayer::new(witness.clone(), documents.clone(), refusals.clone()))

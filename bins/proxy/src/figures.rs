@@ -4,15 +4,22 @@ use std::time::Duration;
 
 use metrics::{counter, gauge};
 use ztka_audit::{Recorder, Spool};
-use ztka_proxy::Open;
+use ztka_authz::Open;
+use ztka_proxy::{Connections, Directory};
 use ztka_tunnel::Registry;
 
 const EVERY: Duration = Duration::from_secs(2);
 
 /// Takes the figures now and then, until dropped.
-pub(crate) async fn keep(open: Open, registry: Registry, spool: Spool, recorder: Recorder) {
+pub(crate) async fn keep(
+    open: Open<Directory>,
+    connections: Connections,
+    registry: Registry,
+    spool: Spool,
+    recorder: Recorder,
+) {
     loop {
-        gauge!("ztka_proxy_connections").set(float(open.connections()));
+        gauge!("ztka_proxy_connections").set(float(connections.count()));
         gauge!("ztka_proxy_streams").set(float(open.streams()));
         gauge!("ztka_proxy_tunnels").set(float(registry.peers().len()));
         gauge!("ztka_proxy_tunnel_streams").set(float(registry.streams()));

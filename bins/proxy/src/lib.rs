@@ -9,12 +9,12 @@ use anyhow::{Context as _, anyhow, bail};
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use ztka_audit::{AuditLayer, FileSink, Recorder, Spool, SpoolOptions};
-use ztka_authz::AuthorizeLayer;
+use ztka_authz::{AuthorizeLayer, CutLayer, Open};
 use ztka_core::{Clock, Subject, SystemClock};
 use ztka_follow::{Follower, Member, Membership, ToController};
 use ztka_pki::{AuthenticateLayer, ClientAuth, Purpose, tls};
 use ztka_proxy::{
-    Acceptor, CertificateAuthenticator, CutLayer, Directory, Listener, Names, Open, PassOn, PerUserLayer,
+    Acceptor, CertificateAuthenticator, Connections, Directory, Listener, Names, PassOn, PerUserLayer,
     ServerCertificate, ShedLayer, SpliceLayer, Tunnels, Users,
 };
 use ztka_runtime::Process;
@@ -51,7 +51,8 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     let (documents, channel) = (member.documents().clone(), member.channel().clone());
     let (trust, engine) = (documents.trust().clone(), documents.engine().clone());
     let directory = Directory::new(documents.clone(), &config.login);
-    let open = Open::new(directory.clone());
+    let open = Open::new(directory.clone(), engine.clone());
+    let connections = Connections::new(directory.clone());
     let registry = Registry::new(clock.clone());
     let spool = spool(&config, &*clock)?;
     let recorder = Recorder::new(Arc::new(spool.clone()), clock.clone());
@@ -80,7 +81,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     let users = ClientAuth::Requested(Purpose::Users);
     let users =
         tls::server_for_users(provider.clone(), server.source().clone(), users, trust.clone(), &[b"h2", b"http/1.1"])?;
-    let users = Listener::new(users, Users::new(access, open.clone(), trust.clone(), &limits, refusals.clone()));
+    let users = Listener::new(users, Users::new(access, connections.clone(), trust.clone(), &limits, refusals.clone()));
     let agents = ClientAuth::Required(Purpose::Agents);
     let agents = tls::server(provider, member.credentials().clone(), agents, trust.clone(), &[ztka_tunnel::ALPN])?;
     let agents = Listener::new(agents, Tunnels::new(registry.clone(), trust));
@@ -89,8 +90,9 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     ship(&config, &spool, ToController::events(channel.clone()))?;
     let publish = registry.clone();
     tokio::spawn(ztka_proxy::publish(documents.clone(), move |org, name, wire| publish.publish(org, name, wire)));
-    tokio::spawn(figures::keep(open.clone(), registry.clone(), spool.clone(), refusals_of));
+    tokio::spawn(figures::keep(open.clone(), connections.clone(), registry.clone(), spool.clone(), refusals_of));
     tokio::spawn(open.enforce());
+    tokio::spawn(connections.enforce());
     if !documents.all().is_empty() {
         // What an earlier run has left serves users, also with every controller down.
         process.ready();

@@ -15,9 +15,9 @@ use http_body_util::BodyExt as _;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{json, value::RawValue};
 use tower::{Service as _, ServiceBuilder, ServiceExt as _, service_fn, util::BoxCloneSyncService};
-use ztka_agent::{ControlLayer, CutLayer, Open, Witness};
+use ztka_agent::{ControlLayer, Witness};
 use ztka_audit::{AuditLayer, Durability, Event, Journal, MemoryJournal, Opening, Recorder};
-use ztka_authz::AuthorizeLayer;
+use ztka_authz::{AuthorizeLayer, CutLayer, Open};
 use ztka_core::{
     Access, AuditId, Body, BoxError, Clock as _, DocumentHeader, DocumentKind, Evidence, ManualClock, Permitted,
     ProxyId, Reply, Revision, SeriesKey, Session, SignedDocument, Upgrade, Verified, empty,
@@ -67,7 +67,7 @@ pub(crate) struct Stage {
     pub(crate) clock: ManualClock,
     pub(crate) documents: Documents,
     pub(crate) witness: Witness,
-    pub(crate) open: Open,
+    pub(crate) open: Open<Witness>,
     hierarchy: Hierarchy,
     journal: Arc<Gated>,
     version: Mutex<u64>,
@@ -86,7 +86,7 @@ impl Stage {
         let trust = hierarchy.trust_bundle();
         let documents = Documents::open(trust, None, provider, Arc::new(clock.clone())).unwrap();
         let witness = Witness::new("acme".parse().unwrap(), "c1".parse().unwrap(), documents.clone());
-        let open = Open::new(witness.clone());
+        let open = Open::new(witness.clone(), documents.engine().clone());
         let stage =
             Self { clock, documents, witness, open, hierarchy, journal: Arc::default(), version: Mutex::default() };
         stage.policy(&["c1"], "cluster-admin").await;

@@ -25,7 +25,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde_json::json;
 use tower::{ServiceBuilder, service_fn, util::BoxCloneSyncService};
 use ztka_audit::{AuditLayer, MemoryJournal, Recorder};
-use ztka_authz::AuthorizeLayer;
+use ztka_authz::{AuthorizeLayer, CutLayer, Open};
 use ztka_core::{
     Access, Body, BoxError, Clock, DocumentHeader, DocumentKind, ManualClock, OrgId, Permitted, Reply, Revision,
     SeriesKey, Session, body,
@@ -36,8 +36,8 @@ use ztka_pki::{
     Revocations, SoftwareKey, ValidCsr,
 };
 use ztka_proxy::{
-    Certificate, CertificateAuthenticator, CutLayer, Directory, Limits, Names, Open, PerUserLayer, ShedLayer,
-    SpliceLayer, UserBody, Users,
+    Certificate, CertificateAuthenticator, Connections, Directory, Limits, Names, PerUserLayer, ShedLayer, SpliceLayer,
+    UserBody, Users,
 };
 
 pub const POD: &str = "/api/v1/namespaces/default/pods/web";
@@ -60,7 +60,8 @@ pub struct Installation {
     pub hierarchy: Hierarchy,
     pub documents: Documents,
     pub directory: Directory,
-    pub open: Open,
+    pub open: Open<Directory>,
+    pub connections: Connections,
     pub journal: Arc<MemoryJournal>,
     pub recorder: Recorder,
     pub sent: Arc<Mutex<Vec<Sent>>>,
@@ -85,7 +86,8 @@ pub async fn installation() -> Installation {
     let journal = Arc::new(MemoryJournal::default());
     let recorder = Recorder::new(journal.clone(), Arc::new(clock.clone()));
     let names = Names::new(DOMAIN, ["front.example.net".to_owned()], "p1".parse().unwrap());
-    let open = Open::new(directory.clone());
+    let open = Open::new(directory.clone(), directory.engine().clone());
+    let connections = Connections::new(directory.clone());
     let (sent, version) = (Arc::default(), Mutex::new(0));
     let made = Installation {
         provider,
@@ -94,6 +96,7 @@ pub async fn installation() -> Installation {
         documents,
         directory,
         open,
+        connections,
         journal,
         recorder,
         sent,
@@ -247,7 +250,13 @@ impl Installation {
     ) -> Users<Stack> {
         let refusals = Arc::new(self.recorder.clone());
         let trust = self.directory.trust().clone();
-        Users::new(self.stack(limits, answer), self.open.clone(), trust, limits, refusals)
+        Users::new(self.stack(limits, answer), self.connections.clone(), trust, limits, refusals)
+    }
+
+    /// Has what is open watched over from now on.
+    pub fn enforce(&self) {
+        tokio::spawn(self.open.clone().enforce());
+        tokio::spawn(self.connections.clone().enforce());
     }
 
     pub fn sent(&self) -> Vec<Sent> {

@@ -1,0 +1,217 @@
+//! What is open, and the watch over it: a stream ends as soon as it would no longer be let in.
+
+mod layer;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::task::AtomicWaker;
+use jiff::Timestamp;
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+use ztka_core::{
+    Access, BoxError, ClusterId, Decision, Evidence, Hold, Permitted, Principal, Reason, RequestAttributes, Verified,
+};
+
+pub use self::layer::{Cut, CutLayer};
+use crate::Engine;
+
+/// Ends of sessions are looked for this often.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The sessions that a server knows: a proxy by the documents it follows, an agent by the evidence it was shown.
+pub trait Sessions: fmt::Debug + Send + Sync + 'static {
+    /// What is kept of a session while something is open in it.
+    type Session: fmt::Debug + Send + Sync + 'static;
+
+    /// Who ends a stream, as its user is told: `the proxy`.
+    const SERVER: &'static str;
+
+    /// The session in which `who` was let in a moment ago by `evidence`.
+    ///
+    /// # Errors
+    /// It is no longer known; the reason as the user is to see it.
+    fn session(&self, who: &Verified<Principal>, evidence: &Evidence) -> Result<Self::Session, Reason>;
+
+    /// Who is in `session` by the newest that is known, and until when.
+    ///
+    /// # Errors
+    /// Why what is open in it has to end: the session or certificate is over, the credential revoked, the user disabled.
+    fn active(&self, session: &Self::Session) -> Result<(Verified<Principal>, Timestamp), Reason>;
+
+    /// Wakes at each change of sessions, revocations or policy.
+    fn changes(&self) -> watch::Receiver<u64>;
+}
+
+/// Everything that is open on this server. A handle: clones share it.
+pub struct Open<S: Sessions>(Arc<Shared<S>>);
+
+struct Shared<S: Sessions> {
+    sessions: S,
+    engine: Engine,
+    next: AtomicU64,
+    streams: Mutex<HashMap<u64, Arc<Stream<S::Session>>>>,
+}
+
+impl<S: Sessions> Clone for Open<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S: Sessions> fmt::Debug for Open<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Open").field("streams", &self.streams()).finish_non_exhaustive()
+    }
+}
+
+/// One request that was let in and is not over.
+#[derive(Debug)]
+struct Stream<T> {
+    session: T,
+    cluster: ClusterId,
+    /// What policy has to go on allowing; none for a request that ends by itself.
+    attributes: Option<RequestAttributes>,
+    /// Microseconds since 1970.
+    until: AtomicI64,
+    /// Why it has to end.
+    cut: OnceLock<Reason>,
+    waker: AtomicWaker,
+}
+
+impl<S: Sessions> Open<S> {
+    /// Nothing is open; what `sessions` and `engine` say from now on decides.
+    pub fn new(sessions: S, engine: Engine) -> Self {
+        Self(Arc::new(Shared { sessions, engine, next: AtomicU64::new(0), streams: Mutex::default() }))
+    }
+
+    /// Streams and requests open now.
+    pub fn streams(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Ends what is no longer permitted, whenever something changes or a session ends, until it is dropped.
+    pub async fn enforce(self) {
+        let mut changes = self.0.sessions.changes();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.review(true); // what changed before anybody listened
+        loop {
+            let all = tokio::select! {
+                _ = changes.changed() => true,
+                _ = tick.tick() => false,
+            };
+            self.review(all);
+        }
+    }
+
+    /// Looks at everything, or only at what has come to its end.
+    fn review(&self, all: bool) {
+        let now = self.0.engine.now().as_microsecond();
+        for stream in self.lock().values().filter(|stream| all || stream.until.load(Relaxed) <= now) {
+            self.look_at(stream);
+        }
+    }
+
+    /// Ends the stream if it would no longer be let in.
+    fn look_at(&self, stream: &Stream<S::Session>) {
+        match self.standing(stream) {
+            Ok(until) => stream.until.store(until.as_microsecond(), Relaxed),
+            Err(reason) => {
+                let _ = stream.cut.set(reason);
+                stream.waker.wake();
+            }
+        }
+    }
+
+    /// Until when it may go on, if it would be let in now.
+    fn standing(&self, stream: &Stream<S::Session>) -> Result<Timestamp, Reason> {
+        let (who, until) = self.0.sessions.active(&stream.session)?;
+        let engine = &self.0.engine;
+        if engine.policy(who.org())?.cluster(&stream.cluster).is_none() {
+            return Err(Reason::Denied("the cluster has been removed".into()));
+        }
+        match stream.attributes.as_ref().map(|attributes| engine.decide(&who, &stream.cluster, attributes)) {
+            Some(Decision::Deny(reason)) => Err(reason),
+            _ => Ok(until),
+        }
+    }
+
+    /// Takes in what was permitted, and looks at it once more: while its record was written, something may have changed
+    /// that was reviewed without it.
+    fn enter<B>(&self, access: &Access<Permitted, B>) -> Result<Lease<S>, Reason> {
+        let attributes = access.stage().attributes();
+        let stream = Arc::new(Stream {
+            session: self.0.sessions.session(access.principal(), access.evidence())?,
+            cluster: access.cluster().clone(),
+            attributes: attributes.is_long_running().then(|| attributes.clone()),
+            until: AtomicI64::new(i64::MAX),
+            cut: OnceLock::new(),
+            waker: AtomicWaker::new(),
+        });
+        let id = self.0.next.fetch_add(1, Relaxed);
+        // Whatever changes from here on finds it.
+        self.lock().insert(id, stream.clone());
+        let lease = Lease { open: self.clone(), id, stream };
+        self.look_at(&lease.stream);
+        match lease.stream.cut.get() {
+            Some(reason) => Err(reason.clone()),
+            None => Ok(lease),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Stream<S::Session>>>> {
+        self.0.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One stream's place among what is open.
+struct Lease<S: Sessions> {
+    open: Open<S>,
+    id: u64,
+    stream: Arc<Stream<S::Session>>,
+}
+
+impl<S: Sessions> Lease<S> {
+    fn poll_reason(&self, cx: &mut Context<'_>) -> Poll<&Reason> {
+        self.stream.waker.register(cx.waker());
+        self.stream.cut.get().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl<S: Sessions> Hold for Lease<S> {
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<BoxError> {
+        self.poll_reason(cx).map(|reason| Ended { by: S::SERVER, reason: reason.clone() }.into())
+    }
+}
+
+impl<S: Sessions> Drop for Lease<S> {
+    fn drop(&mut self) {
+        self.open.lock().remove(&self.id);
+    }
+}
+
+/// Why a stream was ended.
+#[derive(Debug)]
+struct Ended {
+    by: &'static str,
+    reason: Reason,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ended the stream: {}", self.by, self.reason)
+    }
+}
+
+impl std::error::Error for Ended {}

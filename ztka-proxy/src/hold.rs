@@ -1,3 +1,0 @@
-//! Ties something to the life of a reply.
-
-pub(crate) use ztka_core::{Hold, hold};
