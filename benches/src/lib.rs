@@ -3,6 +3,7 @@
 //! ```text
 //! load ──TLS h1──────────────────────────────────────────────────► upstream      direct
 //! load ──TLS h1──► haproxy (edge) ──TLS h2──► haproxy (inner) ──TLS h1──► upstream     default and tuned settings
+//! load ──TLS h1──► edge ──TLS h2──► inner ──TLS h1────────────────────────► upstream      bare hops of our libraries
 //! load ──TLS h1──► proxy ◄──tunnel, TLS h2── agent ──TLS h1──────────────► upstream     ZTKA
 //! ```
 //!
@@ -34,6 +35,7 @@
 //!
 //! All load goes to loopback addresses and is bounded in time and count. Functions by themselves are measured by the
 //! criterion benches in `benches/` (`cargo bench -p ztka-benches`).
+pub mod bare;
 pub mod connect;
 pub mod haproxy;
 pub mod load;

@@ -76,8 +76,17 @@ pub enum Is {
     Direct,
     /// Two hops of HAProxy.
     Haproxy(Settings),
+    /// Two hops of the libraries that ZTKA is made of, with nothing of ZTKA in them.
+    Bare,
     /// Proxy, tunnel and agent.
     Ztka,
+}
+
+impl Is {
+    /// The bare hops carry no upgrades.
+    fn measured_by(self, measure: Measure) -> bool {
+        self != Self::Bare || measure != Measure::Exec
+    }
 }
 
 /// What one measure of one way in one round gave.
@@ -129,7 +138,7 @@ pub fn run(plan: &Plan, upstream: &Upstream, ways: Vec<Way>, mut progress: impl 
     let mut readings = Vec::new();
     for round in 1..=plan.rounds {
         for measure in Measure::ALL.into_iter().filter(|measure| plan.measures.contains(measure)) {
-            for (number, way) in in_turn(&ways, round) {
+            for (number, way) in in_turn(&ways, round).filter(|(_, way)| way.is.measured_by(measure)) {
                 let Some(reading) = measure.read(plan, upstream, number, &way.target)? else {
                     continue;
                 };

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand};
 use ztka_benches::{
-    Target, Upstream,
+    Target, Upstream, bare,
     haproxy::{self, Settings},
     load,
     machine::Machine,
@@ -49,6 +49,9 @@ struct Arguments {
     /// Leave out HAProxy
     #[arg(long)]
     no_haproxy: bool,
+    /// Leave out the bare hops of our own libraries
+    #[arg(long)]
+    no_bare: bool,
     /// Put the table into the section of this Markdown file that is marked for it
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
@@ -63,12 +66,16 @@ struct Arguments {
 enum Command {
     /// Serve as the fast upstream
     Upstream(upstream::Options),
+    /// Serve as one of the two bare hops
+    Hop(bare::Options),
 }
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    if let Some(Command::Upstream(options)) = &arguments.command {
-        return upstream::run(options).map(|()| ExitCode::SUCCESS);
+    match &arguments.command {
+        Some(Command::Upstream(options)) => return upstream::run(options).map(|()| ExitCode::SUCCESS),
+        Some(Command::Hop(options)) => return bare::run(options).map(|()| ExitCode::SUCCESS),
+        None => {}
     }
     let plan = arguments.plan()?;
     let machine = Machine::look();
@@ -100,6 +107,10 @@ fn main() -> Result<ExitCode> {
             notes.push(format!("HAProxy was not measured: {error:#}."));
         }
     }
+    let program = env::current_exe().context("where this program is")?;
+    let bare = (!arguments.no_bare).then(|| bare::start(&program, &folder.path().join("bare"), &upstream.target));
+    let bare = bare.transpose()?;
+    ways.extend(bare.iter().map(|chain| Way { is: Is::Bare, target: chain.target.clone() }));
     for file in &arguments.ztka {
         ways.push(Way { is: Is::Ztka, target: Target::read(file)? });
     }
