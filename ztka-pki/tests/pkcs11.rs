@@ -298,7 +298,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
 #[test]
 fn nobody_waits_for_ever() {
     with_token("nobody_waits_for_ever", |site| async move {
-        let keys = Pkcs11KeyStore::open(site.token().sessions(1).patience(Duration::from_millis(200))).await.unwrap();
+        let keys = Pkcs11KeyStore::open(site.token().sessions(1).patience(Duration::from_secs(5))).await.unwrap();
         let signer = keys.create(&name("k"), KeyKind::P256).await.unwrap();
         signer.sign(b"before").await.unwrap();
         // The next login hangs: it waits for somebody to write into the PIN.
