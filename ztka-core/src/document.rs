@@ -78,7 +78,7 @@ impl std::str::FromStr for Revision {
 }
 
 /// Names a signing key: SHA-256 of its SubjectPublicKeyInfo in hexadecimal.
-#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct KeyId(pub String);
 

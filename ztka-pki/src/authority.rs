@@ -4,12 +4,18 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
-    KeyUsagePurpose, NameConstraints, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, KeyUsagePurpose, NameConstraints, SanType, SerialNumber,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
+use x509_cert::der::{
+    Encode as _,
+    asn1::{Ia5String, ObjectIdentifier},
+    pem::{LineEnding, encode_string},
+};
+use x509_cert::ext::pkix::{self, name::GeneralName};
 
 use crate::{
     certify::{self, CertifyError},
@@ -22,6 +28,11 @@ pub(crate) const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// id-kp-documentSigning (RFC 9336).
 const DOCUMENT_SIGNING: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 3, 36];
+pub(crate) const DOCUMENT_SIGNING_OID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.36");
+/// The same as the content of its DER.
+pub(crate) const DOCUMENT_SIGNING_DER: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 36];
+/// id-ce-nameConstraints (RFC 5280 §4.2.1.10).
+const NAME_CONSTRAINTS: [u64; 4] = [2, 5, 29, 30];
 
 /// Why a certificate was not issued.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +126,23 @@ pub(crate) struct Profile {
 }
 
 impl Profile {
+    /// A request for a certificate that says so, in PEM, by the key that it is for.
+    pub(crate) async fn request(self, signer: &dyn Signer) -> Result<String, IssueError> {
+        let permitted = self.permitted_dns.clone();
+        let mut params = self.params(Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH)?;
+        // Whoever signs chooses number and issuer.
+        (params.serial_number, params.use_authority_key_identifier_extension) = (None, false);
+        params.name_constraints = None;
+        if let Some(name) = permitted {
+            let mut constraints = CustomExtension::from_oid_content(&NAME_CONSTRAINTS, permitted_dns(&name)?);
+            constraints.set_criticality(true);
+            params.custom_extensions.push(constraints);
+        }
+        let request = certify::authority_request(&params, signer).await?;
+        encode_string("CERTIFICATE REQUEST", LineEnding::LF, &request)
+            .map_err(|_| IssueError::State("the certificate signing request cannot be encoded"))
+    }
+
     fn params(self, not_before: Timestamp, not_after: Timestamp) -> Result<CertificateParams, IssueError> {
         let mut params = CertificateParams::default();
         params.not_before = offset(not_before)?;
@@ -160,6 +188,15 @@ impl Profile {
         });
         Ok(params)
     }
+}
+
+/// The content of the extension: one permitted subtree.
+fn permitted_dns(name: &str) -> Result<Vec<u8>, IssueError> {
+    let failed = |error: x509_cert::der::Error| IssueError::Failed(error.into());
+    let base = GeneralName::DnsName(Ia5String::new(name).map_err(failed)?);
+    let subtree = pkix::constraints::name::GeneralSubtree { base, minimum: 0, maximum: None };
+    let constraints = pkix::NameConstraints { permitted_subtrees: Some(vec![subtree]), excluded_subtrees: None };
+    constraints.to_der().map_err(failed)
 }
 
 fn offset(at: Timestamp) -> Result<OffsetDateTime, IssueError> {
@@ -233,6 +270,10 @@ impl CertificateAuthority {
         self.facts.not_after
     }
 
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
     /// Its public key.
     pub fn public_key(&self) -> &PublicKey {
         self.signer.public_key()
@@ -279,7 +320,7 @@ impl CertificateAuthority {
         Ok(Issued { chain, serial: facts.serial, not_after: facts.not_after })
     }
 
-    async fn certify(
+    pub(crate) async fn certify(
         &self,
         profile: Profile,
         key: &PublicKey,

@@ -61,6 +61,24 @@ fn encode(
     Ok(certificate.into())
 }
 
+/// Makes a CSR that asks for what `params` say, as [`certificate`] does.
+pub(crate) async fn authority_request(
+    params: &CertificateParams,
+    signer: &dyn Signer,
+) -> Result<Vec<u8>, CertifyError> {
+    let message = {
+        let rehearsal = Prompted::new(signer.public_key(), None)?;
+        params.serialize_request(&rehearsal)?;
+        rehearsal.message.into_inner()
+    };
+    let signature = signer.sign(&message).await?;
+    if !signer.public_key().is_signed(&message, &signature) {
+        return Err(CertifyError::WrongSignature);
+    }
+    let prompted = Prompted::new(signer.public_key(), Some(signature))?;
+    Ok(params.serialize_request(&prompted)?.der().to_vec())
+}
+
 /// Makes a CSR without names.
 pub(crate) fn request(key: &SoftwareKey) -> Result<Vec<u8>, KeyError> {
     let mut params = CertificateParams::default();

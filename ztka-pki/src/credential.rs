@@ -16,6 +16,7 @@ use ztka_core::SpiffeId;
 use crate::{
     authority::SKEW,
     key::{KeyError, SoftwareKey, sign},
+    trust::chain_id,
     x509,
     x509::Facts,
 };
@@ -88,6 +89,11 @@ impl Credential {
     /// The chain, leaf first.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.certified.cert
+    }
+
+    /// Names what is above the leaf, as [`TrustBundle::server_chain_id`](crate::TrustBundle::server_chain_id) does.
+    pub fn above_id(&self) -> String {
+        chain_id(self.chain().iter().skip(1).cloned())
     }
 
     /// The SPIFFE id in the leaf, unverified: it is our own.

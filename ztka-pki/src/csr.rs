@@ -84,6 +84,17 @@ impl ValidCsr {
     /// # Errors
     /// The first rule that it breaks.
     pub fn from_der(der: &[u8]) -> Result<Self, CsrError> {
+        let (csr, asks) = Self::proved(der)?;
+        asks.map(|()| csr)
+    }
+
+    /// The key of the one request of a PEM text, whatever it asks for: for who makes authorities.
+    pub(crate) fn authority_key(pem: &[u8]) -> Result<PublicKey, CsrError> {
+        Ok(Self::proved(&only(pem)?)?.0.key)
+    }
+
+    /// Holds the key, and what it asks for.
+    fn proved(der: &[u8]) -> Result<(Self, Result<(), CsrError>), CsrError> {
         if der.len() > MAX_BYTES {
             return Err(CsrError::TooLarge);
         }
@@ -98,8 +109,7 @@ impl ValidCsr {
             .ok_or(CsrError::Algorithm)?;
         let proof = algorithm.verify_signature(key.bits(), &parts.signed, parts.signature);
         proof.map_err(|_| CsrError::Signature)?;
-        parts.asks?;
-        Ok(Self { key })
+        Ok((Self { key }, parts.asks))
     }
 
     /// Checks the one request of a PEM text.
@@ -107,19 +117,24 @@ impl ValidCsr {
     /// # Errors
     /// As [`Self::from_der`].
     pub fn from_pem(pem: &[u8]) -> Result<Self, CsrError> {
-        if pem.len() > 2 * MAX_BYTES {
-            return Err(CsrError::TooLarge);
-        }
-        let mut requests = CertificateSigningRequestDer::pem_slice_iter(pem);
-        match (requests.next(), requests.next()) {
-            (Some(Ok(request)), None) => Self::from_der(&request),
-            _ => Err(CsrError::Unreadable),
-        }
+        Self::from_der(&only(pem)?)
     }
 
     /// The key to certify.
     pub fn key(&self) -> &PublicKey {
         &self.key
+    }
+}
+
+/// The one request of a PEM text.
+fn only(pem: &[u8]) -> Result<CertificateSigningRequestDer<'static>, CsrError> {
+    if pem.len() > 2 * MAX_BYTES {
+        return Err(CsrError::TooLarge);
+    }
+    let mut requests = CertificateSigningRequestDer::pem_slice_iter(pem);
+    match (requests.next(), requests.next()) {
+        (Some(Ok(request)), None) => Ok(request),
+        _ => Err(CsrError::Unreadable),
     }
 }
 

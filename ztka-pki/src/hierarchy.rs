@@ -1,27 +1,47 @@
 //! The certificate authorities of one installation, and everything that they issue.
+mod held;
+mod import;
 mod issue;
+mod name;
+mod orgs;
+mod root;
+mod rotate;
+mod rotation;
 mod state;
+mod wait;
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, PoisonError, RwLock},
 };
 
-use async_trait::async_trait;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
+use rustls::crypto::CryptoProvider;
 use rustls_pki_types::CertificateDer;
-use ztka_core::{BoxError, Clock, OrgId};
+use tokio::sync::watch;
+use ztka_core::{Clock, KeyId, OrgId};
 
+use self::{held::Held, orgs::OpenOrg};
 use crate::{
     Purpose,
     authority::{CertificateAuthority, IssueError, Profile},
+    credential::Credential,
     key::{KeyName, KeyStore, open_or_create},
     tls::CaPin,
-    trust::{Anchor, SigningKey, TrustBundle},
+    trust::{TrustBundle, chain_id},
     x509,
 };
 
-pub use self::state::{HierarchyState, Names, OrgState, StoredAuthority};
+pub use self::{
+    import::ImportError,
+    name::{AuthorityName, UnknownAuthority},
+    orgs::OrgStates,
+    root::Root,
+    rotate::{AuthorityStates, Rotator},
+    rotation::{Phase, RootChange, Rotation, RotationError, Signed},
+    state::{Announcer, HierarchyState, Names, OrgState, StoredAuthority, Withdrawn},
+    wait::{Awaited, Population, Straggler},
+};
 
 /// How long certificates live. A certificate ends with its issuer's at the latest.
 ///
@@ -62,16 +82,13 @@ impl Default for Lifetimes {
 
 const UNREADABLE_ROOT: &str = "the root certificate cannot be read";
 
+/// An authority whose key is open.
 #[derive(Clone, Debug)]
 struct Kept {
     key: KeyName,
     authority: CertificateAuthority,
-}
-
-#[derive(Clone, Debug)]
-struct Org {
-    agents: Kept,
-    users: Kept,
+    /// Between it and the root, its issuer first.
+    above: Vec<CertificateDer<'static>>,
 }
 
 /// Root, an intermediate per purpose, and an intermediate per organisation under agents and users.
@@ -85,30 +102,19 @@ struct Org {
 ///       └─ signing ──── documents
 /// ```
 ///
-/// The root's key is used to make the hierarchy and not needed to open it again, so that it may be offline. Any number
-/// of processes may hold the same hierarchy over one [`KeyStore`].
+/// The root's key is used to make the hierarchy and to rotate it, and not needed to open it, so that it may be offline.
+/// Any number of processes may hold the same hierarchy over one [`KeyStore`]: what one of them changes
+/// ([`Rotator`]) the others [adopt](Self::adopt), while they issue.
 #[derive(Debug)]
 pub struct Hierarchy {
     names: Names,
     lifetimes: Lifetimes,
     keys: Arc<dyn KeyStore>,
     clock: Arc<dyn Clock>,
-    root_key: KeyName,
-    root: CertificateDer<'static>,
-    pin: CaPin,
-    purposes: BTreeMap<Purpose, Kept>,
-    orgs: RwLock<HashMap<OrgId, Org>>,
+    held: RwLock<Arc<Held>>,
+    changes: watch::Sender<u64>,
+    orgs: RwLock<HashMap<OrgId, OpenOrg>>,
     stored_orgs: Option<Arc<dyn OrgStates>>,
-}
-
-/// Finds what [`Hierarchy::create_org`] returned, in whichever process: for hierarchies that several processes hold.
-#[async_trait]
-pub trait OrgStates: Send + Sync + std::fmt::Debug {
-    /// What is stored of the intermediates of `org`, if there is such an organisation.
-    ///
-    /// # Errors
-    /// What the store says.
-    async fn org_state(&self, org: &OrgId) -> Result<Option<OrgState>, BoxError>;
 }
 
 impl Hierarchy {
@@ -124,44 +130,85 @@ impl Hierarchy {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, IssueError> {
         names.check()?;
+        let key: KeyName = "root".parse()?;
+        let root = Root::create(open_or_create(&*keys, &key).await?, &lifetimes, clock.now()).await?;
+        Self::below(names, lifetimes, &root, key.as_str(), keys, clock).await
+    }
+
+    /// As [`Self::create`], below a root whose key stays where it is: `keys` gets those of the intermediates alone.
+    ///
+    /// # Errors
+    /// [`IssueError`]
+    pub async fn create_below(
+        names: Names,
+        lifetimes: Lifetimes,
+        root: &Root,
+        keys: Arc<dyn KeyStore>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, IssueError> {
+        Self::below(names, lifetimes, root, "", keys, clock).await
+    }
+
+    async fn below(
+        names: Names,
+        lifetimes: Lifetimes,
+        root: &Root,
+        root_key: &str,
+        keys: Arc<dyn KeyStore>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, IssueError> {
         let now = clock.now();
-        let root_key: KeyName = "root".parse()?;
-        let signer = open_or_create(&*keys, &root_key).await?;
-        let profile = Profile {
-            common_name: common_name("root", signer.public_key().id()),
-            organization: Some("ZTKA".into()),
-            authority: Some(2),
-            ..Profile::default()
-        };
-        let root = CertificateAuthority::self_signed(profile, signer, now, lifetimes.root).await?;
         let mut purposes = BTreeMap::new();
         for purpose in Purpose::ALL {
             let key: KeyName = purpose.as_str().parse()?;
             let signer = open_or_create(&*keys, &key).await?;
-            let profile = Profile {
-                common_name: common_name(purpose.as_str(), signer.public_key().id()),
-                organization: Some("ZTKA".into()),
-                authority: Some(1),
-                permitted_dns: (purpose == Purpose::Servers).then(|| names.domain.clone()),
-                ..usages(purpose)
-            };
-            let authority = root.issue_authority(profile, signer, now, lifetimes.purpose).await?;
-            purposes.insert(purpose, Kept { key, authority });
+            let certificate = root.certify_key(purpose, signer.public_key(), &names, &lifetimes, now).await?;
+            let certificate = x509::to_pem([&certificate]);
+            purposes.insert(purpose, StoredAuthority { key: key.to_string(), certificate, above: String::new() });
         }
-        let root = root.certificate().clone();
-        let pin = CaPin::of(&root).ok_or(IssueError::State(UNREADABLE_ROOT))?;
-        Ok(Self {
-            names,
-            lifetimes,
-            keys,
-            clock,
-            root_key,
-            root,
-            pin,
-            purposes,
-            orgs: RwLock::default(),
-            stored_orgs: None,
-        })
+        let root = StoredAuthority { key: root_key.into(), certificate: root.pem(), above: String::new() };
+        Self::open(HierarchyState::new(names, root, purposes), lifetimes, keys, clock).await
+    }
+
+    /// Makes the intermediates' keys in `keys`, if they are not there yet, and the requests for their certificates, in
+    /// PEM: for a root of somebody else's, who signs them. Then: [`Self::import`].
+    ///
+    /// # Errors
+    /// [`IssueError`]
+    pub async fn requests(names: &Names, keys: &dyn KeyStore) -> Result<BTreeMap<Purpose, String>, IssueError> {
+        let mut requests = BTreeMap::new();
+        for purpose in Purpose::ALL {
+            let signer = open_or_create(keys, &purpose.as_str().parse()?).await?;
+            requests.insert(purpose, import::request(purpose, names, &*signer).await?);
+        }
+        Ok(requests)
+    }
+
+    /// What has to be stored of a hierarchy whose intermediates somebody else has signed: `root`, and for each purpose
+    /// the intermediate with what is between it and the root, in PEM.
+    ///
+    /// # Errors
+    /// [`ImportError`], for each rule that a certificate may break.
+    pub async fn import(
+        names: Names,
+        root: &str,
+        chains: &BTreeMap<Purpose, String>,
+        keys: &dyn KeyStore,
+        provider: &CryptoProvider,
+        now: Timestamp,
+    ) -> Result<HierarchyState, ImportError> {
+        names.check()?;
+        let root = import::root(root, now)?;
+        let mut purposes = BTreeMap::new();
+        for purpose in Purpose::ALL {
+            let chain = chains.get(&purpose).ok_or(ImportError::Missing(purpose))?;
+            let key: KeyName = purpose.as_str().parse().map_err(IssueError::from)?;
+            let signer = keys.open(&key).await.map_err(IssueError::from)?;
+            let stored = import::check(purpose, &names, (&key, signer), chain, &root, provider, now).await?;
+            purposes.insert(purpose, stored);
+        }
+        let root = StoredAuthority { certificate: x509::to_pem([&root]), ..StoredAuthority::default() };
+        Ok(HierarchyState::new(names, root, purposes))
     }
 
     /// Opens what [`Self::state`] described; the root's key is not needed.
@@ -174,80 +221,46 @@ impl Hierarchy {
         keys: Arc<dyn KeyStore>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, IssueError> {
-        state.names.check()?;
-        let root_key = state.root.key.parse()?;
-        let root = state.root.certificate()?;
-        let mut purposes = BTreeMap::new();
-        for purpose in Purpose::ALL {
-            let stored = state.purposes.get(&purpose);
-            let stored = stored.ok_or(IssueError::State("the stored hierarchy lacks an intermediate"))?;
-            purposes.insert(purpose, open_authority(stored, &*keys).await?);
-        }
-        let names = state.names;
-        let pin = CaPin::of(&root).ok_or(IssueError::State(UNREADABLE_ROOT))?;
-        Ok(Self {
-            names,
-            lifetimes,
-            keys,
-            clock,
-            root_key,
-            root,
-            pin,
-            purposes,
-            orgs: RwLock::default(),
-            stored_orgs: None,
-        })
+        let names = state.names.clone();
+        let changes = watch::Sender::new(state.generation);
+        let held = RwLock::new(Held::open(state, &*keys).await?);
+        Ok(Self { names, lifetimes, keys, clock, held, changes, orgs: RwLock::default(), stored_orgs: None })
     }
 
-    /// Opens organisations that are not open yet when something is to be issued in them.
-    #[must_use]
-    pub fn with_orgs(mut self, states: Arc<dyn OrgStates>) -> Self {
-        self.stored_orgs = Some(states);
-        self
+    /// Goes by `state`, if it is newer than what is held: everything issued from now on is by its authorities. `false`
+    /// if it is not newer.
+    ///
+    /// # Errors
+    /// [`IssueError`], as when the key store is away; what was held stays in use then.
+    pub async fn adopt(&self, state: HierarchyState) -> Result<bool, IssueError> {
+        if state.generation <= self.held().state.generation {
+            return Ok(false);
+        }
+        let opened = Held::open(state, &*self.keys).await?;
+        let generation = opened.state.generation;
+        {
+            let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+            if generation <= held.state.generation {
+                return Ok(false);
+            }
+            *held = opened;
+        }
+        self.changes.send_if_modified(|known| std::mem::replace(known, generation) != generation);
+        Ok(true)
+    }
+
+    fn held(&self) -> Arc<Held> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What has to be stored to open the hierarchy again; certificates and names of keys, nothing secret.
     pub fn state(&self) -> HierarchyState {
-        let root = StoredAuthority { key: self.root_key.to_string(), certificate: x509::to_pem([&self.root]) };
-        let purposes = self.purposes.iter().map(|(purpose, kept)| (*purpose, StoredAuthority::of(kept))).collect();
-        HierarchyState { names: self.names.clone(), root, purposes }
+        self.held().state.clone()
     }
 
-    /// Makes the intermediates of `org` and keeps them open; what is returned has to be stored.
-    ///
-    /// May be repeated, also by another process at the same time: the keys stay the same, so that what was issued under
-    /// one certificate is valid under the other.
-    ///
-    /// # Errors
-    /// [`IssueError`]
-    pub async fn create_org(&self, org: &OrgId) -> Result<OrgState, IssueError> {
-        let agents = self.org_authority(org, Purpose::Agents).await?;
-        let users = self.org_authority(org, Purpose::Users).await?;
-        let made = Org { agents, users };
-        let state = OrgState {
-            org: org.clone(),
-            agents: StoredAuthority::of(&made.agents),
-            users: StoredAuthority::of(&made.users),
-        };
-        self.orgs.write().unwrap_or_else(PoisonError::into_inner).insert(org.clone(), made);
-        Ok(state)
-    }
-
-    /// Opens the intermediates of an organisation that [`Self::create_org`] made, in this process or another.
-    ///
-    /// # Errors
-    /// [`IssueError`]
-    pub async fn open_org(&self, state: &OrgState) -> Result<(), IssueError> {
-        let agents = open_authority(&state.agents, &*self.keys).await?;
-        let users = open_authority(&state.users, &*self.keys).await?;
-        let opened = Org { agents, users };
-        self.orgs.write().unwrap_or_else(PoisonError::into_inner).insert(state.org.clone(), opened);
-        Ok(())
-    }
-
-    /// True if the intermediates of `org` are open here.
-    pub fn has_org(&self, org: &OrgId) -> bool {
-        self.orgs.read().unwrap_or_else(PoisonError::into_inner).contains_key(org)
+    /// Wakes when another state is adopted; the value is its generation.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// Trust domain and domain.
@@ -261,84 +274,73 @@ impl Hierarchy {
     }
 
     /// The root certificate.
-    pub fn root(&self) -> &CertificateDer<'static> {
-        &self.root
+    pub fn root(&self) -> CertificateDer<'static> {
+        self.held().root.clone()
     }
 
     /// The pin of the root, for enrolment tokens.
     pub fn pin(&self) -> CaPin {
-        self.pin
+        self.held().pin
     }
 
-    /// The root certificate in PEM: `certificate-authority-data` of a kubeconfig, before base64.
+    /// The root certificates in PEM: `certificate-authority-data` of a kubeconfig, before base64. Two while the root is
+    /// rotated.
     pub fn root_pem(&self) -> String {
-        x509::to_pem([&self.root])
+        self.held().bundle().roots_pem()
     }
 
     /// What verifiers need: the body of the `trust` document.
     pub fn trust_bundle(&self) -> TrustBundle {
-        let anchors = |purpose: &Purpose, kept: &Kept| {
-            let spiffe_prefix = purpose.spiffe_prefix(&self.names.trust_domain);
-            let anchor = Anchor { certificate: kept.authority.certificate().clone().into(), spiffe_prefix };
-            (*purpose, vec![anchor])
+        self.held().bundle().clone()
+    }
+
+    /// True if a certificate of `purpose` that is issued now would have other authorities above it than `credential`
+    /// has: it is to be replaced, although it is not over.
+    pub fn has_moved_on(&self, purpose: Purpose, credential: &Credential) -> bool {
+        let held = self.held();
+        let Ok(kept) = held.purpose(purpose) else { return false };
+        let above = match purpose {
+            Purpose::Servers => chain_id(held.server_chain.iter().cloned()),
+            _ => chain_id([kept.authority.certificate().clone()].into_iter()),
         };
-        let signing = self.purposes.get(&Purpose::Signing).map(|kept| SigningKey::of(kept.authority.public_key()));
-        TrustBundle {
-            trust_domain: self.names.trust_domain.clone(),
-            roots: vec![self.root.clone().into()],
-            anchors: self.purposes.iter().map(|(purpose, kept)| anchors(purpose, kept)).collect(),
-            signing_keys: signing.into_iter().collect(),
-        }
+        !purpose.is_per_org() && credential.above_id() != above
     }
 
-    fn purpose(&self, purpose: Purpose) -> Result<&CertificateAuthority, IssueError> {
-        let kept = self.purposes.get(&purpose);
-        Ok(&kept.ok_or(IssueError::State("the hierarchy lacks an intermediate"))?.authority)
-    }
-
-    fn opened(&self, org: &OrgId) -> Option<Org> {
-        self.orgs.read().unwrap_or_else(PoisonError::into_inner).get(org).cloned()
-    }
-
-    async fn org(&self, org: &OrgId) -> Result<Org, IssueError> {
-        if let Some(opened) = self.opened(org) {
-            return Ok(opened);
-        }
-        if let Some(states) = &self.stored_orgs
-            && let Some(state) = states.org_state(org).await.map_err(IssueError::Failed)?
-        {
-            self.open_org(&state).await?;
-        }
-        self.opened(org).ok_or_else(|| IssueError::UnknownOrg(org.clone()))
-    }
-
-    async fn org_authority(&self, org: &OrgId, purpose: Purpose) -> Result<Kept, IssueError> {
-        let key: KeyName = format!("{purpose}.{org}").parse()?;
-        let signer = open_or_create(&*self.keys, &key).await?;
-        let profile = Profile {
-            common_name: common_name(purpose.as_str(), signer.public_key().id()),
-            organization: Some(org.to_string()),
-            // Binds the intermediate to its organisation; verifiers hold every name below it against this.
-            uri: Some(format!("spiffe://{}/org/{org}", self.names.trust_domain)),
-            authority: Some(0),
-            ..usages(purpose)
-        };
-        let above = self.purpose(purpose)?;
-        let authority = above.issue_authority(profile, signer, self.clock.now(), self.lifetimes.org).await?;
-        Ok(Kept { key, authority })
+    /// Documents that were signed before this have to be signed again, since their key is on its way out.
+    pub fn signing_since(&self) -> Option<Timestamp> {
+        self.held().signing_since()
     }
 }
 
-async fn open_authority(stored: &StoredAuthority, keys: &dyn KeyStore) -> Result<Kept, IssueError> {
-    let key: KeyName = stored.key.parse()?;
-    let signer = keys.open(&key).await?;
-    let authority = CertificateAuthority::new(stored.certificate()?, signer)?;
-    Ok(Kept { key, authority })
+impl HierarchyState {
+    fn new(names: Names, root: StoredAuthority, purposes: BTreeMap<Purpose, StoredAuthority>) -> Self {
+        Self {
+            names,
+            root,
+            purposes,
+            generation: 0,
+            rotations: BTreeMap::new(),
+            withdrawn: Vec::new(),
+            announcer: None,
+            discarded: Vec::new(),
+        }
+    }
 }
 
 /// Authorities of one kind differ in their names, so that a path has one way up.
-fn common_name(what: &str, key: &ztka_core::KeyId) -> String {
+fn common_name(what: &str, key: &KeyId) -> String {
     format!("{what} {}", key.0.get(..8).unwrap_or_default())
+}
+
+/// What the intermediate of a purpose says.
+fn purpose_profile(purpose: Purpose, names: &Names, key: &KeyId) -> Profile {
+    Profile {
+        common_name: common_name(purpose.as_str(), key),
+        organization: Some("ZTKA".into()),
+        authority: Some(1),
+        permitted_dns: (purpose == Purpose::Servers).then(|| names.domain.clone()),
+        ..usages(purpose)
+    }
 }
 
 /// Extended key usages that an intermediate passes on.

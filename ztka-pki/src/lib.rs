@@ -75,13 +75,17 @@ pub use self::{
     credential::{Credential, CredentialChanges, CredentialError, CredentialSource},
     csr::{CsrError, ValidCsr},
     enrol::*,
-    hierarchy::{Hierarchy, HierarchyState, Lifetimes, Names, OrgState, OrgStates, StoredAuthority},
+    hierarchy::{
+        Announcer, AuthorityName, AuthorityStates, Awaited, Hierarchy, HierarchyState, ImportError, Lifetimes, Names,
+        OrgState, OrgStates, Phase, Population, Root, RootChange, Rotation, RotationError, Rotator, Signed,
+        StoredAuthority, Straggler, UnknownAuthority, Withdrawn,
+    },
     key::{
         FileKeyStore, KeyError, KeyKind, KeyName, KeyStore, MemoryKeyStore, Passphrase, PublicKey, Signer, SoftwareKey,
         WeakKey, WrappingKey,
     },
     peer::{BadBundle, Peer, PeerError, PeerVerifier},
-    purpose::Purpose,
+    purpose::{Purpose, UnknownPurpose},
     tls::{CaPin, ClientAuth},
     trust::{Anchor, Der, Revocations, SigningKey, TrustBundle, TrustChanges, TrustSource},
 };

@@ -3,7 +3,7 @@
 mod as_caller;
 mod as_proxy;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use rustls::crypto::CryptoProvider;
@@ -52,6 +52,8 @@ pub struct Peer {
     pub not_after: Timestamp,
     /// SHA-256 of the leaf's SubjectPublicKeyInfo.
     pub spki: KeyId,
+    /// Keys of the authorities that the chain was verified by: the leaf's issuer first, the anchor last.
+    pub authorities: Vec<KeyId>,
 }
 
 /// Why a chain is not believed. Exhaustive.
@@ -102,6 +104,7 @@ pub struct BadBundle {
 /// What an anchor may be used for beyond what its key has signed.
 #[derive(Clone, Debug)]
 struct Limit {
+    key: KeyId,
     prefix: Option<String>,
     not_before: Timestamp,
     not_after: Timestamp,
@@ -115,6 +118,8 @@ pub struct PeerVerifier {
     trust_domain: Arc<str>,
     anchors: Arc<[TrustAnchor<'static>]>,
     limits: Arc<[Limit]>, // of the anchors, in their order
+    /// Authorities below an anchor that are not believed any more.
+    withdrawn: Arc<BTreeSet<KeyId>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -133,10 +138,16 @@ impl PeerVerifier {
         let limit = |anchor: &crate::trust::Anchor| {
             let facts = Facts::read(&anchor.certificate.certificate()).ok_or(BadBundle { purpose })?;
             let prefix = anchor.spiffe_prefix.clone();
-            Ok(Limit { prefix, not_before: facts.not_before, not_after: facts.not_after })
+            Ok(Limit {
+                key: key::key_id(&facts.spki),
+                prefix,
+                not_before: facts.not_before,
+                not_after: facts.not_after,
+            })
         };
         let limits = bundle.anchors(purpose).iter().map(limit).collect::<Result<_, _>>()?;
-        Ok(Self { purpose, trust_domain: bundle.trust_domain.as_str().into(), anchors, limits, provider })
+        let withdrawn = Arc::new(bundle.retired.union(&bundle.revoked).cloned().collect());
+        Ok(Self { purpose, trust_domain: bundle.trust_domain.as_str().into(), anchors, limits, withdrawn, provider })
     }
 
     /// Whom `chain` (leaf first) was issued to as a client, if it is valid at `now`. Revocation is not looked at here.
@@ -186,10 +197,15 @@ impl PeerVerifier {
         }
         let between = between(&path)?;
         let limit = self.limit(&path, now)?;
+        let mut authorities: Vec<_> = between.iter().map(|authority| key::key_id(&authority.spki)).collect();
+        authorities.push(limit.key.clone());
+        if authorities.iter().any(|authority| self.withdrawn.contains(authority)) {
+            return Err(PeerError::Untrusted);
+        }
         let id = self.name(&facts, &between, limit)?;
         Ok(id.map(|id| {
             let spki = key::key_id(&facts.spki);
-            Verified::assertion(Peer { id, serial: facts.serial, not_after: facts.not_after, spki })
+            Verified::assertion(Peer { id, serial: facts.serial, not_after: facts.not_after, spki, authorities })
         }))
     }
 

@@ -2,14 +2,22 @@
 mod revocations;
 mod source;
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use ztka_core::{KeyId, SignatureCheck};
 
-use crate::{Purpose, key::PublicKey, x509};
+use crate::{
+    Purpose,
+    key::{PublicKey, hex, key_id},
+    x509,
+};
 
 pub use self::{
     revocations::Revocations,
@@ -74,6 +82,10 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
+    pub(crate) fn of_spki(spki: &[u8]) -> Self {
+        Self { id: key_id(spki), key: Der(spki.to_vec()) }
+    }
+
     pub(crate) fn of(key: &PublicKey) -> Self {
         Self { id: key.id().clone(), key: Der(key.der().to_vec()) }
     }
@@ -82,7 +94,7 @@ impl SigningKey {
 /// Body of the `trust` document: anchors by purpose, and the keys that documents are signed with.
 ///
 /// Lists, so that old and new stand side by side while an authority is rotated.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct TrustBundle {
     /// Trust domain that every SPIFFE id must be of.
     pub trust_domain: String,
@@ -92,6 +104,19 @@ pub struct TrustBundle {
     pub anchors: BTreeMap<Purpose, Vec<Anchor>>,
     /// Keys that documents are signed with.
     pub signing_keys: Vec<SigningKey>,
+    /// Keys of authorities, at any level, that are believed and sign no more: who has a certificate by them renews it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub retiring: BTreeSet<KeyId>,
+    /// Keys of authorities below an anchor that are not believed any more; connections that are up go on.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub retired: BTreeSet<KeyId>,
+    /// Keys of authorities, at any level, that are not believed any more, and whose connections end.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub revoked: BTreeSet<KeyId>,
+    /// What servers present above their own certificate, their issuer first. One that presents something else asks for a
+    /// new certificate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub server_chain: Vec<Der>,
 }
 
 impl TrustBundle {
@@ -101,9 +126,26 @@ impl TrustBundle {
         x509::to_pem(&roots)
     }
 
+    /// Names what servers present above their own certificate: SHA-256 in hexadecimal.
+    pub fn server_chain_id(&self) -> String {
+        chain_id(self.server_chain.iter().map(Der::certificate))
+    }
+
     pub(crate) fn anchors(&self, purpose: Purpose) -> &[Anchor] {
         self.anchors.get(&purpose).map_or(&[], Vec::as_slice)
     }
+}
+
+/// Names the certificates above a leaf; none are named by the empty text.
+pub(crate) fn chain_id<'a>(above: impl Iterator<Item = CertificateDer<'a>>) -> String {
+    let mut hash = Sha256::new();
+    let mut any = false;
+    for certificate in above {
+        any = true;
+        // A certificate in DER says how long it is.
+        hash.update(&certificate);
+    }
+    if any { hex(&hash.finalize()) } else { String::new() }
 }
 
 impl SignatureCheck for TrustBundle {

@@ -243,7 +243,7 @@ async fn an_organisations_intermediate_names_nobody_of_another() {
 #[tokio::test]
 async fn first_contact_believes_the_pinned_root_and_the_name_only() {
     let (at, other) = (Installation::new().await, Installation::new().await);
-    let pin = CaPin::of(at.hierarchy.root()).unwrap();
+    let pin = CaPin::of(&at.hierarchy.root()).unwrap();
     let clock: Arc<dyn ztka_core::Clock> = Arc::new(at.clock.clone());
     let pinned = tls::pinned(provider(), pin, clock.clone(), ALPN).unwrap();
     let ours = server(&at, ClientAuth::None).await;
@@ -255,7 +255,7 @@ async fn first_contact_believes_the_pinned_root_and_the_name_only() {
     let key = support::key();
     let mut chain = other.issue(Purpose::Servers, "acme", &key).await.chain().to_vec();
     chain.pop();
-    chain.push(at.hierarchy.root().clone());
+    chain.push(at.hierarchy.root());
     assert_eq!(Credential::new(chain.clone(), &key).err(), Some(CredentialError::Order));
     let secret = PrivateKeyDer::from_pem_slice(key.to_pem().as_bytes()).unwrap();
     let liar = ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13]);
@@ -268,7 +268,7 @@ async fn first_contact_believes_the_pinned_root_and_the_name_only() {
     let key = support::key();
     let mut chain = at.issue(Purpose::Agents, "acme", &key).await.chain().to_vec();
     chain.push(at.hierarchy.trust_bundle().anchors[&Purpose::Agents][0].certificate.certificate().into_owned());
-    chain.push(at.hierarchy.root().clone());
+    chain.push(at.hierarchy.root());
     let source = CredentialSource::new(Credential::new(chain, &key).unwrap());
     let agent = tls::server(provider(), source, ClientAuth::None, at.trust.clone(), ALPN).unwrap();
     assert!(handshake(&agent, &pinned, "enroll.example.com").await.1.is_err());
@@ -279,7 +279,7 @@ async fn tls_1_2_is_for_users_alone_and_only_by_the_other_configuration() {
     let at = Installation::new().await;
     let old = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS12]);
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(at.hierarchy.root().clone()).unwrap();
+    roots.add(at.hierarchy.root()).unwrap();
     // The verifier that Go and others have: anchored at the root.
     let old = Arc::new(old.unwrap().with_root_certificates(roots.clone()).with_no_client_auth());
     let strict = server(&at, ClientAuth::Requested(Purpose::Users)).await;

@@ -35,7 +35,7 @@ fn path_length(certificate: &CertificateDer<'_>) -> Option<u8> {
 #[tokio::test]
 async fn authorities_are_limited_as_the_architecture_says() {
     let at = Installation::new().await;
-    assert_eq!(path_length(at.hierarchy.root()), Some(2));
+    assert_eq!(path_length(&at.hierarchy.root()), Some(2));
     let expected = [
         (Purpose::Servers, vec!["1.3.6.1.5.5.7.3.1"]),
         (Purpose::Agents, vec!["1.3.6.1.5.5.7.3.2"]),

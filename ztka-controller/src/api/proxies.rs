@@ -4,7 +4,7 @@ use axum::extract::State;
 use jiff::SignedDuration;
 use ztka_api::{CreateToken, EnrolmentToken, Proxy};
 use ztka_core::ProxyId;
-use ztka_pki::{CaPin, Enrollee};
+use ztka_pki::Enrollee;
 
 use super::answer::{Answer, ApiError, Created, Json};
 use crate::{Controller, store};
@@ -28,7 +28,7 @@ impl Controller {
             Enrollee::Proxy { proxy } => Some(proxy.clone()),
             Enrollee::Agent { .. } => None,
         };
-        let pin = CaPin::of(self.hierarchy().root()).ok_or_else(|| ApiError::failed("the root cannot be read"))?;
+        let pin = self.hierarchy().pin();
         let life = SignedDuration::from_secs(ttl.into());
         let made = ztka_pki::EnrolmentToken::generate(enrollee, pin, self.now(), life);
         let (token, record) = made.map_err(ApiError::failed)?;

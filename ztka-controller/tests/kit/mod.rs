@@ -99,6 +99,7 @@ pub(crate) fn peer(subject: Subject) -> Verified<Peer> {
         serial: "01".into(),
         not_after: "2030-01-01T00:00:00Z".parse().unwrap(),
         spki: KeyId("00".into()),
+        authorities: Vec::new(),
     })
 }
 

@@ -4,14 +4,14 @@ use jiff::SignedDuration;
 use rustls_pki_types::DnsName;
 use serde::Serialize;
 use ztka_core::{
-    ClusterId, ControllerId, CredentialId, DocumentHeader, InstanceId, KeyId, OrgId, ProxyId, SignedDocument, SpiffeId,
-    Subject, UserId,
+    ClusterId, ControllerId, CredentialId, DocumentHeader, DocumentKind, InstanceId, KeyId, OrgId, ProxyId,
+    SignedDocument, SpiffeId, Subject, UserId,
 };
 
 use super::Hierarchy;
 use crate::{
     Purpose,
-    authority::{IssueError, Issued, Profile},
+    authority::{CertificateAuthority, IssueError, Issued, Profile},
     csr::ValidCsr,
     key::PublicKey,
 };
@@ -83,18 +83,18 @@ impl Hierarchy {
     }
 
     async fn issue(&self, csr: &ValidCsr, subject: &Subject, life: SignedDuration) -> Result<Issued, IssueError> {
-        let (now, domain) = (self.clock.now(), &self.names.domain);
+        let (now, domain, held) = (self.clock.now(), &self.names.domain, self.held());
         let id = SpiffeId { trust_domain: self.names.trust_domain.clone(), subject: subject.clone() };
         let mut profile = Profile { uri: Some(id.to_string()), client: true, ..Profile::default() };
         match subject {
             Subject::Agent { org, instance, .. } => {
                 profile.common_name = instance.to_string();
-                let org = self.org(org).await?;
+                let org = self.org(&held, org).await?;
                 org.agents.authority.issue(profile, csr.key(), now, life).await
             }
             Subject::User { org, credential, .. } => {
                 profile.common_name = credential.to_string();
-                let org = self.org(org).await?;
+                let org = self.org(&held, org).await?;
                 org.users.authority.issue(profile, csr.key(), now, life).await
             }
             Subject::Proxy(proxy) => {
@@ -102,20 +102,21 @@ impl Hierarchy {
                 profile.server = true;
                 profile.dns =
                     vec![format!("tunnel.{domain}"), format!("{proxy}.tunnel.{domain}"), format!("peer.{domain}")];
-                self.purpose(Purpose::Proxies)?.issue(profile, csr.key(), now, life).await
+                held.purpose(Purpose::Proxies)?.authority.issue(profile, csr.key(), now, life).await
             }
             Subject::Controller(controller) => {
                 profile.common_name = controller.to_string();
                 profile.server = true;
                 profile.dns = vec![format!("controllers.{domain}"), format!("{controller}.controllers.{domain}")];
-                self.purpose(Purpose::Controllers)?.issue(profile, csr.key(), now, life).await
+                held.purpose(Purpose::Controllers)?.authority.issue(profile, csr.key(), now, life).await
             }
         }
     }
 
     /// Issues to a server known by `dns_names`, each the domain or a name under it; the first label may be `*`.
     ///
-    /// The chain goes up to and includes the root, because first contact pins the root by its key alone.
+    /// The chain goes up to and includes the root, because first contact pins the root by its key alone; while the root
+    /// is rotated it has the cross-certificate as well.
     ///
     /// # Errors
     /// [`IssueError::Name`]
@@ -127,9 +128,10 @@ impl Hierarchy {
         let common_name = if first.len() <= 64 { (*first).into() } else { "server".into() };
         let dns = dns_names.iter().map(|name| (*name).into()).collect();
         let profile = Profile { common_name, dns, server: true, ..Profile::default() };
-        let servers = self.purpose(Purpose::Servers)?;
+        let held = self.held();
+        let servers = &held.purpose(Purpose::Servers)?.authority;
         let mut issued = servers.issue(profile, key, self.clock.now(), self.lifetimes.server).await?;
-        issued.append(self.root.clone());
+        held.server_chain.iter().skip(1).for_each(|above| issued.append(above.clone()));
         Ok(issued)
     }
 
@@ -145,12 +147,13 @@ impl Hierarchy {
     /// # Errors
     /// [`IssueError::Key`]
     pub async fn sign(&self, message: &[u8]) -> Result<(KeyId, Vec<u8>), IssueError> {
-        let signing = self.purpose(Purpose::Signing)?;
-        let signature = signing.signer().sign(message).await?;
-        Ok((signing.public_key().id().clone(), signature))
+        sign(&self.held().purpose(Purpose::Signing)?.authority, message).await
     }
 
     /// Signs a document. `body` has to serialise the same way twice.
+    ///
+    /// While the signing authority is rotated, the `trust` document is signed by the old one as long as that is believed:
+    /// so it reaches also those who have yet to hear of the new one.
     ///
     /// # Errors
     /// [`IssueError`]
@@ -167,7 +170,11 @@ impl Hierarchy {
             Ok::<_, Unencodable>(unsigned)
         })
         .map_err(failed)?;
-        let signed = self.sign(&message).await?;
+        let held = self.held();
+        let signed = match header.series.kind {
+            DocumentKind::Trust => sign(held.announcer()?, &message).await?,
+            _ => sign(&held.purpose(Purpose::Signing)?.authority, &message).await?,
+        };
         let mut same = false;
         let document = SignedDocument::sign(header, body, |asked| {
             same = asked == message;
@@ -176,6 +183,11 @@ impl Hierarchy {
         let document = document.map_err(failed)?;
         if same { Ok(document) } else { Err(IssueError::State("a document's body changed while it was signed")) }
     }
+}
+
+async fn sign(authority: &CertificateAuthority, message: &[u8]) -> Result<(KeyId, Vec<u8>), IssueError> {
+    let signature = authority.signer().sign(message).await?;
+    Ok((authority.public_key().id().clone(), signature))
 }
 
 #[derive(Debug)]

@@ -92,6 +92,9 @@ impl TrustSource {
     /// True once the peer's certificate, or what it is issued to, is revoked. Cheap: fit for every request.
     pub fn is_revoked(&self, peer: &Peer) -> bool {
         let state = self.state.borrow();
+        if peer.authorities.iter().any(|authority| state.bundle.revoked.contains(authority)) {
+            return true;
+        }
         let org = match &peer.id.subject {
             Subject::Agent { org, .. } | Subject::User { org, .. } => Some(org.clone()),
             Subject::Proxy(_) | Subject::Controller(_) => None,

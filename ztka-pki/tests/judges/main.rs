@@ -93,9 +93,8 @@ fn ours(case: &Case) -> Result<(), PeerError> {
     let anchor = Anchor { certificate: case.anchor.clone().into(), spiffe_prefix };
     let bundle = TrustBundle {
         trust_domain: "example.com".into(),
-        roots: Vec::new(),
         anchors: BTreeMap::from([(purpose, vec![anchor])]),
-        signing_keys: Vec::new(),
+        ..TrustBundle::default()
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = PeerVerifier::new(&bundle, purpose, provider).unwrap();

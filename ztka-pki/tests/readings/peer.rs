@@ -102,9 +102,8 @@ fn authorities() -> &'static Authorities {
         };
         let bundle = TrustBundle {
             trust_domain: "example.com".into(),
-            roots: Vec::new(),
             anchors: made.iter().map(|(purpose, der, _)| (*purpose, vec![anchor(*purpose, der)])).collect(),
-            signing_keys: Vec::new(),
+            ..TrustBundle::default()
         };
         let anchors = made.iter().map(|(_, der, _)| der.clone()).collect();
         let purposes = made.into_iter().map(|(_, _, issuer)| issuer).collect();
