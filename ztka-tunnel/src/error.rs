@@ -34,6 +34,13 @@ pub enum TunnelError {
     Ended,
 }
 
+impl TunnelError {
+    /// The peer has said that it takes nothing new (RFC 9113 §6.8), which is no trouble.
+    pub(crate) fn is_farewell(&self) -> bool {
+        matches!(self, Self::Connection(error) if error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR))
+    }
+}
+
 impl From<h2::Error> for TunnelError {
     fn from(error: h2::Error) -> Self {
         Self::Connection(error)

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    future::{Future, poll_fn},
+    future::{Future, pending, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
     task::Poll,
@@ -79,6 +79,11 @@ async fn live(registry: Registry, tunnel: Arc<Tunnel>) -> Result<Infallible, Tun
         loop {
             news.changed().await;
             while let Err(error) = news.deliver(&tunnel).await {
+                // The agent takes nothing new here, and hears of it on the tunnel that it has in the place of this one.
+                // What goes on here goes on.
+                if tunnel.is_leaving() || error.is_farewell() {
+                    return pending().await;
+                }
                 let TunnelError::Late(_) = error else { return error };
                 tracing::warn!("the agent is slow to take documents");
                 sleep(AGAIN).await;

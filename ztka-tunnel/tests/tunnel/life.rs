@@ -155,6 +155,9 @@ async fn renewal_under_load_loses_no_request_and_no_stream() {
     for round in 2..=6 {
         dialer.renew();
         until("a new tunnel", || net.cables.lock().unwrap().len() >= round).await;
+        // News goes to the new tunnel, and does the old ones no harm.
+        net.proxies[0].publish(None, "trust", format!("t{round}"));
+        sleep(Duration::from_millis(50)).await;
         io.write_all(b"still here").await.unwrap();
         let mut echo = [0; 10];
         timeout(LONG, io.read_exact(&mut echo)).await.expect("echo").unwrap();
