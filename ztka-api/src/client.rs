@@ -13,7 +13,8 @@ use ztka_core::{BindingName, ClusterId, CredentialId, GroupName, OrgId, RoleName
 use crate::{
     Access, Binding, ClientError, Cluster, CreateBinding, CreateCluster, CreateCredential, CreateGroup, CreateManifest,
     CreateOrg, CreateRole, CreateToken, CreateUser, Credential, EnrolmentToken, Event, EventQuery, Finding,
-    FindingQuery, Group, IssuedCredential, Org, PREFIX, Problem, Proxy, Role, User, WhoAmI,
+    FindingQuery, Group, IssuedCredential, Org, PREFIX, Pki, PkiStep, Problem, Proxy, Role, StepTaken, TakeStep, User,
+    WhoAmI,
     connection::{send, within},
 };
 
@@ -134,6 +135,16 @@ impl Client {
     /// The proxies.
     pub async fn proxies(&self) -> Result<Vec<Proxy>, ClientError> {
         self.read("/proxies").await
+    }
+
+    /// The certificate authorities.
+    pub async fn pki(&self) -> Result<Pki, ClientError> {
+        self.read("/pki").await
+    }
+
+    /// Takes a step of the rotation of a certificate authority.
+    pub async fn rotate(&self, authority: &str, step: PkiStep, how: &TakeStep) -> Result<StepTaken, ClientError> {
+        self.create(&format!("/pki/authorities/{authority}/{step}"), how).await
     }
 
     /// Makes a cluster.

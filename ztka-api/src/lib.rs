@@ -11,6 +11,7 @@
 //! | `GET /whoami` | the caller | everybody |
 //! | `GET, POST /orgs` | organisations | one's own; all and new ones: system-admin |
 //! | `GET, POST /proxies` | proxies, join tokens | system-admin |
+//! | `GET /pki`, `POST /pki/authorities/{authority}/{step}` | certificate authorities and their rotation | system-admin |
 //! | `GET, POST /orgs/{org}/clusters` | clusters | members see those policy lets them reach; org-admin |
 //! | `GET, DELETE /orgs/{org}/clusters/{cluster}` | one cluster | org-admin |
 //! | `POST …/clusters/{cluster}/tokens`, `…/manifest` | enrolment | org-admin |
@@ -44,6 +45,7 @@ mod cluster;
 mod connection;
 mod credential;
 mod people;
+mod pki;
 mod policy;
 mod problem;
 mod secret;
@@ -59,6 +61,7 @@ pub use self::{
         Access, AdminRole, CreateCredential, CreateGroup, CreateOrg, CreateUser, Credential, Group, IssuedCredential,
         Member, Org, ReachableCluster, User, WhoAmI,
     },
+    pki::{Authority, NewRoot, Pki, PkiRotation, PkiStep, StepTaken, TakeStep, UnknownStep, Waiting},
     policy::{Binding, ClusterSelector, CreateBinding, CreateRole, Role, Rule, Scope, Subject},
     problem::{Code, Problem},
     secret::SecretPem,

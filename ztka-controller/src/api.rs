@@ -12,6 +12,7 @@ mod groups;
 mod guard;
 mod labels;
 mod orgs;
+mod pki;
 mod policy;
 mod precondition;
 mod proxies;
@@ -88,6 +89,8 @@ routes! {
     POST   "/orgs"                                                SystemAdmin orgs::create;
     GET    "/proxies"                                             SystemAdmin proxies::list;
     POST   "/proxies"                                             SystemAdmin proxies::create;
+    GET    "/pki"                                                 SystemAdmin pki::status;
+    POST   "/pki/authorities/{authority}/{step}"                  SystemAdmin pki::step;
     GET    "/orgs/{org}/clusters"                                 Member      clusters::list;
     POST   "/orgs/{org}/clusters"                                 OrgAdmin    clusters::create;
     GET    "/orgs/{org}/clusters/{cluster}"                       OrgAdmin    clusters::read;

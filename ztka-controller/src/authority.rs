@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use ztka_core::{Clock, OrgId};
+use async_trait::async_trait;
+use ztka_core::{BoxError, Clock, OrgId};
 use ztka_identity::StoreError;
-use ztka_pki::{Hierarchy, IssueError, Lifetimes, Names};
+use ztka_pki::{AuthorityStates, Hierarchy, HierarchyState, IssueError, Lifetimes, Names, OrgState, OrgStates};
 
 use crate::{
     controller::OpenError,
@@ -15,6 +16,32 @@ use crate::{
 pub(crate) struct Authorities {
     hierarchy: Arc<Hierarchy>,
     store: Arc<dyn AuthorityStore>,
+}
+
+/// What is stored, as the hierarchy asks for it.
+#[derive(Debug)]
+pub(crate) struct Stored(pub(crate) Arc<dyn AuthorityStore>);
+
+#[async_trait]
+impl OrgStates for Stored {
+    async fn org_state(&self, org: &OrgId) -> Result<Option<OrgState>, BoxError> {
+        Ok(self.0.org_authority(org).await?)
+    }
+}
+
+#[async_trait]
+impl AuthorityStates for Stored {
+    async fn hierarchy_state(&self) -> Result<Option<HierarchyState>, BoxError> {
+        Ok(self.0.hierarchy().await?)
+    }
+
+    async fn replace_hierarchy(&self, next: &HierarchyState) -> Result<bool, BoxError> {
+        Ok(self.0.replace_hierarchy(next).await?)
+    }
+
+    async fn replace_org(&self, state: &OrgState) -> Result<(), BoxError> {
+        Ok(self.0.replace_org_authority(state).await?)
+    }
 }
 
 /// Why an organisation's authorities are not there.
@@ -47,6 +74,7 @@ impl Authorities {
             }
         };
         let hierarchy = Hierarchy::open(state, lifetimes, stores.keys.clone(), clock).await?;
+        let hierarchy = hierarchy.with_orgs(Arc::new(Stored(store.clone())));
         for org in store.org_authorities().await? {
             hierarchy.open_org(&org).await?;
         }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "this is a test suite")]
 
 mod changes;
+mod members;
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,10 @@ use ztka_authz::{Binding, ClusterSelector, Role, Rule, Scope, Subject};
 use ztka_core::{ClusterId, CredentialId, DocumentKind, InstanceId, OrgId, ProxyId, Revision, SeriesKey, UserId};
 use ztka_identity::{Credential, IdentityStore, LoginSession, Org, User};
 
-pub use self::changes::{changes, compaction, conditions, replay};
+pub use self::{
+    changes::{changes, compaction, conditions, replay},
+    members::{authorities, members},
+};
 use crate::store::{Cluster, Content, DocumentStore, FeedScope, Instance, Proxy, Published, ResourceStore, StoreError};
 
 fn at(second: i64) -> Timestamp {

@@ -20,7 +20,7 @@ use ztka_pki::{Peer, RENEW_PATH};
 use crate::{
     Controller,
     figures::{Following, Follows},
-    ingest, server_certificate,
+    ingest, rotation, server_certificate,
     store::{FeedEntry, FeedScope},
 };
 
@@ -48,6 +48,7 @@ impl Controller {
             .route("/v1/documents", get(documents))
             .route("/v1/events", ingest::events())
             .route("/v1/server-certificate", server_certificate::route())
+            .route("/v1/acknowledgement", rotation::route())
             .with_state(self.clone())
             .route(RENEW_PATH, post_service(self.renewal()))
     }
@@ -57,6 +58,7 @@ impl Controller {
         Router::new()
             .route("/v1/documents", get(documents))
             .route("/v1/receipts", ingest::receipts())
+            .route("/v1/acknowledgement", rotation::route())
             .with_state(self.clone())
             .route(RENEW_PATH, post_service(self.renewal()))
     }

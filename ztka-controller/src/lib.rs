@@ -31,6 +31,7 @@ mod first;
 mod ingest;
 mod manifest;
 mod publish;
+mod rotation;
 pub mod serve;
 mod server_certificate;
 pub mod store;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 use ztka_core::{DocumentHeader, DocumentKind, Rejected, SeriesKey, SignedDocument};
 use ztka_identity::StoreError;
-use ztka_pki::{IssueError, Revocations};
+use ztka_pki::{IssueError, Revocations, RotationError};
 
 use crate::{
     Controller,
@@ -27,6 +27,9 @@ pub enum PublishError {
     /// The signing key cannot be used.
     #[error("documents cannot be signed: the signing key cannot be used")]
     Sign(#[from] IssueError),
+    /// The certificate authorities that are stored cannot be opened.
+    #[error("documents cannot be signed: the certificate authorities cannot be opened")]
+    Authorities(#[from] RotationError),
 }
 
 impl Controller {
@@ -55,6 +58,7 @@ impl Controller {
         let record = self.0.journal.run();
         tokio::select! {
             () = work => {}
+            () = self.rotate() => {}
             () = record => {}
             () = shutdown => {}
         }
@@ -71,6 +75,8 @@ impl Controller {
         loop {
             let now = self.now();
             let signed_before = now.checked_sub(self.0.settings.resign_after).unwrap_or(Timestamp::MIN);
+            // What the old signing key has signed is signed again before that key goes.
+            let signed_before = signed_before.max(self.hierarchy().signing_since().unwrap_or(Timestamp::MIN));
             let due = documents.due(signed_before, now, AT_ONCE).await?;
             let mut progress = false;
             for series in &due {
@@ -95,7 +101,11 @@ impl Controller {
         let header = DocumentHeader { series: series.clone(), revision: snapshot.revision, issued, expires };
         let hierarchy = self.hierarchy();
         let signed = match snapshot.content {
-            Content::Trust => hierarchy.sign_document(header, &hierarchy.trust_bundle()).await?,
+            // Read after the revision, so that the document never says less than it claims to.
+            Content::Trust => {
+                self.refresh_authorities().await?;
+                hierarchy.sign_document(header, &hierarchy.trust_bundle()).await?
+            }
             Content::Policy(policy) => {
                 // Proxies and agents would refuse it, and keep the one before; say so where it can be mended.
                 if let Err(error) = policy.validate() {
@@ -113,13 +123,13 @@ impl Controller {
     }
 
     /// Goes by what is new in the feed, whoever signed it, and wakes those who wait for it.
-    async fn follow(&self) -> Result<(), StoreError> {
+    async fn follow(&self) -> Result<(), PublishError> {
         let documents = &self.0.stores.documents;
         let mut applied = self.0.applied.lock().await;
         loop {
             let entries = documents.feed(&FeedScope::Installation, *applied, AT_ONCE).await?;
             for entry in &entries {
-                if let Err(error) = self.apply(&entry.wire) {
+                if let Err(error) = self.apply(&entry.wire).await {
                     tracing::error!(feed = entry.feed, %error, "a published document cannot be used");
                 }
                 *applied = entry.feed;
@@ -133,13 +143,19 @@ impl Controller {
         Ok(())
     }
 
-    fn apply(&self, wire: &[u8]) -> Result<(), Rejected> {
+    async fn apply(&self, wire: &[u8]) -> Result<(), Rejected> {
         let document = SignedDocument::from_wire(wire)?;
         let series = document.header().series.clone();
         match series.kind {
             DocumentKind::Trust => {
-                let mut held = self.0.trust_document.write().unwrap_or_else(PoisonError::into_inner);
-                *held = Some(document);
+                *self.0.trust_document.write().unwrap_or_else(PoisonError::into_inner) = Some(document);
+                // Another controller may have rotated an authority. It is looked for again with the next document of ours.
+                if let Err(error) = self.refresh_authorities().await {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "the certificate authorities stay as they were"
+                    );
+                }
                 Ok(())
             }
             DocumentKind::Revocations => {

@@ -13,7 +13,7 @@ use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use ztka_core::{BoxError, Subject, Verified};
-use ztka_pki::{Credential, CredentialSource, Issued, Peer, SoftwareKey, ValidCsr};
+use ztka_pki::{Credential, CredentialSource, Issued, Peer, Purpose, SoftwareKey, ValidCsr};
 
 use crate::{Controller, feed::refuse};
 
@@ -79,20 +79,26 @@ impl Controller {
         Ok(Credential::new(issued.chain().to_vec(), &key)?)
     }
 
-    /// Replaces the credential in `source` by one of `renew` when two thirds of its life are over, without end.
+    /// Replaces the credential in `source` by one of `renew` when two thirds of its life are over, or the authorities
+    /// above it are others now, without end.
     pub async fn keep_fresh<F>(&self, source: CredentialSource, renew: impl Fn() -> F)
     where
         F: Future<Output = Result<Credential, BoxError>>,
     {
+        let mut changes = self.hierarchy().changes();
         loop {
             let current = source.current();
-            if self.now() >= two_thirds(&current) {
+            let purpose = if current.id().is_some() { Purpose::Controllers } else { Purpose::Servers };
+            if self.now() >= two_thirds(&current) || self.hierarchy().has_moved_on(purpose, &current) {
                 match renew().await {
                     Ok(credential) => source.rotate(credential),
                     Err(error) => tracing::error!(error = &*error, "a certificate of this controller is not renewed"),
                 }
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                Ok(()) = changes.changed() => {}
+            }
         }
     }
 }

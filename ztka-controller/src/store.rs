@@ -6,6 +6,7 @@ mod authorities;
 mod changes;
 mod documents;
 mod findings;
+mod members;
 mod resources;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use self::{
     changes::{Action, Change, ChangeStore, Changes, Conditional, Listed, Listing, ResourceKind, UnknownWord},
     documents::{Content, DocumentStore, FeedEntry, FeedScope, Published, RevokedFacts, Snapshot},
     findings::{FindingStore, Found},
+    members::{Acknowledgement, LiveCredential, LiveMember, MemberStore},
     resources::{Cluster, Instance, Proxy, ResourceStore},
 };
 
@@ -37,6 +39,7 @@ pub struct Stores {
     pub events: Arc<dyn EventStore>,
     pub receipts: Arc<dyn ReceiptStore>,
     pub findings: Arc<dyn FindingStore>,
+    pub members: Arc<dyn MemberStore>,
     pub keys: Arc<dyn KeyStore>,
 }
 
@@ -53,6 +56,7 @@ impl Stores {
             + EventStore
             + ReceiptStore
             + FindingStore
+            + MemberStore
             + 'static,
     {
         Self {
@@ -64,7 +68,8 @@ impl Stores {
             enrolment: store.clone(),
             events: store.clone(),
             receipts: store.clone(),
-            findings: store,
+            findings: store.clone(),
+            members: store,
             keys,
         }
     }

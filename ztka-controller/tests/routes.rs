@@ -19,6 +19,8 @@ const BODIES: &[(&str, &str, &str)] = &[
     ("POST", "/orgs", r#"{"name": "new"}"#),
     ("GET", "/proxies", ""),
     ("POST", "/proxies", "{}"),
+    ("GET", "/pki", ""),
+    ("POST", "/pki/authorities/{authority}/{step}", r#"{"automatic": true}"#),
     ("GET", "/orgs/{org}/clusters", ""),
     ("POST", "/orgs/{org}/clusters", r#"{"name": "new", "labels": {"stage": "test"}}"#),
     ("GET", "/orgs/{org}/clusters/{cluster}", ""),
@@ -85,6 +87,8 @@ impl World {
             ("group", "dev".into()),
             ("role", "reader".into()),
             ("binding", "team".into()),
+            ("authority", "agents".into()),
+            ("step", "publish".into()),
         ]);
         let mut world = Self { kit, system, admin, alice, bob, foreign_admin, foreigner, names: BTreeMap::new() };
         let admin = certificate_of(&world.admin);

@@ -13,7 +13,8 @@ use rustls::crypto::CryptoProvider;
 use tokio::sync::watch;
 use ztka_authz::Engine;
 use ztka_core::{
-    Clock, CredentialId, DocumentKind, DocumentSet, OrgId, Rejected, SeriesKey, Session, SignedDocument, Verified,
+    Clock, CredentialId, DocumentKind, DocumentSet, OrgId, Rejected, Revision, SeriesKey, Session, SignedDocument,
+    Verified,
 };
 use ztka_pki::{BadBundle, Revocations, TrustBundle, TrustSource, file::FileError};
 
@@ -207,6 +208,13 @@ impl Documents {
         if let Some(disk) = &self.0.disk {
             expired.into_iter().for_each(|series| disk.forget(series));
         }
+    }
+
+    /// The `trust` document in force; none before the first, when what came with the enrolment is believed.
+    pub fn trust_revision(&self) -> Option<Revision> {
+        let series = SeriesKey { kind: DocumentKind::Trust, org: None, subject: String::new() };
+        let set = self.0.set.lock().unwrap_or_else(PoisonError::into_inner);
+        set.current(&series, self.0.clock.now()).map(|held| held.header().revision)
     }
 
     /// Anchors and revocations in force.

@@ -16,6 +16,7 @@ mod disk;
 mod documents;
 mod follower;
 mod member;
+mod renewal;
 mod ship;
 #[cfg(test)]
 mod tests;
@@ -25,5 +26,6 @@ pub use self::{
     documents::{BootstrapError, Documents},
     follower::{Follower, Line},
     member::{JoinError, Member, Membership},
+    renewal::Renewal,
     ship::ToController,
 };

@@ -1,6 +1,11 @@
 //! A proxy or an agent as a member of the installation: its credential, and what it hears with it.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,7 +20,7 @@ use ztka_pki::{
     TrustSource, file::FileError, tls,
 };
 
-use crate::{BootstrapError, Channel, Documents};
+use crate::{BootstrapError, Channel, Documents, Renewal};
 
 /// Between two tries to enrol.
 const TRY_AGAIN: Duration = Duration::from_secs(3);
@@ -72,6 +77,7 @@ pub struct Member {
     channel: Channel,
     store: Arc<CredentialDirectory>,
     provider: Arc<CryptoProvider>,
+    presented: Arc<OnceLock<CredentialSource>>,
 }
 
 impl Member {
@@ -104,7 +110,7 @@ impl Member {
         let purpose = membership.controller_purpose;
         let tls = controller_tls(&provider, documents.trust(), &credentials, purpose)?;
         let channel = Channel::new(address, name, tls);
-        Ok(Self { id, credentials, documents, channel, store, provider })
+        Ok(Self { id, credentials, documents, channel, store, provider, presented: Arc::default() })
     }
 
     /// Who it is.
@@ -127,12 +133,24 @@ impl Member {
         &self.channel
     }
 
-    /// What renews its credential: run it beside everything else; its end means that a new token is needed.
-    pub fn renewer(&self) -> Renewer {
+    /// What it presents to users as a server, if it does: the controller is told when that has changed. To be said once.
+    pub fn presents(&self, server: CredentialSource) {
+        let _ = self.presented.set(server);
+    }
+
+    /// What renews its credential, and confirms what it hears: run it beside everything else; its end means that a new
+    /// token is needed.
+    pub fn renewer(&self) -> Renewal {
         let exchange = Arc::new(ByChannel(self.channel.clone()));
         let observer = Arc::new(Observer { documents: self.documents.clone(), channel: self.channel.clone() });
         let (store, clock) = (self.store.clone(), self.documents.clock().clone());
-        Renewer::new(self.credentials.clone(), store, exchange, observer, self.provider.clone(), clock)
+        Renewal {
+            renewer: Renewer::new(self.credentials.clone(), store, exchange, observer, self.provider.clone(), clock),
+            credentials: self.credentials.clone(),
+            documents: self.documents.clone(),
+            channel: self.channel.clone(),
+            presented: self.presented.clone(),
+        }
     }
 }
 

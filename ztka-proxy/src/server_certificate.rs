@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use ztka_core::{BoxError, Clock};
 use ztka_follow::Channel;
 use ztka_pki::{
-    Credential, CredentialSource, SoftwareKey,
+    Credential, CredentialSource, SoftwareKey, TrustSource,
     file::{self, FileError},
 };
 
@@ -80,20 +80,30 @@ impl ServerCertificate {
         &self.source
     }
 
-    /// Renews at two thirds of the certificate's life, until dropped.
-    pub async fn keep_fresh(&self) {
+    /// Renews at two thirds of the certificate's life, and when `trust` says that servers present other authorities above
+    /// theirs now, until dropped.
+    pub async fn keep_fresh(&self, trust: &TrustSource) {
+        let mut changes = trust.changes();
         loop {
-            tokio::time::sleep(LOOK).await;
             let current = self.source.current();
+            let newest = trust.bundle().server_chain_id();
+            let moved_on = !newest.is_empty() && newest != current.above_id();
             let life = current.not_after().duration_since(current.issued());
             let left = current.not_after().duration_since(self.clock.now());
-            if left > SignedDuration::from_nanos((life.as_nanos() / 3).try_into().unwrap_or(i64::MAX)) {
+            let third = SignedDuration::from_nanos((life.as_nanos() / 3).try_into().unwrap_or(i64::MAX));
+            if !moved_on && left > third {
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK) => {}
+                    () = changes.changed() => {}
+                }
                 continue;
             }
             match ask(&self.channel, &self.file, &self.provider).await {
                 Ok(renewed) => self.source.rotate(renewed),
                 Err(error) => tracing::error!(error = &*error, ?left, "the users' port's certificate is not renewed"),
             }
+            // The controller that answered may have yet to hear of what has moved on.
+            tokio::time::sleep(AGAIN).await;
         }
     }
 }

@@ -32,6 +32,22 @@ impl AuthorityStore for Store {
         Ok(change.commit().await?)
     }
 
+    async fn replace_hierarchy(&self, next: &HierarchyState) -> Result<bool, StoreError> {
+        // The change has the installation to itself, so that nobody comes between reading and writing.
+        let mut change = self.change(None, Action::Updated, ResourceKind::Authority, "root").await?;
+        let query = sql("SELECT body FROM authorities WHERE name = $1").bind(HIERARCHY);
+        let Some(row) = change.fetch_optional(query).await? else { return Ok(false) };
+        let kept: HierarchyState = json(&row, "body")?;
+        if kept.generation.checked_add(1) != Some(next.generation) {
+            return Ok(false);
+        }
+        let update = sql("UPDATE authorities SET body = $1 WHERE name = $2").bind(to_json(next)?).bind(HIERARCHY);
+        change.execute(update).await?;
+        change.touch(DocumentKind::Trust).await?;
+        change.commit().await?;
+        Ok(true)
+    }
+
     async fn org_authority(&self, org: &OrgId) -> Result<Option<OrgState>, StoreError> {
         let query = sql("SELECT body FROM authorities WHERE name = $1").bind(org.as_str());
         let row = self.readers().fetch_optional(query).await?;
@@ -52,5 +68,13 @@ impl AuthorityStore for Store {
         let kept = json(&write.fetch_one(query).await?, "body")?;
         write.commit().await?;
         Ok(kept)
+    }
+
+    async fn replace_org_authority(&self, state: &OrgState) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        let upsert = "INSERT INTO authorities (name, body) VALUES ($1, $2) \
+                      ON CONFLICT (name) DO UPDATE SET body = excluded.body";
+        write.execute(sql(upsert).bind(state.org.as_str()).bind(to_json(state)?)).await?;
+        Ok(write.commit().await?)
     }
 }

@@ -49,6 +49,7 @@ mod identity;
 mod keys;
 mod location;
 mod master;
+mod members;
 mod migrate;
 mod postgres;
 mod resources;

@@ -13,7 +13,19 @@ use ztka_pki::{EnrolmentStore as _, KeyError, KeyKind, KeyStore as _};
 use ztka_store::{Location, MasterKey, SealedKeyStore};
 
 kit::on_both!(
-    identity, resources, documents, changes, compaction, conditions, keys, enrolment, events, receipts, findings
+    identity,
+    resources,
+    documents,
+    changes,
+    compaction,
+    conditions,
+    keys,
+    enrolment,
+    events,
+    receipts,
+    findings,
+    members,
+    authorities
 );
 
 async fn identity(place: &Place) {
@@ -38,6 +50,14 @@ async fn compaction(place: &Place) {
 
 async fn conditions(place: &Place) {
     ztka_controller::conformance::conditions(&place.open().await).await;
+}
+
+async fn members(place: &Place) {
+    ztka_controller::conformance::members(&place.open().await).await;
+}
+
+async fn authorities(place: &Place) {
+    ztka_controller::conformance::authorities(&place.open().await).await;
 }
 
 async fn keys(place: &Place) {

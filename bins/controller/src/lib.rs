@@ -2,6 +2,7 @@
 
 mod config;
 mod figures;
+mod init;
 
 use std::{
     path::{Path, PathBuf},
@@ -18,7 +19,10 @@ use ztka_pki::{CredentialSource, Names, file};
 use ztka_runtime::Process;
 use ztka_store::{MasterKey, SealedKeyStore, Store};
 
-pub use self::config::{Certificates, Config};
+pub use self::{
+    config::{Certificates, Config},
+    init::{Initialised, RootKey, init},
+};
 
 /// A first administrator's credential lives this long; a new one is written when its file is gone.
 const ADMIN_LIFE: SignedDuration = SignedDuration::from_hours(90 * 24);

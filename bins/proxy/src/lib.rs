@@ -78,6 +78,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     // Each role has its own rule for client certificates.
     let state = config.state_dir.join("server.json");
     let server = ServerCertificate::open(channel.clone(), state, provider.clone(), clock).await?;
+    member.presents(server.source().clone());
     let users = ClientAuth::Requested(Purpose::Users);
     let users =
         tls::server_for_users(provider.clone(), server.source().clone(), users, trust.clone(), &[b"h2", b"http/1.1"])?;
@@ -114,7 +115,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     tracing::info!(address = %config.listen, domain = config.domain, "serving");
     tokio::select! {
         served = acceptor.serve(listener, stop, grace) => served?,
-        () = server.keep_fresh() => {}
+        () = server.keep_fresh(member.documents().trust()) => {}
         end = renewer.run() => return Err(anyhow!(end)),
     }
     spool.sync().await.map_err(|error| anyhow!(error)).context("the last audit events may not be on the disk")?;

@@ -8,6 +8,7 @@ pub(crate) mod group;
 pub(crate) mod issue;
 pub(crate) mod kubeconfig;
 pub(crate) mod org;
+pub(crate) mod pki;
 pub(crate) mod proxy;
 pub(crate) mod role;
 pub(crate) mod session;

@@ -45,6 +45,9 @@ enum Command {
     /// Organisations
     #[command(subcommand)]
     Org(commands::org::Org),
+    /// Certificate authorities: how they are, and their rotation
+    #[command(subcommand)]
+    Pki(commands::pki::Pki),
     /// Proxies
     #[command(subcommand)]
     Proxy(commands::proxy::Proxy),
@@ -93,6 +96,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     if let Command::Up(up) = command {
         return runtime.block_on(up.run(global.org));
     }
+    if let Command::Pki(commands::pki::Pki::Init(init)) = command {
+        return runtime.block_on(init.run());
+    }
     let credential = credential::open(global.credential.as_deref())?;
     let session = Session::new(&credential, global.org, global.output)?;
     runtime.block_on(async {
@@ -100,6 +106,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Up(_) => Ok(()),
             Command::Whoami => commands::whoami(&session).await,
             Command::Org(command) => command.run(&session).await,
+            Command::Pki(command) => command.run(&session).await,
             Command::Proxy(command) => command.run(&session).await,
             Command::Cluster(command) => command.run(&session).await,
             Command::User(command) => command.run(&session).await,

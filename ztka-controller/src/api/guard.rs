@@ -9,11 +9,11 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::Method;
-use ztka_api::Code;
+use ztka_api::{Code, PkiStep};
 use ztka_audit::Stage;
 use ztka_core::{BindingName, ClusterId, CredentialId, GroupName, OrgId, RoleName, Subject, UserId, Verified};
 use ztka_identity::{Caller, NotActive};
-use ztka_pki::Peer;
+use ztka_pki::{AuthorityName, Peer};
 
 use super::{
     Needs,
@@ -104,6 +104,8 @@ async fn check(controller: &Controller, needs: Needs, request: &mut Request) -> 
             "credential" => drop(parse::<CredentialId>("credential", value)?),
             "group" => drop(parse::<GroupName>("group", value)?),
             "role" => drop(parse::<RoleName>("role", value)?),
+            "authority" => drop(parse::<AuthorityName>("certificate authority", value)?),
+            "step" => drop(parse::<PkiStep>("step", value)?),
             "binding" => drop(parse::<BindingName>("binding", value)?),
             _ => return Err(ApiError::failed(format!("the rule {needs:?} does not know the parameter {name}"))),
         }

@@ -15,6 +15,10 @@ pub trait AuthorityStore: Send + Sync + std::fmt::Debug + 'static {
     /// Keeps them, once: [`StoreError::Exists`] if there are some. Raises the version of the `trust` document.
     async fn create_hierarchy(&self, state: &HierarchyState) -> Result<(), StoreError>;
 
+    /// Replaces them, if the ones kept are of the generation before; `false`, and nothing has changed, if they are not.
+    /// Raises the version of the `trust` document.
+    async fn replace_hierarchy(&self, next: &HierarchyState) -> Result<bool, StoreError>;
+
     /// The intermediates of an organisation.
     async fn org_authority(&self, org: &OrgId) -> Result<Option<OrgState>, StoreError>;
 
@@ -23,4 +27,7 @@ pub trait AuthorityStore: Send + Sync + std::fmt::Debug + 'static {
 
     /// Keeps the intermediates of an organisation, unless there are some; returns those kept.
     async fn create_org_authority(&self, state: &OrgState) -> Result<OrgState, StoreError>;
+
+    /// Replaces the intermediates of an organisation.
+    async fn replace_org_authority(&self, state: &OrgState) -> Result<(), StoreError>;
 }

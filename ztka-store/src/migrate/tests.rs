@@ -15,6 +15,7 @@ const STATES: &[(i64, &str)] = &[
     (1, include_str!("../../tests/data/schema-1.sql")),
     (2, include_str!("../../tests/data/schema-2.sql")),
     (3, include_str!("../../tests/data/schema-3.sql")),
+    (4, include_str!("../../tests/data/schema-4.sql")),
 ];
 
 /// The largest versions in the data: of the organisation, of the installation.

@@ -1,0 +1,168 @@
+//! Certificate authorities that are made before the first start: with the root's key in a file, or with somebody else.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::Command;
+use ztka_e2e::{Process, free_port, program};
+use ztka_test_cluster::wait_for;
+
+/// A data directory without a controller yet.
+struct Site {
+    folder: TempDir,
+}
+
+impl Site {
+    fn new() -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("ztka-init-").tempdir()?;
+        let site = Self { folder };
+        fs::write(site.path("passphrase"), "correct horse battery staple\n")?;
+        fs::set_permissions(site.path("passphrase"), fs::Permissions::from_mode(0o600))?;
+        Ok(site)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    async fn init(&self, more: &[&str]) -> Result<String> {
+        let data = self.path("data");
+        let mut all = vec!["pki", "init", "--data", &data, "--domain", "ztka.test"];
+        all.extend(more);
+        ztka(None, &all).await
+    }
+
+    /// Starts the controller and tells how its authorities are, by its first administrator.
+    async fn start(&self) -> Result<(Process, String)> {
+        let (listen, front) = (free_port()?, free_port()?);
+        let config = self.folder.path().join("controller.toml");
+        let text = format!(
+            "domain = 'ztka.test'\ndata_dir = '{}'\nfront = '127.0.0.1:{listen}'\nlisten = '127.0.0.1:{listen}'\n\
+             listen_passed = '127.0.0.1:{front}'\n",
+            self.path("data")
+        );
+        fs::write(&config, text)?;
+        let log = config.with_extension("log");
+        let process = Process::start(&program("ztka-controller")?, ["--config".as_ref(), config.as_os_str()], &log)?;
+        let admin = self.path("data/admin.toml");
+        let answers = wait_for("the controller", || async {
+            ensure!(Path::new(&admin).exists(), "no credential yet");
+            ztka(Some(&admin), &["whoami"]).await
+        });
+        answers.await.with_context(|| process.tail())?;
+        Ok((process, admin))
+    }
+}
+
+async fn ztka(credential: Option<&str>, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new(program("ztka")?);
+    if let Some(credential) = credential {
+        command.args(["--credential", credential]);
+    }
+    let output = command.args(arguments).kill_on_drop(true).output().await?;
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "ztka {}: {stdout}{stderr}", arguments.join(" "));
+    Ok(stdout.into_owned())
+}
+
+async fn openssl(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("openssl").args(arguments).output().await?;
+    ensure!(output.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+async fn authority(admin: &str, name: &str) -> Result<Value> {
+    let pki: Value = serde_json::from_str(&ztka(Some(admin), &["--output", "json", "pki", "status"]).await?)?;
+    let all = pki["authorities"].as_array().context("authorities")?;
+    all.iter().find(|one| one["name"] == name).cloned().context("no such authority")
+}
+
+#[tokio::test]
+async fn the_roots_key_may_go_into_a_file_and_sign_from_there() -> Result<()> {
+    let site = Site::new()?;
+    let (key, passphrase) = (site.path("root.key"), site.path("passphrase"));
+    site.init(&["--root-key", &key, "--root-passphrase", &passphrase]).await?;
+    let file = fs::read_to_string(&key)?;
+    ensure!(file.contains("BEGIN ENCRYPTED PRIVATE KEY"), "PKCS#8 under a passphrase");
+    ensure!(fs::metadata(&key)?.permissions().mode() & 0o777 == 0o600);
+    openssl(&["pkey", "-in", &key, "-passin", &format!("file:{passphrase}"), "-noout"]).await?;
+    let again = site.init(&[]).await.err().context("a second time")?;
+    ensure!(again.to_string().contains("there are certificate authorities already"), "{again}");
+
+    let (_controller, admin) = site.start().await?;
+    let root = authority(&admin, "root").await?;
+    ensure!(root["key_here"] == false, "{root}");
+    let before = authority(&admin, "agents").await?;
+    let refused = ztka(Some(&admin), &["pki", "rotate", "agents"]).await.err().context("without the root")?;
+    ensure!(refused.to_string().contains("root's key is not kept here"), "{refused}");
+    let rotate = ["pki", "rotate", "agents", "--root-key", &key, "--root-passphrase", &passphrase];
+    ztka(Some(&admin), &rotate).await?;
+    wait_for("the end of the rotation", || async {
+        let now = authority(&admin, "agents").await?;
+        ensure!(now["key"] != before["key"] && now["rotation"].is_null(), "{now}");
+        Ok(())
+    })
+    .await?;
+    // The request on its way to somebody who keeps the root.
+    let csr = site.path("users.csr");
+    ztka(Some(&admin), &["pki", "rotate", "users", "--csr", &csr]).await?;
+    openssl(&["req", "-in", &csr, "-verify", "-noout"]).await?;
+    let wrong = site.path("wrong");
+    fs::write(&wrong, "wrong")?;
+    fs::set_permissions(&wrong, fs::Permissions::from_mode(0o600))?;
+    let wrong = ["pki", "rotate", "users", "--root-key", &key, "--root-passphrase", &wrong];
+    ensure!(ztka(Some(&admin), &wrong).await.is_err());
+    ztka(Some(&admin), &["pki", "rotate", "users", "rollback"]).await?;
+
+    // A new root, whose key goes into a file too, certified by the old one.
+    let next = site.path("next.key");
+    let rotate = ["pki", "rotate", "root", "publish", "--root-key", &key, "--root-passphrase", &passphrase];
+    ensure!(ztka(Some(&admin), &rotate).await.is_err(), "where to?");
+    ztka(Some(&admin), &[&rotate[..], &["--new-root-key", &next]].concat()).await?;
+    ztka(Some(&admin), &["pki", "rotate", "root", "activate"]).await?;
+    let now = authority(&admin, "root").await?;
+    ensure!(now["key"] != root["key"] && now["rotation"]["other_key"] == root["key"], "{now}");
+    openssl(&["pkey", "-in", &next, "-passin", &format!("file:{passphrase}"), "-noout"]).await?;
+    // By its first kubeconfig, which knows the old root alone, an administrator still gets in.
+    ztka(Some(&admin), &["whoami"]).await?;
+    let early = ztka(Some(&admin), &["pki", "rotate", "root", "retire"]).await.err().context("it is waited for")?;
+    ensure!(early.to_string().contains("still to be waited for"), "{early}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_root_of_ones_own_signs_the_intermediates() -> Result<()> {
+    let site = Site::new()?;
+    let (requests, certificates) = (site.path("requests"), site.path("certificates"));
+    site.init(&["--requests", &requests]).await?;
+    let (root, key) = (site.path("corporate.pem"), site.path("corporate.key"));
+    let make = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=Corporate", "-days", "7000"];
+    openssl(&[&make[..], &["-keyout", &key, "-out", &root]].concat()).await?;
+    fs::create_dir(&certificates)?;
+    let import = ["--root", root.as_str(), "--certificates", certificates.as_str()];
+    ensure!(site.init(&import).await.is_err(), "there are none yet");
+    for purpose in ["servers", "agents", "users", "proxies", "controllers", "signing"] {
+        let (csr, pem) = (format!("{requests}/{purpose}.csr"), format!("{certificates}/{purpose}.pem"));
+        let sign = ["x509", "-req", "-in", &csr, "-CA", &root, "-CAkey", &key, "-days", "6000", "-out", &pem];
+        openssl(&[&sign[..], &["-copy_extensions", "copyall"]].concat()).await?;
+    }
+    // One that lacks what it needs is told apart, and nothing is taken over.
+    let servers = format!("{certificates}/servers.pem");
+    let good = fs::read_to_string(&servers)?;
+    let csr = format!("{requests}/servers.csr");
+    openssl(&["x509", "-req", "-in", &csr, "-CA", &root, "-CAkey", &key, "-days", "6000", "-out", &servers]).await?;
+    let refused = site.init(&import).await.err().context("without extensions")?;
+    ensure!(refused.to_string().contains("servers may not sign certificates"), "{refused}");
+    fs::write(&servers, good)?;
+    site.init(&import).await?;
+
+    let (_controller, admin) = site.start().await?;
+    ensure!(authority(&admin, "root").await?["key_here"] == false);
+    let credential = fs::read_to_string(&admin)?;
+    let corporate = fs::read_to_string(&root)?;
+    let line = corporate.lines().nth(3).context("a certificate has more lines")?;
+    ensure!(credential.contains(line), "kubeconfigs are given the root of their own");
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! What each member has confirmed, for rotations of certificate authorities to wait on.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use ztka_core::{CredentialId, KeyId, OrgId, Revision, Subject, UserId};
+
+use super::StoreError;
+
+/// What an agent or a proxy has confirmed last.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Acknowledgement {
+    /// The `trust` document that it goes by.
+    pub trust: Revision,
+    /// The authorities of the certificate that it has said so with: the issuer first, the anchor last.
+    pub authorities: Vec<KeyId>,
+    /// What it presents to users above its certificate as a server, if it does; see
+    /// [`TrustBundle::server_chain_id`](ztka_pki::TrustBundle::server_chain_id).
+    pub server_chain: Option<String>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// An agent or a proxy whose certificate is not over.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LiveMember {
+    /// Who.
+    pub subject: Subject,
+    /// When its newest certificate expires.
+    pub not_after: Timestamp,
+    /// What it has confirmed, if anything.
+    pub acknowledged: Option<Acknowledgement>,
+}
+
+/// A user's credential that is neither over nor revoked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LiveCredential {
+    /// Its organisation.
+    pub org: OrgId,
+    /// Its user.
+    pub user: UserId,
+    /// Its id.
+    pub id: CredentialId,
+    /// When it expires.
+    pub not_after: Timestamp,
+}
+
+/// Keeps what members have confirmed. `conformance::members` (feature `conformance`) says all of this as tests.
+#[async_trait]
+pub trait MemberStore: Send + Sync + std::fmt::Debug + 'static {
+    /// Notes what a member confirms, unless it has confirmed something later.
+    async fn acknowledge(&self, member: &Subject, acknowledgement: &Acknowledgement) -> Result<(), StoreError>;
+
+    /// The agents of clusters that are not deleted, and the proxies, whose certificates are valid at `now`.
+    async fn live_members(&self, now: Timestamp) -> Result<Vec<LiveMember>, StoreError>;
+
+    /// Credentials that are valid at `now` and were made from `from` on and not after `until`; of all organisations, or of
+    /// one.
+    async fn live_credentials(
+        &self,
+        org: Option<&OrgId>,
+        from: Option<Timestamp>,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Vec<LiveCredential>, StoreError>;
+}

@@ -1,0 +1,100 @@
+//! What members have confirmed.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use ztka_controller::store::{Acknowledgement, LiveCredential, LiveMember, MemberStore};
+use ztka_core::{OrgId, Revision, Subject};
+use ztka_identity::StoreError;
+
+use crate::{
+    Failed, Store,
+    row::{json, micros, number, org_or_empty, signed, text, time, to_json},
+    sql::{Row, sql},
+};
+
+fn acknowledgement(row: &Row) -> Result<Option<Acknowledgement>, Failed> {
+    if row.some_number("at")?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Acknowledgement {
+        trust: Revision { epoch: number(row, "epoch")?, version: number(row, "trust")? },
+        authorities: json(row, "authorities")?,
+        server_chain: row.some_str("server_chain")?.map(str::to_owned),
+        at: time(row, "at")?,
+    }))
+}
+
+#[async_trait]
+impl MemberStore for Store {
+    async fn acknowledge(&self, member: &Subject, acknowledgement: &Acknowledgement) -> Result<(), StoreError> {
+        let Acknowledgement { trust, authorities, server_chain, at } = acknowledgement;
+        let upsert = "INSERT INTO acknowledgements (member, epoch, version, authorities, server_chain, at) \
+                      VALUES ($1, $2, $3, $4, $5, $6) \
+                      ON CONFLICT (member) DO UPDATE SET epoch = excluded.epoch, version = excluded.version, \
+                          authorities = excluded.authorities, server_chain = excluded.server_chain, at = excluded.at \
+                      WHERE acknowledgements.at <= excluded.at";
+        let upsert = sql(upsert)
+            .bind(member.to_string())
+            .bind(signed(trust.epoch))
+            .bind(signed(trust.version))
+            .bind(to_json(authorities)?)
+            .bind(server_chain.as_deref())
+            .bind(micros(*at));
+        let mut write = self.write().await?;
+        write.execute(upsert).await?;
+        Ok(write.commit().await?)
+    }
+
+    async fn live_members(&self, now: Timestamp) -> Result<Vec<LiveMember>, StoreError> {
+        let mut read = self.read().await?;
+        let agents = "SELECT i.id AS id, i.org AS org, i.cluster AS cluster, i.not_after AS not_after, a.epoch AS epoch, \
+                          a.version AS trust, a.authorities AS authorities, a.server_chain AS server_chain, a.at AS at \
+                      FROM instances i JOIN clusters c ON c.id = i.cluster AND c.deleted IS NULL \
+                      LEFT JOIN acknowledgements a \
+                          ON a.member = 'org/' || i.org || '/cluster/' || i.cluster || '/agent/' || i.id \
+                      WHERE i.not_after > $1 ORDER BY i.id";
+        let agents = read.fetch_all(sql(agents).bind(micros(now))).await?;
+        let proxies = "SELECT p.id AS id, p.not_after AS not_after, a.epoch AS epoch, a.version AS trust, \
+                           a.authorities AS authorities, a.server_chain AS server_chain, a.at AS at \
+                       FROM proxies p LEFT JOIN acknowledgements a ON a.member = 'proxy/' || p.id \
+                       WHERE p.not_after > $1 ORDER BY p.id";
+        let proxies = read.fetch_all(sql(proxies).bind(micros(now))).await?;
+        let member = |subject, row: &Row| {
+            Ok(LiveMember { subject, not_after: time(row, "not_after")?, acknowledged: acknowledgement(row)? })
+        };
+        let agent = |row: &Row| {
+            let (org, cluster, instance) = (text(row, "org")?, text(row, "cluster")?, text(row, "id")?);
+            member(Subject::Agent { org, cluster, instance }, row)
+        };
+        let proxy = |row: &Row| member(Subject::Proxy(text(row, "id")?), row);
+        let members = agents.iter().map(agent).chain(proxies.iter().map(proxy));
+        Ok(members.collect::<Result<_, Failed>>()?)
+    }
+
+    async fn live_credentials(
+        &self,
+        org: Option<&OrgId>,
+        from: Option<Timestamp>,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Vec<LiveCredential>, StoreError> {
+        let query = "SELECT id, org, user_id, not_after FROM credentials \
+                     WHERE revoked IS NULL AND not_after > $1 AND created >= $2 AND created <= $3 \
+                     AND ($4 = '' OR org = $4) ORDER BY org, user_id, id";
+        let query = sql(query)
+            .bind(micros(now))
+            .bind(from.map_or(i64::MIN, micros))
+            .bind(micros(until))
+            .bind(org_or_empty(org));
+        let rows = self.readers().fetch_all(query).await?;
+        let credential = |row: &Row| {
+            Ok(LiveCredential {
+                org: text(row, "org")?,
+                user: text(row, "user_id")?,
+                id: text(row, "id")?,
+                not_after: time(row, "not_after")?,
+            })
+        };
+        Ok(rows.iter().map(credential).collect::<Result<_, Failed>>()?)
+    }
+}
