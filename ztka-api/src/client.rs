@@ -8,13 +8,13 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use rustls::{ClientConfig, pki_types::ServerName};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use ztka_core::{BindingName, ClusterId, CredentialId, GroupName, OrgId, RoleName, UserId};
+use ztka_core::{BindingName, ClusterId, CredentialId, GroupName, KeyId, OrgId, RoleName, UserId};
 
 use crate::{
     Access, Binding, ClientError, Cluster, CreateBinding, CreateCluster, CreateCredential, CreateGroup, CreateManifest,
     CreateOrg, CreateRole, CreateToken, CreateUser, Credential, EnrolmentToken, Event, EventQuery, Finding,
-    FindingQuery, Group, IssuedCredential, Org, PREFIX, Pki, PkiStep, Problem, Proxy, Role, StepTaken, TakeStep, User,
-    WhoAmI,
+    FindingQuery, Group, IssuedCredential, Org, PREFIX, Pki, PkiStep, Problem, Proxy, Role, StepTaken, TakeStep, Token,
+    User, WhoAmI,
     connection::{send, within},
 };
 
@@ -175,6 +175,34 @@ impl Client {
         token: &CreateToken,
     ) -> Result<EnrolmentToken, ClientError> {
         self.create(&format!("/orgs/{org}/clusters/{cluster}/tokens"), token).await
+    }
+
+    /// The enrolment tokens of a cluster, newest first.
+    pub async fn enrolment_tokens(&self, org: &OrgId, cluster: &ClusterId) -> Result<Vec<Token>, ClientError> {
+        self.read(&format!("/orgs/{org}/clusters/{cluster}/tokens")).await
+    }
+
+    /// Revokes an enrolment token; a certificate that it has given stays good.
+    pub async fn revoke_enrolment_token(
+        &self,
+        org: &OrgId,
+        cluster: &ClusterId,
+        token: &str,
+    ) -> Result<(), ClientError> {
+        self.act(Method::DELETE, &format!("/orgs/{org}/clusters/{cluster}/tokens/{token}")).await
+    }
+
+    /// Says whether the key that has come with a token is certified. The first word is the last.
+    pub async fn decide_enrolment(
+        &self,
+        org: &OrgId,
+        cluster: &ClusterId,
+        token: &str,
+        key: &KeyId,
+        approved: bool,
+    ) -> Result<(), ClientError> {
+        let verb = if approved { "approve" } else { "refuse" };
+        self.act(Method::POST, &format!("/orgs/{org}/clusters/{cluster}/tokens/{token}/keys/{}/{verb}", key.0)).await
     }
 
     /// The YAML that starts the agent in a cluster, with a new one-time token inside.

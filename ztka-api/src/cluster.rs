@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use ztka_core::{ClusterId, ClusterName, InstanceId, ProxyId};
+use ztka_core::{Cidr, ClusterId, ClusterName, InstanceId, KeyId, ProxyId};
 
 /// Asks for a new cluster.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -50,11 +50,20 @@ pub struct CreateToken {
     /// How long the token may be used, in seconds; an hour by default, a week at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u32>,
+    /// From where it may be used, as in `10.0.0.0/8`; from anywhere if there is none, at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Cidr>,
+    /// Whether an administrator has to approve the key of the agent that comes with it; not for proxies.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub approval: bool,
 }
 
 /// A one-time token. It is shown once and kept as a hash.
 #[derive(Clone, Deserialize, Eq, PartialEq, Serialize)]
 pub struct EnrolmentToken {
+    /// Names it, in listings and in the audit log; not a secret.
+    #[serde(default)]
+    pub id: String,
     /// The token: a secret.
     pub token: String,
     /// Until when it may be used.
@@ -68,12 +77,73 @@ pub struct EnrolmentToken {
 
 impl fmt::Debug for EnrolmentToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { expires, enrol_at, proxy, .. } = self;
+        let Self { id, expires, enrol_at, proxy, .. } = self;
         f.debug_struct("EnrolmentToken")
+            .field("id", id)
             .field("expires", expires)
             .field("enrol_at", enrol_at)
             .field("proxy", proxy)
             .finish_non_exhaustive()
+    }
+}
+
+/// An enrolment token of a cluster, without its secret.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Token {
+    /// Names it.
+    pub id: String,
+    /// What has become of it.
+    pub state: TokenState,
+    /// When it was made.
+    pub created: Timestamp,
+    /// From when on it is refused.
+    pub expires: Timestamp,
+    /// From where it may be used; from anywhere if there is none.
+    #[serde(default)]
+    pub sources: Vec<Cidr>,
+    /// Whether the first key has to be approved.
+    #[serde(default)]
+    pub approval: bool,
+    /// The key that has come with it first: SHA-256 of its SubjectPublicKeyInfo in hexadecimal.
+    #[serde(default)]
+    pub key: Option<KeyId>,
+    /// The agent that has that key, or is to have it.
+    #[serde(default)]
+    pub instance: Option<InstanceId>,
+}
+
+/// What has become of a token.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenState {
+    /// Nobody has come with it.
+    Unused,
+    /// Its key waits for approval.
+    Waiting,
+    /// Its key is approved, and has not asked again yet.
+    Approved,
+    /// Its key has been refused by an administrator.
+    Refused,
+    /// Its key has a certificate.
+    Spent,
+    /// It was revoked; a certificate that it has given stays good.
+    Revoked,
+    /// Its time was over before a certificate was given.
+    Expired,
+}
+
+impl TokenState {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unused => "unused",
+            Self::Waiting => "waiting",
+            Self::Approved => "approved",
+            Self::Refused => "refused",
+            Self::Spent => "spent",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+        }
     }
 }
 
@@ -92,6 +162,12 @@ pub struct CreateManifest {
     /// How long the token in it may be used, in seconds; an hour by default, a week at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u32>,
+    /// From where the token may be used, as in `10.0.0.0/8`; from anywhere if there is none, at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Cidr>,
+    /// Whether an administrator has to approve the key of the agent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub approval: bool,
 }
 
 /// An address and its names (`hostAliases` of a pod).

@@ -14,7 +14,8 @@
 //! | `GET /pki`, `POST /pki/authorities/{authority}/{step}` | certificate authorities and their rotation | system-admin |
 //! | `GET, POST /orgs/{org}/clusters` | clusters | members see those policy lets them reach; org-admin |
 //! | `GET, DELETE /orgs/{org}/clusters/{cluster}` | one cluster | org-admin |
-//! | `POST …/clusters/{cluster}/tokens`, `…/manifest` | enrolment | org-admin |
+//! | `GET, POST …/clusters/{cluster}/tokens`, `DELETE …/tokens/{token}`, `POST …/manifest` | enrolment | org-admin |
+//! | `POST …/tokens/{token}/keys/{key}/approve`, `…/refuse` | whether the key that has come with a token is certified | org-admin |
 //! | `GET, POST /orgs/{org}/users`, `POST …/users/{user}/disable`, `…/enable` | users | org-admin |
 //! | `GET /orgs/{org}/users/{user}` | one user | the user, org-admin |
 //! | `GET, POST …/users/{user}/credentials`, `DELETE …/{credential}` | kubeconfigs' certificates | the user, org-admin |
@@ -54,7 +55,10 @@ pub use self::{
     audit::{Event, EventQuery, Finding, FindingQuery},
     change::{ChangeLine, ChangeQuery, Listing, Resource},
     client::{Client, Endpoint, EventStream},
-    cluster::{Cluster, CreateCluster, CreateManifest, CreateToken, EnrolmentToken, HostAlias, Instance, Proxy},
+    cluster::{
+        Cluster, CreateCluster, CreateManifest, CreateToken, EnrolmentToken, HostAlias, Instance, Proxy, Token,
+        TokenState,
+    },
     connection::ClientError,
     credential::CredentialFile,
     people::{

@@ -16,6 +16,7 @@ mod pki;
 mod policy;
 mod precondition;
 mod proxies;
+mod tokens;
 mod users;
 
 use axum::{
@@ -95,7 +96,11 @@ routes! {
     POST   "/orgs/{org}/clusters"                                 OrgAdmin    clusters::create;
     GET    "/orgs/{org}/clusters/{cluster}"                       OrgAdmin    clusters::read;
     DELETE "/orgs/{org}/clusters/{cluster}"                       OrgAdmin    clusters::delete;
-    POST   "/orgs/{org}/clusters/{cluster}/tokens"                OrgAdmin    clusters::create_token;
+    GET    "/orgs/{org}/clusters/{cluster}/tokens"                OrgAdmin    tokens::list;
+    POST   "/orgs/{org}/clusters/{cluster}/tokens"                OrgAdmin    tokens::create;
+    DELETE "/orgs/{org}/clusters/{cluster}/tokens/{token}"        OrgAdmin    tokens::revoke;
+    POST   "/orgs/{org}/clusters/{cluster}/tokens/{token}/keys/{key}/approve" OrgAdmin tokens::approve;
+    POST   "/orgs/{org}/clusters/{cluster}/tokens/{token}/keys/{key}/refuse"  OrgAdmin tokens::refuse;
     POST   "/orgs/{org}/clusters/{cluster}/manifest"              OrgAdmin    clusters::create_manifest;
     GET    "/orgs/{org}/users"                                    OrgAdmin    users::list;
     POST   "/orgs/{org}/users"                                    OrgAdmin    users::create;

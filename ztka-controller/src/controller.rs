@@ -37,10 +37,13 @@ pub struct Settings {
     pub resign_after: SignedDuration,
     /// How long certificates live.
     pub lifetimes: Lifetimes,
+    /// How many agents of one cluster may have certificates by its credential at a time.
+    pub replicas: usize,
 }
 
 impl Settings {
-    /// Every name below `domain`, on `port`; documents live a day and are signed again every hour.
+    /// Every name below `domain`, on `port`; documents live a day and are signed again every hour; 256 agents of a
+    /// cluster beside the first.
     pub fn of(domain: &str, port: u16) -> Self {
         Self {
             id: ControllerId::generate(),
@@ -51,6 +54,7 @@ impl Settings {
             document_life: SignedDuration::from_hours(24),
             resign_after: SignedDuration::from_hours(1),
             lifetimes: Lifetimes::default(),
+            replicas: 256,
         }
     }
 }

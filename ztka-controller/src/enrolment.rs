@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use ztka_audit::{Event, ResponseStatus, Stage};
 use ztka_core::{AuditId, Clock, KeyId, OrgId, Subject};
 use ztka_pki::{
-    ENROL_PATH, Enrollee, EnrolmentAudit, EnrolmentEvent, EnrolmentOutcome, EnrolmentRefusal, EnrolmentService,
-    EnrolmentStore, Lifetimes, Peer, Published, RENEW_PATH, RenewalService, Spent, StoreError, TokenId, TokenRecord,
-    TrustPublisher,
+    Admission, ENROL_PATH, Enrollee, EnrolmentAudit, EnrolmentEvent, EnrolmentOutcome, EnrolmentRefusal,
+    EnrolmentService, EnrolmentStore, INSTANCES_PATH, Lifetimes, Peer, Published, RENEW_PATH, RenewalService, Replica,
+    ReplicaService, Spent, StoreError, TokenId, TokenRecord, TrustPublisher, Verdict,
 };
 
 pub(crate) use self::{refusals::Refusals, seen::SeenKeys};
@@ -53,6 +53,18 @@ impl EnrolmentStore for Recording {
         Ok(record)
     }
 
+    async fn tokens(&self, enrollee: &Enrollee) -> Result<Vec<TokenRecord>, StoreError> {
+        self.inner.tokens(enrollee).await
+    }
+
+    async fn revoke_token(&self, id: &TokenId, at: Timestamp) -> Result<bool, StoreError> {
+        self.inner.revoke_token(id, at).await
+    }
+
+    async fn decide(&self, id: &TokenId, key: &KeyId, verdict: Verdict) -> Result<Option<Verdict>, StoreError> {
+        self.inner.decide(id, key, verdict).await
+    }
+
     async fn spend(&self, id: &TokenId, spent: Spent) -> Result<Option<Spent>, StoreError> {
         self.inner.spend(id, spent).await
     }
@@ -65,10 +77,29 @@ impl EnrolmentStore for Recording {
         self.inner.mark_used(key).await
     }
 
+    async fn add_replica(&self, replica: &Replica, most: usize) -> Result<Admission, StoreError> {
+        self.open(&replica.org).await?;
+        let admission = self.inner.add_replica(replica, most).await?;
+        let instance = match &admission {
+            Admission::Admitted => &replica.instance,
+            Admission::Known(instance) => instance,
+            Admission::Full | Admission::KeyBound | Admission::NotByToken => return Ok(admission),
+        };
+        self.note(&Replica { instance: instance.clone(), ..replica.clone() }.subject()).await?;
+        Ok(admission)
+    }
+
     async fn bind_key(&self, key: &KeyId, subject: &Subject) -> Result<bool, StoreError> {
         if !self.inner.bind_key(key, subject).await? {
             return Ok(false);
         }
+        self.note(subject).await?;
+        Ok(true)
+    }
+}
+
+impl Recording {
+    async fn note(&self, subject: &Subject) -> Result<(), StoreError> {
         let until = |life| self.clock.now().checked_add(life).unwrap_or(Timestamp::MAX);
         let recorded = match subject {
             Subject::Agent { org, cluster, instance } => {
@@ -84,8 +115,7 @@ impl EnrolmentStore for Recording {
             Subject::Proxy(proxy) => self.resources.record_proxy(proxy, until(self.lifetimes.proxy)).await,
             Subject::User { .. } | Subject::Controller(_) => Ok(()),
         };
-        recorded.map_err(StoreError::new)?;
-        Ok(true)
+        recorded.map_err(StoreError::new)
     }
 }
 
@@ -127,14 +157,21 @@ fn record(enrolment: &EnrolmentEvent) -> Event {
     // Who renews has a name and no token, or nothing at all and is told so; everything else came to enrol.
     let unknown = matches!(enrolment.outcome, EnrolmentOutcome::Refused(EnrolmentRefusal::NoCertificate));
     let renewal = enrolment.token.is_none() && (enrolment.subject.is_some() || unknown);
-    event.verb = if renewal { "renew".into() } else { "enrol".into() };
-    event.request_uri = if renewal { RENEW_PATH.into() } else { ENROL_PATH.into() };
+    let (verb, path) = match (&enrolment.asked_by, renewal) {
+        (Some(_), _) => ("enrol", INSTANCES_PATH),
+        (None, true) => ("renew", RENEW_PATH),
+        (None, false) => ("enrol", ENROL_PATH),
+    };
+    (event.verb, event.request_uri) = (verb.into(), path.into());
     event.source_ips.extend(enrolment.source);
     event.annotations.set("org", org_of(enrolment.subject.as_ref()).as_str());
     if let Some(subject) = &enrolment.subject {
-        event.user.username = subject.to_string();
-        if let Subject::Agent { cluster, .. } = subject {
+        event.user.username = enrolment.asked_by.as_ref().unwrap_or(subject).to_string();
+        if let Subject::Agent { cluster, instance, .. } = subject {
             event.annotations.set("cluster", cluster.as_str());
+            if enrolment.asked_by.as_ref().is_some_and(|by| by != subject) {
+                event.annotations.set("instance", instance.as_str());
+            }
         }
     }
     if let Some(token) = &enrolment.token {
@@ -146,6 +183,10 @@ fn record(enrolment: &EnrolmentEvent) -> Event {
     let (code, decision, reason) = match &enrolment.outcome {
         EnrolmentOutcome::Enrolled | EnrolmentOutcome::Repeated | EnrolmentOutcome::Renewed => {
             (http::StatusCode::OK, "allow", None)
+        }
+        EnrolmentOutcome::Waiting => {
+            let reason = "an administrator has to approve the key".to_owned();
+            (http::StatusCode::ACCEPTED, "deny", Some(reason))
         }
         EnrolmentOutcome::Refused(refusal) => (http::StatusCode::FORBIDDEN, "deny", Some(refusal.to_string())),
         EnrolmentOutcome::Failed(why) => (http::StatusCode::SERVICE_UNAVAILABLE, "deny", Some(why.clone())),
@@ -180,6 +221,13 @@ impl Controller {
     pub(crate) fn renewal(&self) -> RenewalService {
         let (store, this) = (self.enrolment_store(), Arc::new(self.clone()));
         RenewalService::new(self.hierarchy().clone(), store, this.clone(), this, self.0.trust.clone())
+    }
+
+    /// `POST /v1/instances`, for agents with the credential of their cluster.
+    pub(crate) fn replicas(&self) -> ReplicaService {
+        let (store, this) = (self.enrolment_store(), Arc::new(self.clone()));
+        let (trust, most) = (self.0.trust.clone(), self.0.settings.replicas);
+        ReplicaService::new(self.hierarchy().clone(), store, this.clone(), this, trust, most)
     }
 
     /// Notes that `peer` has connected with its certificate: its token's answer is not given again.

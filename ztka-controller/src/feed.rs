@@ -15,7 +15,7 @@ use http::{StatusCode, header};
 use serde::Deserialize;
 use tokio::{sync::watch, time::timeout};
 use ztka_core::{Status, Subject, Verified};
-use ztka_pki::{Peer, RENEW_PATH};
+use ztka_pki::{INSTANCES_PATH, Peer, RENEW_PATH};
 
 use crate::{
     Controller,
@@ -53,7 +53,8 @@ impl Controller {
             .route(RENEW_PATH, post_service(self.renewal()))
     }
 
-    /// For agents, at `agents.<domain>`: documents of their organisation, renewal, receipts.
+    /// For agents, at `agents.<domain>`: documents of their organisation, renewal, certificates for further agents of
+    /// their cluster, receipts.
     pub fn agents(&self) -> Router {
         Router::new()
             .route("/v1/documents", get(documents))
@@ -61,6 +62,7 @@ impl Controller {
             .route("/v1/acknowledgement", rotation::route())
             .with_state(self.clone())
             .route(RENEW_PATH, post_service(self.renewal()))
+            .route(INSTANCES_PATH, post_service(self.replicas()))
     }
 }
 

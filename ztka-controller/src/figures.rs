@@ -29,7 +29,7 @@ pub struct Figures {
     pub following_proxies: usize,
     /// Requests to the API by route and status, refused ones included.
     pub requests: Vec<(Route, StatusCode, u64)>,
-    /// Enrolments and renewals by what came of them: `enrolled`, `repeated`, `renewed`, `refused`, `failed`.
+    /// Enrolments and renewals by what came of them: `enrolled`, `waiting`, `repeated`, `renewed`, `refused`, `failed`.
     pub enrolments: BTreeMap<&'static str, u64>,
     /// Reports of proxies.
     pub events: Records,
@@ -92,6 +92,7 @@ impl Counts {
     pub(crate) fn enrolment(&self, outcome: &EnrolmentOutcome) {
         let name = match outcome {
             EnrolmentOutcome::Enrolled => "enrolled",
+            EnrolmentOutcome::Waiting => "waiting",
             EnrolmentOutcome::Repeated => "repeated",
             EnrolmentOutcome::Renewed => "renewed",
             EnrolmentOutcome::Refused(_) => "refused",

@@ -74,10 +74,26 @@ async fn what_cannot_be_in_a_manifest_is_refused() {
         r#"{"image": "a", "ttl_seconds": 0}"#,
         r#"{"image": "a", "ttl_seconds": 604801}"#,
         r#"{"image": "a", "more": 1}"#,
+        r#"{"image": "a", "sources": ["10.0.0.0/33"]}"#,
+        r#"{"image": "a", "sources": "10.0.0.0/8"}"#,
+        r#"{"image": "a", "approval": "yes"}"#,
     ] {
         let (status, problem) = kit.call(Some(admin.clone()), "POST", &path, bad).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{bad}: {problem}");
     }
+    let many = vec!["10.0.0.0/8"; 65];
+    let many = serde_json::json!({ "image": "a", "sources": many }).to_string();
+    assert_eq!(kit.call(Some(admin.clone()), "POST", &path, &many).await.0, StatusCode::BAD_REQUEST);
+    let tokens = format!("{}/tokens", path.trim_end_matches("/manifest"));
+    let (_, listed) = kit.call(Some(admin.clone()), "GET", &tokens, "").await;
+    assert_eq!(listed, serde_json::json!([]), "a token was made");
+    let careful = r#"{"image": "ztka-agent:1", "sources": ["10.0.0.0/8"], "approval": true, "ttl_seconds": 60}"#;
+    assert_eq!(kit.call(Some(admin.clone()), "POST", &path, careful).await.0, StatusCode::CREATED);
+    let (_, listed) = kit.call(Some(admin.clone()), "GET", &tokens, "").await;
+    let token = listed.get(0).unwrap();
+    let says = |key: &str| token.get(key).unwrap().clone();
+    assert_eq!((says("state"), says("approval")), ("unused".into(), true.into()), "{token}");
+    assert_eq!(says("sources"), serde_json::json!(["10.0.0.0/8"]));
     let (status, yaml) = kit.call(Some(admin), "POST", &path, r#"{"image": "ztka-agent:1"}"#).await;
     assert_eq!(status, StatusCode::CREATED);
     let serde_json::Value::String(yaml) = yaml else { panic!("not a text") };

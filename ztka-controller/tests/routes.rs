@@ -25,7 +25,15 @@ const BODIES: &[(&str, &str, &str)] = &[
     ("POST", "/orgs/{org}/clusters", r#"{"name": "new", "labels": {"stage": "test"}}"#),
     ("GET", "/orgs/{org}/clusters/{cluster}", ""),
     ("DELETE", "/orgs/{org}/clusters/{cluster}", ""),
-    ("POST", "/orgs/{org}/clusters/{cluster}/tokens", r#"{"ttl_seconds": 60}"#),
+    ("GET", "/orgs/{org}/clusters/{cluster}/tokens", ""),
+    (
+        "POST",
+        "/orgs/{org}/clusters/{cluster}/tokens",
+        r#"{"ttl_seconds": 60, "sources": ["10.0.0.0/8"], "approval": true}"#,
+    ),
+    ("DELETE", "/orgs/{org}/clusters/{cluster}/tokens/{token}", ""),
+    ("POST", "/orgs/{org}/clusters/{cluster}/tokens/{token}/keys/{key}/approve", ""),
+    ("POST", "/orgs/{org}/clusters/{cluster}/tokens/{token}/keys/{key}/refuse", ""),
     ("POST", "/orgs/{org}/clusters/{cluster}/manifest", r#"{"image": "ztka-agent:test"}"#),
     ("GET", "/orgs/{org}/users", ""),
     ("POST", "/orgs/{org}/users", r#"{"name": "new"}"#),
@@ -108,6 +116,15 @@ impl World {
                 names.insert("cluster", id.as_str().unwrap().into());
             }
         }
+        // A token with which a key waits.
+        let path = format!("/api/v1/orgs/{acme}/clusters/{}/tokens", names["cluster"]);
+        let (_, token) = world.kit.call(Some(admin.clone()), "POST", &path, r#"{"approval": true}"#).await;
+        let (key, csr) = csr();
+        let body = format!(r#"{{"token": {}, "csr": {csr}}}"#, token["token"]);
+        let (status, waiting) = kit::call(world.kit.controller.enrol(), None, "POST", "/v1/enrol", &body).await;
+        assert_eq!((status, waiting["key"].as_str()), (StatusCode::ACCEPTED, Some(key.public().id().0.as_str())));
+        names.insert("token", token["id"].as_str().unwrap().into());
+        names.insert("key", key.public().id().0.clone());
         world.names = names;
         world.kit.controller.publish_due().await.unwrap();
         world
@@ -269,7 +286,7 @@ async fn ids_of_another_organisation_are_not_found_through_ones_own() {
     let acme = world.names["org"].clone();
     let other = world.foreign_admin.user.org.to_string();
     for route in ROUTES.iter().filter(|route| route.needs == Needs::OrgAdmin || route.needs == Needs::Oneself) {
-        let names_more = ["{cluster}", "{user}", "{credential}", "{group}", "{role}", "{binding}"];
+        let names_more = ["{cluster}", "{token}", "{user}", "{credential}", "{group}", "{role}", "{binding}"];
         if !names_more.iter().any(|name| route.path.contains(name)) {
             continue;
         }

@@ -371,7 +371,7 @@ async fn a_proxy_joins_follows_everything_and_reports_events() {
     let served = Served::new().await;
     let (org, cluster, _) = served.cluster().await;
     let api = served.admin_api();
-    let join = api.create_proxy(&CreateToken { ttl_seconds: Some(60) }).await.unwrap();
+    let join = api.create_proxy(&CreateToken { ttl_seconds: Some(60), ..CreateToken::default() }).await.unwrap();
     let (enrolled, _) = served.enrol(&join.token).await;
     assert_eq!(enrolled.id.subject, Subject::Proxy(join.proxy.unwrap()));
     assert!(api.proxies().await.unwrap()[0].not_after.is_some());

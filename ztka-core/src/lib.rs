@@ -35,6 +35,7 @@
 //! # Ok::<(), ztka_core::BoxError>(())
 //! ```
 mod access;
+mod cidr;
 mod clock;
 mod decision;
 mod document;
@@ -51,6 +52,7 @@ mod upgrade;
 
 pub use self::{
     access::{Access, AuditId, Authenticated, Identity, Permitted, Recorded},
+    cidr::{Cidr, InvalidCidr},
     clock::{Clock, ManualClock, SystemClock},
     decision::{Caller, Decision, DecisionSlot, Grant, Reason, Refusal, RefusalSink},
     document::{

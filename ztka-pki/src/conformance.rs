@@ -7,11 +7,11 @@ use std::{fmt, sync::Arc};
 use futures_util::{FutureExt as _, future::join_all};
 use jiff::{SignedDuration, Timestamp};
 use rustls::crypto::CryptoProvider;
-use ztka_core::{BoxError, InstanceId, KeyId, Subject};
+use ztka_core::{BoxError, ClusterId, InstanceId, KeyId, OrgId, Subject};
 
 use crate::{
-    CaPin, CredentialStore, Enrollee, EnrolmentStore, EnrolmentToken, KeyError, KeyKind, KeyName, KeyStore, Signer,
-    SoftwareKey, Spent, StoredCredential, TrustBundle,
+    Admission, CaPin, CredentialStore, Enrollee, EnrolmentStore, EnrolmentToken, KeyError, KeyKind, KeyName, KeyStore,
+    Replica, Signer, SoftwareKey, Spent, StoredCredential, TokenId, TokenRecord, TrustBundle, Verdict,
 };
 
 /// A rule that an implementation breaks.
@@ -165,10 +165,133 @@ pub async fn enrolment_store(store: &dyn EnrolmentStore) -> Result<(), Violation
     let read = store.token(token.id()).await.map_err(failed)?.and_then(|record| record.spent);
     rule(read == Some(Spent { used: true, ..expected }), "the use of the key is noted with its token")?;
 
+    token_life(store, &record).await?;
+    replicas(store, now).await?;
+
     rule(store.bind_key(&mine, &me).await.map_err(failed)?, "a new key is bound")?;
     rule(store.bind_key(&mine, &me).await.map_err(failed)?, "a key is bound to the same name again")?;
     rule(!store.bind_key(&mine, &them).await.map_err(failed)?, "a key is not bound to a second name")?;
     rule(store.bind_key(&theirs, &me).await.map_err(failed)?, "a name may have a second key")
+}
+
+/// Listing, revocation and approval; `spent` is a token of the enrollee that is there already.
+async fn token_life(store: &dyn EnrolmentStore, spent: &TokenRecord) -> Result<(), Violation> {
+    let (enrollee, now, hour) = (spent.enrollee.clone(), spent.created, SignedDuration::from_hours(1));
+    let pin: CaPin = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".parse().map_err(failed)?;
+    let later = now.checked_add(hour).map_err(failed)?;
+    let by = |key: &KeyId, subject: &Subject| Spent {
+        key: key.clone(),
+        subject: subject.clone(),
+        at: later,
+        chain: None,
+        used: false,
+    };
+    let add = async |approval: bool| {
+        let made = EnrolmentToken::generate(enrollee.clone(), pin, later, hour);
+        let (_, record) = made.map_err(failed)?;
+        let sources = ["10.0.0.0/8", "2001:db8::/32"].map(str::parse).into_iter().collect::<Result<_, _>>();
+        let record = TokenRecord { sources: sources.map_err(failed)?, approval, ..record };
+        store.add_token(record.clone()).await.map_err(failed)?;
+        Ok::<_, Violation>(record)
+    };
+    let (plain, asking) = (add(false).await?, add(true).await?);
+    let read = async |id: &TokenId| store.token(id).await.map_err(failed);
+    rule(read(&asking.id).await? == Some(asking.clone()), "sources and approval are read as they were added")?;
+    let listed = store.tokens(&enrollee).await.map_err(failed)?;
+    let ids: Vec<_> = listed.iter().map(|record| &record.id).collect();
+    let newer = ids.iter().take(2).all(|id| [&plain.id, &asking.id].contains(id));
+    rule(newer && ids.get(2) == Some(&&spent.id), "the tokens of an enrollee are listed, newest first")?;
+    let other = Enrollee::Proxy { proxy: "conformance".parse().map_err(failed)? };
+    rule(store.tokens(&other).await.map_err(failed)?.is_empty(), "and no other's")?;
+
+    let (mine, theirs, me, them) = (key_id(), key_id(), subject()?, subject()?);
+    let decide = async |id: &TokenId, key: &KeyId, verdict| store.decide(id, key, verdict).await.map_err(failed);
+    let early = decide(&asking.id, &mine, Verdict::Approved).await?;
+    rule(early.is_none(), "what nobody has spent is not approved")?;
+    store.spend(&asking.id, by(&mine, &me)).await.map_err(failed)?;
+    rule(store.keep_answer(&asking.id, "early".into()).await.is_err(), "no answer is kept before the approval")?;
+    let foreign = decide(&asking.id, &theirs, Verdict::Approved).await?;
+    rule(foreign.is_none(), "a verdict is for the key that has spent the token")?;
+    let verdict = decide(&asking.id, &mine, Verdict::Approved).await?;
+    rule(verdict == Some(Verdict::Approved), "a verdict is kept")?;
+    let verdict = decide(&asking.id, &mine, Verdict::Refused).await?;
+    rule(verdict == Some(Verdict::Approved), "the first verdict stays")?;
+    let approved = read(&asking.id).await?.and_then(|record| record.verdict);
+    rule(approved == Some(Verdict::Approved), "and is read with the token")?;
+    let kept = store.keep_answer(&asking.id, "one".into()).await.map_err(failed)?;
+    rule(kept == "one", "an approved key's answer is kept")?;
+    let refused = add(true).await?;
+    store.spend(&refused.id, by(&theirs, &them)).await.map_err(failed)?;
+    decide(&refused.id, &theirs, Verdict::Refused).await?;
+    rule(store.keep_answer(&refused.id, "no".into()).await.is_err(), "a refused key has no answer")?;
+    let unasked = add(false).await?;
+    store.spend(&unasked.id, by(&mine, &me)).await.map_err(failed)?;
+    let verdict = decide(&unasked.id, &mine, Verdict::Approved).await?;
+    rule(verdict.is_none(), "a token that asks for no approval gets none")?;
+
+    let revoke = async |id: &TokenId, at| store.revoke_token(id, at).await.map_err(failed);
+    rule(revoke(&plain.id, now).await?, "a token is revoked")?;
+    rule(revoke(&plain.id, later).await?, "and may be revoked again")?;
+    let revoked = read(&plain.id).await?.and_then(|record| record.revoked);
+    rule(revoked == Some(now), "since the first time")?;
+    let spend = store.spend(&plain.id, by(&mine, &me)).await.map_err(failed)?;
+    rule(spend.is_none(), "a revoked token is not spent")?;
+    rule(read(&plain.id).await?.is_some_and(|record| record.spent.is_none()), "nor by the attempt")?;
+    revoke(&unasked.id, now).await?;
+    let spend = store.spend(&unasked.id, by(&theirs, &them)).await.map_err(failed)?;
+    rule(spend.is_some_and(|spent| spent.key == mine), "who has spent a token is known after it is revoked")?;
+    rule(store.keep_answer(&unasked.id, "no".into()).await.is_err(), "no answer is kept for a revoked token")?;
+    let waiting = add(true).await?;
+    store.spend(&waiting.id, by(&mine, &me)).await.map_err(failed)?;
+    revoke(&waiting.id, now).await?;
+    let verdict = decide(&waiting.id, &mine, Verdict::Approved).await?;
+    rule(verdict.is_none(), "a revoked token is not approved")?;
+    let unknown = EnrolmentToken::generate(enrollee.clone(), pin, now, hour).map_err(failed)?.1.id;
+    rule(!revoke(&unknown, now).await?, "a token that was never added is not revoked")?;
+    rule(decide(&unknown, &mine, Verdict::Approved).await?.is_none(), "nor approved")
+}
+
+/// Agents on the word of another one: a name for each key, up to a number, and none on the word of those.
+async fn replicas(store: &dyn EnrolmentStore, now: Timestamp) -> Result<(), Violation> {
+    let hour = SignedDuration::from_hours(1);
+    let ends = now.checked_add(hour).map_err(failed)?;
+    let (org, cluster): (OrgId, ClusterId) = ("conformance".parse().map_err(failed)?, "c1".parse().map_err(failed)?);
+    let first = InstanceId::generate();
+    let replica = |let_in: &InstanceId, key: KeyId| Replica {
+        org: org.clone(),
+        cluster: cluster.clone(),
+        instance: InstanceId::generate(),
+        let_in: let_in.clone(),
+        key,
+        now,
+        ends,
+    };
+    let add = async |asked: &Replica, most| store.add_replica(asked, most).await.map_err(failed);
+    let one = replica(&first, key_id());
+    rule(add(&one, 2).await? == Admission::Admitted, "a further agent is admitted")?;
+    let again = replica(&first, one.key.clone());
+    rule(add(&again, 2).await? == Admission::Known(one.instance.clone()), "the same key has the same name again")?;
+    rule(store.bind_key(&one.key, &one.subject()).await.map_err(failed)?, "its key is bound to its name")?;
+    rule(!store.bind_key(&one.key, &subject()?).await.map_err(failed)?, "and to no other")?;
+    let other = replica(&InstanceId::generate(), one.key.clone());
+    rule(add(&other, 9).await? == Admission::KeyBound, "another agent's word does not name it again")?;
+    let bound = key_id();
+    store.bind_key(&bound, &subject()?).await.map_err(failed)?;
+    rule(add(&replica(&first, bound), 9).await? == Admission::KeyBound, "a key with a name gets no other")?;
+    let child = replica(&one.instance, key_id());
+    rule(add(&child, 9).await? == Admission::NotByToken, "who is there on another's word lets nobody in")?;
+    let two = replica(&first, key_id());
+    rule(add(&two, 2).await? == Admission::Admitted, "as many are admitted as may be")?;
+    let three = replica(&first, key_id());
+    rule(add(&three, 2).await? == Admission::Full, "and no more")?;
+    rule(add(&again, 2).await? == Admission::Known(one.instance), "who is there may ask again")?;
+    let later = Replica { now: ends, ends: ends.checked_add(hour).map_err(failed)?, ..three };
+    rule(add(&later, 2).await? == Admission::Admitted, "those whose certificates have ended do not count")?;
+    let racers: Vec<_> = (0..8).map(|_| Replica { now: ends, ends: later.ends, ..replica(&first, key_id()) }).collect();
+    let admitted = join_all(racers.iter().map(|racer| store.add_replica(racer, 4))).await;
+    let admitted = admitted.into_iter().collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    let count = admitted.iter().filter(|admission| **admission == Admission::Admitted).count();
+    rule(count == 3, format_args!("of eight that come at once for three places, three are admitted, not {count}"))
 }
 
 /// [`CredentialStore`], empty at first: what is saved is loaded, and pending keys are kept by token until then.
@@ -181,8 +304,12 @@ pub async fn credential_store(store: &dyn CredentialStore, provider: Arc<CryptoP
     let pending = SoftwareKey::generate(&provider).map_err(failed)?.to_pem();
     let one = format!("e{:032x}", 1).parse().map_err(failed)?;
     let two = format!("e{:032x}", 2).parse().map_err(failed)?;
-    store.keep_pending_key(&one, pending.clone()).await.map_err(failed)?;
-    rule(store.pending_key(&one).await.map_err(failed)? == Some(pending), "a pending key is kept")?;
+    let kept = store.keep_pending_key(&one, pending.clone()).await.map_err(failed)?;
+    rule(kept == pending, "a pending key is kept")?;
+    let other = SoftwareKey::generate(&provider).map_err(failed)?.to_pem();
+    let kept = store.keep_pending_key(&one, other).await.map_err(failed)?;
+    rule(kept == pending, "the first pending key of a token stays")?;
+    rule(store.pending_key(&one).await.map_err(failed)? == Some(pending), "and is read")?;
     rule(store.pending_key(&two).await.map_err(failed)?.is_none(), "a pending key belongs to one token")?;
 
     let keys = Arc::new(MemoryKeyStore::new(provider.clone()));
@@ -190,17 +317,24 @@ pub async fn credential_store(store: &dyn CredentialStore, provider: Arc<CryptoP
     let hierarchy = Hierarchy::create(Names::of("example.com"), Lifetimes::default(), keys, clock).await;
     let hierarchy = hierarchy.map_err(failed)?;
     let trust: TrustBundle = hierarchy.trust_bundle();
-    for _ in 0..2 {
+    for token in [Some(one.clone()), None] {
         let key = SoftwareKey::generate(&provider).map_err(failed)?;
         let csr = ValidCsr::from_der(&key.csr().map_err(failed)?).map_err(failed)?;
         let issued = hierarchy.issue_proxy(&csr, &"p1".parse().map_err(failed)?).await.map_err(failed)?;
-        let saved = StoredCredential { key: key.to_pem(), chain: issued.pem(), trust: trust.clone() };
+        let saved = StoredCredential { key: key.to_pem(), chain: issued.pem(), trust: trust.clone(), token };
         store.save(&saved).await.map_err(failed)?;
         let loaded = store.load().await.map_err(failed)?;
         let loaded = loaded.ok_or_else(|| Violation("a saved credential is loaded".into()))?;
         let credential = loaded.credential(&provider).map_err(failed)?;
         rule(credential.serial() == issued.serial(), "the credential loaded is the one saved last")?;
         rule(loaded.trust == trust, "the trust loaded is the one saved")?;
+        rule(loaded.token.as_ref() == Some(&one), "the token stays that of the first")?;
     }
-    rule(store.pending_key(&one).await.map_err(failed)?.is_none(), "saving forgets pending keys")
+    rule(store.pending_key(&one).await.map_err(failed)?.is_none(), "saving what a token gave forgets pending keys")?;
+    // Somebody may wait for an approval with it while what is there is renewed.
+    let pending = SoftwareKey::generate(&provider).map_err(failed)?.to_pem();
+    store.keep_pending_key(&two, pending.clone()).await.map_err(failed)?;
+    let kept = store.load().await.map_err(failed)?.ok_or_else(|| Violation("a saved credential is loaded".into()))?;
+    store.save(&StoredCredential { token: None, ..kept }).await.map_err(failed)?;
+    rule(store.pending_key(&two).await.map_err(failed)? == Some(pending), "a renewal leaves pending keys")
 }

@@ -6,6 +6,7 @@ mod keep;
 mod memory;
 mod renewal;
 mod renewer;
+mod replica;
 mod service;
 mod store;
 mod token;
@@ -19,8 +20,9 @@ pub use self::{
     memory::MemoryEnrolmentStore,
     renewal::RenewalService,
     renewer::{RenewalEnd, RenewalObserver, Renewer},
+    replica::{ReplicaService, join_beside},
     service::{EnrolmentService, Published, TrustPublisher},
-    store::{Enrollee, EnrolmentStore, Spent, StoreError, TokenRecord},
+    store::{Admission, Enrollee, EnrolmentStore, Replica, Spent, StoreError, TokenRecord, Verdict},
     token::{EnrolmentToken, InvalidToken, TokenId},
-    wire::{ENROL_PATH, EnrolmentAnswer, EnrolmentRequest, RENEW_PATH, RenewalRequest},
+    wire::{ENROL_PATH, EnrolmentAnswer, EnrolmentRequest, INSTANCES_PATH, RENEW_PATH, RenewalRequest, WaitingAnswer},
 };

@@ -23,7 +23,8 @@
 //! handshake; there is no resumption. What was let in before is asked again: [`TrustSource::is_revoked`].
 //!
 //! **First contact is verified.** An [`EnrolmentToken`] carries the pin of the root, so that the secret in it is sent to
-//! nobody else. The first key that spends it owns it.
+//! nobody else. The first key that spends it owns it; where the token says so, an administrator has to approve that key.
+//! Members that share a credential have a certificate each by it ([`ReplicaService`]).
 //!
 //! ```
 //! # use std::sync::Arc;

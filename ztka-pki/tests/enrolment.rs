@@ -318,7 +318,8 @@ async fn a_lost_answer_is_asked_for_again_after_a_restart() {
     assert_eq!(site.audit.last().outcome, EnrolmentOutcome::Repeated);
     let loaded = store.load().await.unwrap().unwrap();
     assert_eq!(loaded.credential(&provider()).unwrap().serial(), enrolled.credential.serial());
-    assert_eq!(std::fs::read_dir(directory.path().join("state")).unwrap().count(), 2);
+    assert_eq!(loaded.token.as_ref(), Some(token.id()));
+    assert_eq!(std::fs::read_dir(directory.path().join("state")).unwrap().count(), 3, "no pending key");
 }
 
 async fn renewer_of(site: &Site, purpose: Purpose) -> (Renewer, CredentialSource) {

@@ -57,7 +57,8 @@ async fn what_is_wrong_with_a_file_is_said_with_what_to_do() {
     let at = Installation::new().await;
     let mine = key();
     let chain = at.issue(Purpose::Agents, "acme", &mine).await.pem();
-    let saved = StoredCredential { key: mine.to_pem(), chain: chain.clone(), trust: at.hierarchy.trust_bundle() };
+    let saved =
+        StoredCredential { key: mine.to_pem(), chain: chain.clone(), trust: at.hierarchy.trust_bundle(), token: None };
     store.save(&saved).await.unwrap();
     let path = store.path();
     assert_eq!(mode(&path), 0o600);

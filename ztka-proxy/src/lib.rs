@@ -102,10 +102,10 @@ pub use self::{
     news::publish,
     pass_on::{PassOn, Passed},
     places::Place,
-    proxy_protocol::{Cidr, InvalidCidr},
     server_certificate::ServerCertificate,
     shed::{PerUser, PerUserLayer, Shed, ShedLayer},
     splice::{Splice, SpliceLayer},
     tunnels::Tunnels,
     users::{UserBody, Users},
 };
+pub use ztka_core::{Cidr, InvalidCidr};

@@ -31,6 +31,11 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0004_acknowledgements.sql"),
         postgres: include_str!("../migrations/postgres/0004_acknowledgements.sql"),
     },
+    Migration {
+        version: 5,
+        sqlite: include_str!("../migrations/sqlite/0005_enrolment.sql"),
+        postgres: include_str!("../migrations/postgres/0005_enrolment.sql"),
+    },
 ];
 
 /// The schema that this version writes.

@@ -12,6 +12,7 @@ pub(crate) mod pki;
 pub(crate) mod proxy;
 pub(crate) mod role;
 pub(crate) mod session;
+pub(crate) mod token;
 pub(crate) mod up;
 pub(crate) mod user;
 

@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::{StatusCode, header};
-use ztka_api::{Cluster, CreateCluster, CreateManifest, CreateToken, EnrolmentToken, Instance};
+use ztka_api::{Cluster, CreateCluster, CreateManifest, CreateToken, Instance};
 use ztka_core::{ClusterId, OrgId};
 use ztka_identity::Caller;
 use ztka_pki::Enrollee;
@@ -24,7 +24,7 @@ impl Controller {
         format!("{cluster}.kube.{}", self.domain())
     }
 
-    async fn cluster_of(&self, org: &OrgId, id: &ClusterId) -> Answer<store::Cluster> {
+    pub(super) async fn cluster_of(&self, org: &OrgId, id: &ClusterId) -> Answer<store::Cluster> {
         let found = self.0.stores.resources.cluster(id).await?.filter(|cluster| cluster.org == *org);
         found.ok_or_else(|| ApiError::not_found("cluster", id))
     }
@@ -98,15 +98,6 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn create_token(
-    State(controller): State<Controller>,
-    Path((org, id)): Path<(OrgId, ClusterId)>,
-    Json(asked): Json<CreateToken>,
-) -> Answer<Created<EnrolmentToken>> {
-    let cluster = controller.cluster_of(&org, &id).await?.id;
-    Ok(Created(controller.token(Enrollee::Agent { org, cluster }, asked.ttl_seconds).await?))
-}
-
 pub(super) async fn create_manifest(
     State(controller): State<Controller>,
     Path((org, id)): Path<(OrgId, ClusterId)>,
@@ -114,7 +105,9 @@ pub(super) async fn create_manifest(
 ) -> Answer<Response> {
     let cluster = controller.cluster_of(&org, &id).await?.id;
     manifest::validate(&asked).map_err(ApiError::invalid)?;
-    let token = controller.token(Enrollee::Agent { org, cluster }, asked.ttl_seconds).await?;
+    let CreateManifest { ttl_seconds, approval, .. } = asked;
+    let wanted = CreateToken { ttl_seconds, sources: asked.sources.clone(), approval };
+    let token = controller.token(Enrollee::Agent { org, cluster }, wanted).await?;
     let yaml = manifest::render(&controller.manifest(&asked, &token.token));
     let kind = [(header::CONTENT_TYPE, "application/yaml"), (header::CACHE_CONTROL, "no-store")];
     Ok((StatusCode::CREATED, kind, yaml).into_response())

@@ -13,11 +13,12 @@ use ztka_api::{Code, PkiStep};
 use ztka_audit::Stage;
 use ztka_core::{BindingName, ClusterId, CredentialId, GroupName, OrgId, RoleName, Subject, UserId, Verified};
 use ztka_identity::{Caller, NotActive};
-use ztka_pki::{AuthorityName, Peer};
+use ztka_pki::{AuthorityName, Peer, TokenId};
 
 use super::{
     Needs,
     answer::{Answer, ApiError},
+    tokens,
 };
 use crate::{Controller, audit::Act};
 
@@ -102,6 +103,8 @@ async fn check(controller: &Controller, needs: Needs, request: &mut Request) -> 
             "user" => in_path.user = Some(parse("user", value)?),
             "cluster" => drop(parse::<ClusterId>("cluster", value)?),
             "credential" => drop(parse::<CredentialId>("credential", value)?),
+            "token" => drop(parse::<TokenId>("token", value)?),
+            "key" => drop(tokens::key(value).ok_or_else(|| ApiError::not_found("key", shown(value)))?),
             "group" => drop(parse::<GroupName>("group", value)?),
             "role" => drop(parse::<RoleName>("role", value)?),
             "authority" => drop(parse::<AuthorityName>("certificate authority", value)?),
@@ -126,8 +129,11 @@ async fn exists(controller: &Controller, caller: &Caller, org: Option<&OrgId>) -
 
 /// What is not even a name names nothing.
 fn parse<T: FromStr>(what: &'static str, text: &str) -> Answer<T> {
-    let shown: String = text.chars().take(80).collect();
-    text.parse().map_err(|_| ApiError::not_found(what, shown))
+    text.parse().map_err(|_| ApiError::not_found(what, shown(text)))
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(80).collect()
 }
 
 fn allow(caller: &Caller, needs: Needs, org: Option<&OrgId>, in_path: Option<&InPath>) -> Answer<()> {

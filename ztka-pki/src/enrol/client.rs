@@ -1,6 +1,6 @@
 //! The side that wants a certificate.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -13,7 +13,7 @@ use super::{
     exchange::{Connect, Exchange, ExchangeError, HttpsExchange},
     keep::{CredentialStore, CredentialStoreError, StoredCredential},
     token::EnrolmentToken,
-    wire::{ENROL_PATH, EnrolmentAnswer, EnrolmentRequest},
+    wire::{ENROL_PATH, EnrolmentAnswer, EnrolmentRequest, WaitingAnswer},
 };
 use crate::{
     Purpose,
@@ -52,6 +52,14 @@ pub enum EnrolError {
     /// The controller cannot do it now; ask again.
     #[error("the controller cannot issue a certificate now: {0}")]
     Unavailable(String),
+    /// An administrator has to approve the key; ask again with it after a while.
+    #[error("the enrolment waits for an administrator to approve the key {key}")]
+    Waiting {
+        /// SHA-256 of the key's SubjectPublicKeyInfo in hexadecimal, for the administrator to compare.
+        key: String,
+        /// When to ask again.
+        again: Duration,
+    },
     /// The controller cannot be reached; ask again.
     #[error("the controller cannot be reached")]
     Unreachable(#[from] ExchangeError),
@@ -118,7 +126,11 @@ impl EnrolmentClient {
     /// [`EnrolError`]; see [`EnrolError::is_final`].
     pub async fn enrol(&self, key: &SoftwareKey) -> Result<Enrolled, EnrolError> {
         let request = EnrolmentRequest { token: self.token.to_text().to_string(), csr: key.csr_pem()? };
-        let answer = ask(&*self.exchange, ENROL_PATH, &request).await?;
+        let answer = ask(&*self.exchange, ENROL_PATH, &request).await.map_err(|error| match error {
+            // What an administrator is to compare is what this side knows itself.
+            EnrolError::Waiting { again, .. } => EnrolError::Waiting { key: key.public().id().0.clone(), again },
+            other => other,
+        })?;
         accept(answer, key, &self.provider, &*self.clock, None)
     }
 
@@ -128,19 +140,22 @@ impl EnrolmentClient {
     /// # Errors
     /// [`EnrolError`]; see [`EnrolError::is_final`].
     pub async fn enrol_into(&self, store: &dyn CredentialStore) -> Result<Enrolled, EnrolError> {
-        let key = match store.pending_key(self.token.id()).await? {
-            Some(pem) => SoftwareKey::from_pem(pem.as_bytes(), &self.provider)?,
-            None => {
-                let key = SoftwareKey::generate(&self.provider)?;
-                store.keep_pending_key(self.token.id(), key.to_pem()).await?;
-                key
-            }
+        let token = self.token.id();
+        let pem = match store.pending_key(token).await? {
+            Some(pem) => pem,
+            None => store.keep_pending_key(token, SoftwareKey::generate(&self.provider)?.to_pem()).await?,
         };
+        let key = SoftwareKey::from_pem(pem.as_bytes(), &self.provider)?;
         let enrolled = self.enrol(&key).await?;
-        store.save(&StoredCredential::of(&enrolled.credential, &key, enrolled.trust.clone())).await?;
+        let stored = StoredCredential::of(&enrolled.credential, &key, enrolled.trust.clone());
+        store.save(&StoredCredential { token: Some(token.clone()), ..stored }).await?;
         Ok(enrolled)
     }
 }
+
+/// Whatever a controller says, it is asked again within this.
+const SOONEST: Duration = Duration::from_secs(1);
+const LATEST: Duration = Duration::from_secs(60);
 
 #[derive(Deserialize)]
 struct StatusMessage {
@@ -155,6 +170,12 @@ pub(super) async fn ask(
 ) -> Result<EnrolmentAnswer, EnrolError> {
     let body = serde_json::to_vec(request).map_err(|_| EnrolError::Answer("the request cannot be written"))?;
     let (status, body) = exchange.post(path, Bytes::from(body)).await?;
+    if status == StatusCode::ACCEPTED {
+        let waiting: WaitingAnswer =
+            serde_json::from_slice(&body).map_err(|_| EnrolError::Answer("it is not the JSON expected"))?;
+        let again = Duration::from_secs(waiting.retry_after_seconds.into());
+        return Err(EnrolError::Waiting { key: waiting.key.0, again: again.clamp(SOONEST, LATEST) });
+    }
     if status.is_success() {
         return serde_json::from_slice(&body).map_err(|_| EnrolError::Answer("it is not the JSON expected"));
     }

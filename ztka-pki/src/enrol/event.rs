@@ -10,7 +10,11 @@ use ztka_core::{KeyId, Status, Subject};
 use super::{store::StoreError, token::TokenId};
 use crate::csr::CsrError;
 
-/// Why an enrolment or a renewal was refused. The text is what the other side is told.
+/// Told of a token that is unknown, and of one that is used from somewhere else than it may: who is there learns nothing.
+const TOKEN: &str = "the enrolment token is not valid here; copy the whole token, use it from where it may be used, or \
+                     make a new one";
+
+/// Why an enrolment or a renewal was refused. The text is what the other side is told, save of [`Self::Source`].
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum EnrolmentRefusal {
@@ -18,8 +22,14 @@ pub enum EnrolmentRefusal {
     Request(String),
     #[error("the request is larger than 64 KiB")]
     TooLarge,
-    #[error("the enrolment token is not valid; copy the whole token, or make a new one")]
+    #[error("{TOKEN}")]
     Token,
+    #[error("the enrolment token may not be used from this address; make one that may, or use it from where it may")]
+    Source,
+    #[error("the enrolment token has been revoked; ask an administrator for a new one")]
+    TokenRevoked,
+    #[error("an administrator has refused this enrolment; ask them why, and for a new token")]
+    Rejected,
     #[error("the enrolment token has expired; make a new one")]
     Expired,
     #[error("the enrolment token belongs to another key already; make a new token, and find out who used this one")]
@@ -38,6 +48,12 @@ pub enum EnrolmentRefusal {
     CertificateExpired,
     #[error("certificates of this kind are not renewed here")]
     Kind,
+    #[error("this agent was let in by another one of its cluster, and lets nobody in; use the cluster's credential")]
+    NotByToken,
+    #[error(
+        "the cluster has as many agents as it may have; those that are gone are forgotten when their certificates end"
+    )]
+    Replicas,
 }
 
 impl EnrolmentRefusal {
@@ -45,11 +61,20 @@ impl EnrolmentRefusal {
         let code = match self {
             Self::Request(_) | Self::Csr(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Token | Self::Expired | Self::NoCertificate => StatusCode::UNAUTHORIZED,
+            Self::Token | Self::Source | Self::TokenRevoked | Self::Expired | Self::NoCertificate => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::OtherKey | Self::Used | Self::KeyBound => StatusCode::CONFLICT,
-            Self::Revoked | Self::CertificateExpired | Self::Kind => StatusCode::FORBIDDEN,
+            Self::Replicas => StatusCode::TOO_MANY_REQUESTS,
+            Self::Rejected | Self::Revoked | Self::CertificateExpired | Self::Kind | Self::NotByToken => {
+                StatusCode::FORBIDDEN
+            }
         };
-        Status::new(code, self.to_string())
+        match self {
+            Self::Source => Status::new(code, TOKEN),
+            Self::Replicas => Status::new(code, self.to_string()).retry_after(60),
+            told => Status::new(code, told.to_string()),
+        }
     }
 }
 
@@ -58,6 +83,9 @@ impl EnrolmentRefusal {
 pub enum EnrolmentOutcome {
     /// A token was spent and a certificate issued.
     Enrolled,
+    /// A token was spent, and its key waits for approval. The same key is answered so again and again, of which only
+    /// the first time is on record.
+    Waiting,
     /// The same key asked again and got the same certificate.
     Repeated,
     /// A certificate was renewed.
@@ -79,6 +107,8 @@ pub struct EnrolmentEvent {
     pub token: Option<TokenId>,
     /// Who it is, once that is known.
     pub subject: Option<Subject>,
+    /// Whose certificate it was asked for with, if not its own: another agent's of the same cluster.
+    pub asked_by: Option<Subject>,
     /// The key to be certified, once it is known to be held.
     pub key: Option<KeyId>,
     /// Address of the other side: the request's extension of type [`IpAddr`].

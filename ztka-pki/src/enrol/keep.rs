@@ -29,11 +29,14 @@ pub struct StoredCredential {
     pub chain: String,
     /// Whom to trust.
     pub trust: TrustBundle,
+    /// The token that it was had by. A renewal does not say: what it replaces goes back to the same one.
+    pub token: Option<TokenId>,
 }
 
 impl StoredCredential {
-    pub(super) fn of(credential: &Credential, key: &SoftwareKey, trust: TrustBundle) -> Self {
-        Self { key: key.to_pem(), chain: x509::to_pem(credential.chain()), trust }
+    /// A credential with its key, as a renewal gives it.
+    pub fn of(credential: &Credential, key: &SoftwareKey, trust: TrustBundle) -> Self {
+        Self { key: key.to_pem(), chain: x509::to_pem(credential.chain()), trust, token: None }
     }
 
     /// Puts key and chain together again.
@@ -48,7 +51,10 @@ impl StoredCredential {
 
 impl fmt::Debug for StoredCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoredCredential").field("chain", &self.chain).finish_non_exhaustive()
+        f.debug_struct("StoredCredential")
+            .field("chain", &self.chain)
+            .field("token", &self.token)
+            .finish_non_exhaustive()
     }
 }
 
@@ -80,7 +86,11 @@ pub trait CredentialStore: Send + Sync + fmt::Debug {
     /// [`CredentialStoreError`], also if what is there is no credential.
     async fn load(&self) -> Result<Option<StoredCredential>, CredentialStoreError>;
 
-    /// Replaces the credential; pending keys are forgotten.
+    /// Replaces the credential. If it was had by a token, pending keys are forgotten; otherwise they stay, as does the
+    /// token of the credential that it replaces.
+    ///
+    /// Where several members share a store, a newer credential of the same name stays, and so does one of another name
+    /// that is to be replaced by a renewal.
     ///
     /// # Errors
     /// [`CredentialStoreError`]; what was kept stays then.
@@ -92,11 +102,16 @@ pub trait CredentialStore: Send + Sync + fmt::Debug {
     /// [`CredentialStoreError`]
     async fn pending_key(&self, token: &TokenId) -> Result<Option<Zeroizing<String>>, CredentialStoreError>;
 
-    /// Keeps a key that is about to be sent with this token.
+    /// Keeps a key that is about to be sent with this token, unless one is kept for it; returns the one kept. So several
+    /// members that share a store and a token send the same key.
     ///
     /// # Errors
     /// [`CredentialStoreError`]
-    async fn keep_pending_key(&self, token: &TokenId, key: Zeroizing<String>) -> Result<(), CredentialStoreError>;
+    async fn keep_pending_key(
+        &self,
+        token: &TokenId,
+        key: Zeroizing<String>,
+    ) -> Result<Zeroizing<String>, CredentialStoreError>;
 }
 
 /// A credential that ends with the process.
@@ -116,8 +131,13 @@ impl CredentialStore for MemoryCredentialStore {
     }
 
     async fn save(&self, credential: &StoredCredential) -> Result<(), CredentialStoreError> {
-        let memory = Memory { credential: Some(credential.clone()), pending: None };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = memory;
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = memory.credential.take().and_then(|before| before.token);
+        let token = credential.token.clone().or(before);
+        memory.credential = Some(StoredCredential { token, ..credential.clone() });
+        if credential.token.is_some() {
+            memory.pending = None;
+        }
         Ok(())
     }
 
@@ -126,14 +146,24 @@ impl CredentialStore for MemoryCredentialStore {
         Ok(memory.pending.as_ref().filter(|(of, _)| of == token).map(|(_, key)| key.clone()))
     }
 
-    async fn keep_pending_key(&self, token: &TokenId, key: Zeroizing<String>) -> Result<(), CredentialStoreError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pending = Some((token.clone(), key));
-        Ok(())
+    async fn keep_pending_key(
+        &self,
+        token: &TokenId,
+        key: Zeroizing<String>,
+    ) -> Result<Zeroizing<String>, CredentialStoreError> {
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &memory.pending {
+            Some((of, kept)) if of == token => Ok(kept.clone()),
+            _ => {
+                memory.pending = Some((token.clone(), key.clone()));
+                Ok(key)
+            }
+        }
     }
 }
 
 /// A credential in a directory of mode 0700: `credential.pem` (key and chain in one file, mode 0600, so that they are
-/// replaced together), `trust.json`, and `pending-<token id>.key`.
+/// replaced together), `trust.json`, `token-id`, and `pending-<token id>.key`.
 ///
 /// The files are small, and are read and written on the calling thread.
 #[derive(Clone, Debug)]
@@ -162,6 +192,10 @@ impl CredentialDirectory {
         self.directory.join("trust.json")
     }
 
+    fn token(&self) -> PathBuf {
+        self.directory.join("token-id")
+    }
+
     fn pending(&self, token: &TokenId) -> PathBuf {
         self.directory.join(format!("pending-{token}.key"))
     }
@@ -188,7 +222,10 @@ impl CredentialDirectory {
         let trust = trust.ok_or_else(|| FileError::content(&path, "is missing beside the credential; enrol again"))?;
         let trust = serde_json::from_slice(&trust)
             .map_err(|_| FileError::content(&path, "is not a trust bundle in JSON; enrol again"))?;
-        Ok(Some(StoredCredential::of(&credential, &key, trust)))
+        // What is no id is as good as none: it is looked at for a token that is newer, no more.
+        let token = file::read_private(&self.token())?;
+        let token = token.and_then(|id| str::from_utf8(&id).ok()?.trim().parse().ok());
+        Ok(Some(StoredCredential { token, ..StoredCredential::of(&credential, &key, trust) }))
     }
 }
 
@@ -204,7 +241,11 @@ impl CredentialStore for CredentialDirectory {
         file::write_private(&self.trust(), &trust)?;
         let both = Zeroizing::new(format!("{}{}", *credential.key, credential.chain));
         file::write_private(&self.path(), both.as_bytes())?;
-        self.forget_pending();
+        // Behind the credential: without it, the same token with the same key gets the same answer again.
+        if let Some(token) = &credential.token {
+            file::write_private(&self.token(), token.as_str().as_bytes())?;
+            self.forget_pending();
+        }
         Ok(())
     }
 
@@ -215,7 +256,15 @@ impl CredentialStore for CredentialDirectory {
         Ok(Some(Zeroizing::new(pem.into())))
     }
 
-    async fn keep_pending_key(&self, token: &TokenId, key: Zeroizing<String>) -> Result<(), CredentialStoreError> {
-        Ok(file::write_private(&self.pending(token), key.as_bytes())?)
+    async fn keep_pending_key(
+        &self,
+        token: &TokenId,
+        key: Zeroizing<String>,
+    ) -> Result<Zeroizing<String>, CredentialStoreError> {
+        if let Some(kept) = self.pending_key(token).await? {
+            return Ok(kept);
+        }
+        file::write_private(&self.pending(token), key.as_bytes())?;
+        Ok(key)
     }
 }

@@ -16,9 +16,9 @@ use ztka_core::{Body, BoxError, InstanceId, KeyId, SignedDocument, SpiffeId, Sta
 
 use super::{
     event::{EnrolmentAudit, EnrolmentEvent, EnrolmentOutcome, EnrolmentRefusal},
-    store::{Enrollee, EnrolmentStore, Spent, StoreError},
+    store::{Enrollee, EnrolmentStore, Spent, StoreError, Verdict},
     token::{EnrolmentToken, TokenId},
-    wire::{self, ENROL_PATH, EnrolmentAnswer, EnrolmentRequest},
+    wire::{self, ENROL_PATH, EnrolmentAnswer, EnrolmentRequest, WaitingAnswer},
 };
 use crate::{authority::IssueError, csr::ValidCsr, hierarchy::Hierarchy, trust::TrustBundle};
 
@@ -43,10 +43,18 @@ impl TrustPublisher for Hierarchy {
     }
 }
 
-/// Why no certificate was made: the other side's fault, or ours.
+/// What a key that waits for approval is told to let pass before it asks again.
+const ASK_AGAIN_SECONDS: u32 = 5;
+
+/// Why no certificate was made: the other side's fault, or ours, or it is not time yet.
 #[derive(Debug)]
 pub(super) enum Failure {
     Refused(EnrolmentRefusal),
+    /// An administrator has not decided yet; `first` if this request has spent the token.
+    Waiting {
+        key: KeyId,
+        first: bool,
+    },
     Store(StoreError),
     Issue(IssueError),
 }
@@ -77,18 +85,23 @@ impl Failure {
         };
         match self {
             Self::Refused(refusal) => EnrolmentOutcome::Refused(refusal.clone()),
+            Self::Waiting { .. } => EnrolmentOutcome::Waiting,
             Self::Store(error) => failed(error),
             Self::Issue(error) => failed(error),
         }
     }
 
-    pub(super) fn status(&self) -> Status {
+    pub(super) fn into_response(self) -> Response<Body> {
         match self {
-            Self::Refused(refusal) => refusal.status(),
+            Self::Refused(refusal) => refusal.status().into_response(),
+            Self::Waiting { key, .. } => {
+                let message = format!("an administrator has to approve the key {}; ask again with it", key.0);
+                WaitingAnswer { message, key, retry_after_seconds: ASK_AGAIN_SECONDS }.into_response()
+            }
             // What is broken here is in our record, not in the answer.
             Self::Store(_) | Self::Issue(_) => {
                 let message = "no certificate can be issued now; try again, and see the controller's log";
-                Status::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(5)
+                Status::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(5).into_response()
             }
         }
     }
@@ -117,7 +130,7 @@ impl Registrar {
 
     pub(super) fn event(&self, outcome: EnrolmentOutcome, source: Option<IpAddr>) -> EnrolmentEvent {
         let at = self.hierarchy.clock().now();
-        EnrolmentEvent { at, outcome, token: None, subject: None, key: None, source }
+        EnrolmentEvent { at, outcome, token: None, subject: None, asked_by: None, key: None, source }
     }
 
     /// The answer, once `event` is on record; what cannot be recorded is refused, with a certificate that nobody has.
@@ -126,11 +139,15 @@ impl Registrar {
         event: &EnrolmentEvent,
         done: Result<EnrolmentAnswer, Failure>,
     ) -> Response<Body> {
-        let done = match self.audit.record(event).await {
+        let recorded = match &done {
+            Err(Failure::Waiting { first: false, .. }) => Ok(()),
+            _ => self.audit.record(event).await,
+        };
+        let done = match recorded {
             Ok(()) => done,
             Err(error) => done.and(Err(error.into())),
         };
-        done.map_or_else(|failure| failure.status().into_response(), |answer| answer.into_response())
+        done.map_or_else(Failure::into_response, EnrolmentAnswer::into_response)
     }
 }
 
@@ -149,6 +166,8 @@ pub(super) fn expect<B>(request: &Request<B>, path: &str) -> Result<(), Status> 
 ///
 /// The first key to spend a token owns it. The same key gets the same answer again until it has connected with the
 /// certificate ([`EnrolmentStore::mark_used`]), so that a lost answer locks nobody out; every other key is refused.
+/// Where a token asks for approval, that key is answered 202 until an administrator has decided
+/// ([`EnrolmentStore::decide`]), which has to be while the token lives.
 /// A dropped future does not end what has begun: the token stays with the key that spent it, and that is recorded.
 /// Needs a tokio runtime.
 #[derive(Clone, Debug)]
@@ -190,7 +209,7 @@ where
             let work = tokio::spawn(async move {
                 let mut known = Known::default();
                 let done = match asked {
-                    Ok(asked) => registrar.enrol(asked, &mut known).await,
+                    Ok(asked) => registrar.enrol(asked, source, &mut known).await,
                     Err(refusal) => Err(refusal.into()),
                 };
                 let outcome = match &done {
@@ -201,7 +220,7 @@ where
                 let event = EnrolmentEvent { token: known.token, subject: known.subject, key: known.key, ..event };
                 registrar.recorded(&event, done.map(|(answer, _)| answer)).await
             });
-            Ok(work.await.unwrap_or_else(|error| Failure::from(StoreError::new(error)).status().into_response()))
+            Ok(work.await.unwrap_or_else(|error| Failure::from(StoreError::new(error)).into_response()))
         })
     }
 }
@@ -218,6 +237,7 @@ impl Registrar {
     async fn enrol(
         &self,
         asked: EnrolmentRequest,
+        source: Option<IpAddr>,
         known: &mut Known,
     ) -> Result<(EnrolmentAnswer, EnrolmentOutcome), Failure> {
         let token: EnrolmentToken = asked.token.parse().map_err(|_| EnrolmentRefusal::Token)?;
@@ -225,27 +245,46 @@ impl Registrar {
         let record = self.store.token(token.id()).await?;
         // Unknown and wrong are one answer: an id alone tells nothing.
         let record = record.filter(|record| token.is_of(record)).ok_or(EnrolmentRefusal::Token)?;
-        let subject = match record.enrollee {
+        let subject = match record.enrollee.clone() {
             Enrollee::Agent { org, cluster } => Subject::Agent { org, cluster, instance: InstanceId::generate() },
             Enrollee::Proxy { proxy } => Subject::Proxy(proxy),
         };
         // From here on a refusal is on record with those whose token it is.
         known.subject = Some(subject.clone());
         let now = self.hierarchy.clock().now();
+        // First of all: from elsewhere, nothing is told of a token, not even that it is over.
+        if !record.is_for(source) {
+            return Err(EnrolmentRefusal::Source.into());
+        }
+        if record.revoked.is_some() {
+            return Err(EnrolmentRefusal::TokenRevoked.into());
+        }
         if record.expires <= now {
             return Err(EnrolmentRefusal::Expired.into());
         }
         let csr = ValidCsr::from_pem(asked.csr.as_bytes()).map_err(EnrolmentRefusal::Csr)?;
         let key = csr.key().id().clone();
         known.key = Some(key.clone());
-        let spent = Spent { key: key.clone(), subject, at: now, chain: None, used: false };
-        let spent = self.store.spend(token.id(), spent).await?.ok_or(EnrolmentRefusal::Token)?;
+        let mine = Spent { key: key.clone(), subject, at: now, chain: None, used: false };
+        let spent = self.store.spend(token.id(), mine.clone()).await?.ok_or(EnrolmentRefusal::Token)?;
         known.subject = Some(spent.subject.clone());
         if spent.key != key {
             return Err(EnrolmentRefusal::OtherKey.into());
         }
         if spent.used {
             return Err(EnrolmentRefusal::Used.into());
+        }
+        if record.approval {
+            match record.verdict {
+                Some(Verdict::Approved) => {}
+                Some(Verdict::Refused) => return Err(EnrolmentRefusal::Rejected.into()),
+                // A store keeps no less than microseconds.
+                None => {
+                    let at = |spent: &Spent| spent.at.as_microsecond();
+                    let first = spent.subject == mine.subject && at(&spent) == at(&mine);
+                    return Err(Failure::Waiting { key, first });
+                }
+            }
         }
         if !self.store.bind_key(&key, &spent.subject).await? {
             return Err(EnrolmentRefusal::KeyBound.into());

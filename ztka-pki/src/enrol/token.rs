@@ -70,7 +70,8 @@ pub struct EnrolmentToken {
 }
 
 impl EnrolmentToken {
-    /// Makes a token for `enrollee`, valid for `life` from `now`, and what is stored of it.
+    /// Makes a token for `enrollee`, valid for `life` from `now`, and what is stored of it: from anywhere, without
+    /// approval, unless the record is given [sources](TokenRecord::sources) or [approval](TokenRecord::approval).
     ///
     /// # Errors
     /// [`InvalidToken`] if the system gives no randomness.
@@ -89,6 +90,10 @@ impl EnrolmentToken {
             enrollee,
             created: now,
             expires: now.checked_add(life).unwrap_or(Timestamp::MAX),
+            sources: Vec::new(),
+            approval: false,
+            verdict: None,
+            revoked: None,
             spent: None,
         };
         Ok((token, record))

@@ -1,11 +1,11 @@
 //! Requests and answers in JSON.
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt as _, Limited};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
-use ztka_core::{Body, BoxError, body};
+use ztka_core::{Body, BoxError, KeyId, body};
 
 use super::event::EnrolmentRefusal;
 use crate::trust::TrustBundle;
@@ -14,6 +14,8 @@ use crate::trust::TrustBundle;
 pub const ENROL_PATH: &str = "/v1/enrol";
 /// Where [`RenewalService`](super::RenewalService) answers.
 pub const RENEW_PATH: &str = "/v1/renew";
+/// Where [`ReplicaService`](super::ReplicaService) answers.
+pub const INSTANCES_PATH: &str = "/v1/instances";
 
 const MAX_REQUEST: usize = 64 * 1024;
 
@@ -33,7 +35,8 @@ impl std::fmt::Debug for EnrolmentRequest {
     }
 }
 
-/// `POST /v1/renew`, over a connection that was made with the certificate to be renewed.
+/// `POST /v1/renew`, over a connection that was made with the certificate to be renewed; and `POST /v1/instances`, over
+/// one made with that of another agent of the cluster.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RenewalRequest {
@@ -41,7 +44,7 @@ pub struct RenewalRequest {
     pub csr: String,
 }
 
-/// The answer to both.
+/// The answer to all.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct EnrolmentAnswer {
     /// The name given: a SPIFFE id.
@@ -62,6 +65,29 @@ impl EnrolmentAnswer {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
+
+/// The answer, with status 202, to a key that waits for approval: ask again.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct WaitingAnswer {
+    /// What is waited for, and by which key.
+    pub message: String,
+    /// The key: SHA-256 of its SubjectPublicKeyInfo in hexadecimal.
+    pub key: KeyId,
+    /// When to ask again, in seconds; `Retry-After` says the same.
+    pub retry_after_seconds: u32,
+}
+
+impl WaitingAnswer {
+    pub(super) fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(body(serde_json::to_vec(&self).unwrap_or_default()));
+        *response.status_mut() = StatusCode::ACCEPTED;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::RETRY_AFTER, self.retry_after_seconds.into());
         response
     }
 }

@@ -82,6 +82,11 @@ impl Hierarchy {
         self.issue(csr, subject, life).await
     }
 
+    /// How long an agent's certificate lives.
+    pub(crate) fn agent_life(&self) -> SignedDuration {
+        self.lifetimes.agent
+    }
+
     async fn issue(&self, csr: &ValidCsr, subject: &Subject, life: SignedDuration) -> Result<Issued, IssueError> {
         let (now, domain, held) = (self.clock.now(), &self.names.domain, self.held());
         let id = SpiffeId { trust_domain: self.names.trust_domain.clone(), subject: subject.clone() };

@@ -133,7 +133,7 @@ impl Exchange for Says {
 }
 
 async fn answer(world: &World, class: u8, body: Vec<u8>) -> bool {
-    let code = [StatusCode::OK, StatusCode::CONFLICT, StatusCode::SERVICE_UNAVAILABLE];
+    let code = [StatusCode::OK, StatusCode::CONFLICT, StatusCode::SERVICE_UNAVAILABLE, StatusCode::ACCEPTED];
     let code = code[usize::from(class.wrapping_sub(b'0')) % code.len()];
     let exchange = Arc::new(Says(code, Bytes::from(body)));
     let clock = Arc::new(world.at.clock.clone());
@@ -143,7 +143,13 @@ async fn answer(world: &World, class: u8, body: Vec<u8>) -> bool {
         Err(error) => {
             // Only a controller's no is final; what cannot be read may be well again.
             assert_eq!(error.is_final(), code == StatusCode::CONFLICT);
-            assert_eq!(matches!(error, EnrolError::Answer(_)), code.is_success());
+            let waits = matches!(error, EnrolError::Waiting { .. });
+            assert!(!waits || code == StatusCode::ACCEPTED);
+            assert_eq!(waits || matches!(error, EnrolError::Answer(_)), code.is_success());
+            if let EnrolError::Waiting { key, again } = &error {
+                assert_eq!(key, &world.key.public().id().0, "the key that is shown is ours, whatever they say");
+                assert!((1..=60).contains(&again.as_secs()), "asked again after {again:?}");
+            }
             return false;
         }
     };

@@ -16,6 +16,7 @@ const STATES: &[(i64, &str)] = &[
     (2, include_str!("../../tests/data/schema-2.sql")),
     (3, include_str!("../../tests/data/schema-3.sql")),
     (4, include_str!("../../tests/data/schema-4.sql")),
+    (5, include_str!("../../tests/data/schema-5.sql")),
 ];
 
 /// The largest versions in the data: of the organisation, of the installation.

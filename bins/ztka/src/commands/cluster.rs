@@ -1,12 +1,15 @@
 //! `ztka cluster`
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
 use ztka_api::{CreateCluster, CreateManifest, CreateToken, HostAlias};
 use ztka_core::ClusterName;
 
-use super::{duration, label, labels, seconds};
+use super::{
+    label, labels,
+    token::{TokenArgs, Wanted},
+};
 use crate::session::Session;
 
 #[derive(Debug, Subcommand)]
@@ -26,14 +29,8 @@ pub(crate) enum Cluster {
         /// Name or id
         cluster: String,
     },
-    /// Print a one-time token that an agent of the cluster enrols with
-    Token {
-        /// Name or id
-        cluster: String,
-        /// How long the token may be used; an hour by default, a week at most
-        #[arg(long, value_parser = duration)]
-        ttl: Option<Duration>,
-    },
+    /// One-time tokens that an agent of the cluster enrols with; prints a new one unless told otherwise
+    Token(TokenArgs),
     /// Print the YAML that starts the agent: ztka cluster manifest NAME | kubectl apply -f -
     Manifest(Manifest),
 }
@@ -51,9 +48,8 @@ pub(crate) struct Manifest {
     /// A name that the pod resolves by itself, ADDRESS=NAME[,NAME]; may be repeated
     #[arg(long = "host-alias", value_parser = host_alias, value_name = "ADDRESS=NAMES")]
     host_aliases: Vec<HostAlias>,
-    /// How long the token in it may be used; an hour by default, a week at most
-    #[arg(long, value_parser = duration)]
-    ttl: Option<Duration>,
+    #[command(flatten)]
+    token: Wanted,
 }
 
 fn host_alias(text: &str) -> Result<HostAlias, String> {
@@ -83,15 +79,11 @@ impl Cluster {
                 api.delete_cluster(&org, &id).await?;
                 session.output.one(&serde_json::json!({ "id": id }), || format!("cluster {cluster} deleted"))
             }
-            Self::Token { cluster, ttl } => {
+            Self::Token(command) => command.run(session, &org).await,
+            Self::Manifest(Manifest { cluster, image, apiserver, host_aliases, token }) => {
                 let id = session.cluster(&org, &cluster).await?;
-                let wanted = CreateToken { ttl_seconds: seconds(ttl)? };
-                let token = api.create_enrolment_token(&org, &id, &wanted).await?;
-                session.output.one(&token, || token.token.clone())
-            }
-            Self::Manifest(Manifest { cluster, image, apiserver, host_aliases, ttl }) => {
-                let id = session.cluster(&org, &cluster).await?;
-                let wanted = CreateManifest { image, apiserver, host_aliases, ttl_seconds: seconds(ttl)? };
+                let CreateToken { ttl_seconds, sources, approval } = token.token()?;
+                let wanted = CreateManifest { image, apiserver, host_aliases, ttl_seconds, sources, approval };
                 let yaml = api.create_manifest(&org, &id, &wanted).await?;
                 session.output.one(&serde_json::json!({ "manifest": yaml }), || yaml.clone())
             }

@@ -24,7 +24,10 @@ impl Proxy {
     pub(crate) async fn run(self, session: &Session) -> anyhow::Result<()> {
         match self {
             Self::Create { ttl } => {
-                let token = session.api.create_proxy(&CreateToken { ttl_seconds: seconds(ttl)? }).await?;
+                let token = session
+                    .api
+                    .create_proxy(&CreateToken { ttl_seconds: seconds(ttl)?, ..CreateToken::default() })
+                    .await?;
                 session.output.one(&token, || token.token.clone())
             }
             Self::List => {
