@@ -5,12 +5,14 @@
 //! the place of dispatch.
 pub mod accounts;
 mod control;
+mod credential;
 mod evidence;
 pub mod selfreview;
 mod upstream;
 
 pub use self::{
     control::{Control, ControlLayer},
+    credential::{CREDENTIAL_SECRET, SecretStore},
     evidence::{Witness, Witnessed},
     upstream::{Accounts, InvalidApiserver, Pool, Upstream, UpstreamError},
 };

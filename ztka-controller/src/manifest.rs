@@ -78,6 +78,7 @@ pub fn render(manifest: &Manifest) -> String {
     // Writing to a string cannot fail.
     let _ = writeln!(config, "proxies = [{}]", proxies.join(", "));
     let _ = writeln!(config, "state_dir = \"/var/lib/ztka/agent\"");
+    let _ = writeln!(config, "credential = \"secret\"");
     let _ = writeln!(config, "token_file = \"/etc/ztka/enrolment/token\"");
     if let Some(apiserver) = &manifest.apiserver {
         let _ = writeln!(config, "\n[apiserver]\nurl = {}", quoted(apiserver));
@@ -119,10 +120,9 @@ metadata:
   labels:
     app.kubernetes.io/name: ztka-agent
 spec:
+  # As many as you like. The first one spends the token, and keeps what it gives in the Secret ztka-agent-credential; the
+  # others, and those that are made anew, obtain certificates of their own with that.
   replicas: 1
-  # The certificate is in the volume of one pod. A pod that is made anew needs a new token: apply a new manifest.
-  strategy:
-    type: Recreate
   selector:
     matchLabels:
       app.kubernetes.io/name: ztka-agent
@@ -165,6 +165,7 @@ spec:
         secret:
           secretName: ztka-agent-enrolment
           defaultMode: 0440
+          optional: true
       - name: state
         emptyDir: {{}}
 ",

@@ -15,8 +15,10 @@ mod channel;
 mod disk;
 mod documents;
 mod follower;
+mod join;
 mod member;
 mod renewal;
+mod share;
 mod ship;
 #[cfg(test)]
 mod tests;

@@ -15,15 +15,16 @@ use rustls::crypto::CryptoProvider;
 use rustls_pki_types::ServerName;
 use ztka_core::{Clock, SpiffeId};
 use ztka_pki::{
-    Credential, CredentialDirectory, CredentialSource, CredentialStore, CredentialStoreError, EnrolError, Enrolled,
-    EnrolmentClient, EnrolmentToken, Exchange, ExchangeError, Purpose, RenewalObserver, Renewer, TcpConnect,
-    TrustSource, file::FileError, tls,
+    CredentialDirectory, CredentialSource, CredentialStore, CredentialStoreError, EnrolError, Enrolled, EnrolmentToken,
+    Exchange, ExchangeError, Purpose, RenewalObserver, Renewer, TrustSource, file::FileError, tls,
 };
 
-use crate::{BootstrapError, Channel, Documents, Renewal};
+use crate::{
+    BootstrapError, Channel, Documents, Renewal,
+    join::{Had, Joining},
+    share::share_trust,
+};
 
-/// Between two tries to enrol.
-const TRY_AGAIN: Duration = Duration::from_secs(3);
 /// An answer to a renewal is a few kilobytes.
 const LARGEST: usize = 1 << 20;
 
@@ -40,6 +41,9 @@ pub struct Membership {
     pub controller: (String, ServerName<'static>),
     /// Whose certificate the controller shows there: `Servers` for agents, `Controllers` for proxies.
     pub controller_purpose: Purpose,
+    /// Where the credential of the cluster is, if its agents share one: that is what the token gives, and each agent has
+    /// one of its own in `state` that it obtains by it. None: what the token gives is the member's own.
+    pub shared: Option<Arc<dyn CredentialStore>>,
 }
 
 /// Why a member cannot join.
@@ -48,6 +52,14 @@ pub enum JoinError {
     /// Neither credential nor token.
     #[error("there is no credential in {} and no enrolment token is given; ask an administrator for a token", .0.display())]
     NoToken(PathBuf),
+    /// The others of the cluster have not put its credential where it is shared, and there is no token.
+    #[error(
+        "the cluster's credential is not there yet and no enrolment token is given; apply a manifest with a new token"
+    )]
+    NoSharedToken,
+    /// The shared credential is over, and nobody is there to renew it.
+    #[error("the cluster's credential has expired; apply a manifest with a new enrolment token")]
+    Over,
     /// The token was refused.
     #[error("enrolment was refused")]
     Refused(#[source] EnrolError),
@@ -76,12 +88,23 @@ pub struct Member {
     documents: Documents,
     channel: Channel,
     store: Arc<CredentialDirectory>,
+    shared: Option<Shared>,
     provider: Arc<CryptoProvider>,
     presented: Arc<OnceLock<CredentialSource>>,
 }
 
+/// The credential of the cluster, which every agent of it keeps renewed.
+#[derive(Debug)]
+struct Shared {
+    credentials: CredentialSource,
+    channel: Channel,
+    store: Arc<dyn CredentialStore>,
+}
+
 impl Member {
-    /// Opens the stored credential, or enrols, trying again for as long as the controller is not there.
+    /// Opens the stored credential, or enrols, trying again for as long as the controller is not there and an administrator
+    /// has not approved the key. A token that the stored credential was not had by is used as well; if it cannot be, the
+    /// stored credential goes on.
     ///
     /// Cancel safe: what was received is stored first.
     ///
@@ -93,24 +116,38 @@ impl Member {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, JoinError> {
         let store = Arc::new(CredentialDirectory::open(&membership.state, provider.clone())?);
-        let (credential, trust) = match store.load().await? {
-            Some(stored) if !is_over(&stored.credential(&provider)?, &*clock) || membership.token.is_none() => {
-                (stored.credential(&provider)?, stored.trust)
-            }
-            _ => {
-                let enrolled = enrol(&membership, &store, &provider, &clock).await?;
-                (enrolled.credential, enrolled.trust)
+        let joining = Joining { membership: &membership, provider: &provider, clock: &clock };
+        let (own, cluster) = match &membership.shared {
+            None => (joining.by_token(&*store).await?, None),
+            Some(shared) => {
+                let kept = joining.kept(&store).await?;
+                match (joining.by_token(&**shared).await, kept) {
+                    (Ok(cluster), Some(own)) => (own, Some(cluster)),
+                    (Ok(cluster), None) => (joining.beside(&store, &cluster).await?, Some(cluster)),
+                    (Err(error), None) => return Err(error),
+                    (Err(error), Some(own)) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::error!(error, "without the cluster's credential, no further agent of it can start");
+                        (own, None)
+                    }
+                }
             }
         };
-        let id = credential.id().ok_or(JoinError::Name)?;
+        let id = own.credential.id().ok_or(JoinError::Name)?;
         let kept = membership.state.join("documents");
-        let documents = Documents::open(trust, Some(kept), provider.clone(), clock)?;
-        let credentials = CredentialSource::new(credential);
-        let (address, name) = membership.controller;
-        let purpose = membership.controller_purpose;
-        let tls = controller_tls(&provider, documents.trust(), &credentials, purpose)?;
-        let channel = Channel::new(address, name, tls);
-        Ok(Self { id, credentials, documents, channel, store, provider, presented: Arc::default() })
+        let documents = Documents::open(own.trust, Some(kept), provider.clone(), clock)?;
+        let credentials = CredentialSource::new(own.credential);
+        let channel = |source: &CredentialSource| channel(&membership, &provider, documents.trust(), source);
+        let shared = match (&membership.shared, cluster) {
+            (Some(store), Some(Had { credential, .. })) => {
+                let credentials = CredentialSource::new(credential);
+                let channel = channel(&credentials)?;
+                Some(Shared { credentials, channel, store: store.clone() })
+            }
+            _ => None,
+        };
+        let channel = channel(&credentials)?;
+        Ok(Self { id, credentials, documents, channel, store, shared, provider, presented: Arc::default() })
     }
 
     /// Who it is.
@@ -141,65 +178,58 @@ impl Member {
     /// What renews its credential, and confirms what it hears: run it beside everything else; its end means that a new
     /// token is needed.
     pub fn renewer(&self) -> Renewal {
-        let exchange = Arc::new(ByChannel(self.channel.clone()));
-        let observer = Arc::new(Observer { documents: self.documents.clone(), channel: self.channel.clone() });
-        let (store, clock) = (self.store.clone(), self.documents.clock().clone());
+        let presented = self.presented.clone();
+        self.renewal_of(&self.credentials, self.store.clone(), &self.channel, presented)
+    }
+
+    /// What renews the credential that it shares, if there is one: the same.
+    pub fn shared_renewer(&self) -> Option<Renewal> {
+        let Shared { credentials, channel, store } = self.shared.as_ref()?;
+        Some(self.renewal_of(credentials, store.clone(), channel, Arc::default()))
+    }
+
+    /// What writes into the place of the shared credential whom to trust, each time that it changes, so that a member
+    /// that starts later can begin with it: run it beside everything else. It has no end; none if nothing is shared.
+    pub fn share_trust(&self) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let shared = self.shared.as_ref()?;
+        Some(share_trust(shared.store.clone(), self.documents.trust().clone()))
+    }
+
+    fn renewal_of(
+        &self,
+        source: &CredentialSource,
+        store: Arc<dyn CredentialStore>,
+        channel: &Channel,
+        presented: Arc<OnceLock<CredentialSource>>,
+    ) -> Renewal {
+        let exchange = Arc::new(ByChannel(channel.clone()));
+        let observer = Arc::new(Observer { documents: self.documents.clone(), channel: channel.clone() });
+        let clock = self.documents.clock().clone();
         Renewal {
-            renewer: Renewer::new(self.credentials.clone(), store, exchange, observer, self.provider.clone(), clock),
-            credentials: self.credentials.clone(),
+            renewer: Renewer::new(source.clone(), store, exchange, observer, self.provider.clone(), clock),
+            credentials: source.clone(),
             documents: self.documents.clone(),
-            channel: self.channel.clone(),
-            presented: self.presented.clone(),
+            channel: channel.clone(),
+            presented,
         }
     }
 }
 
-fn is_over(credential: &Credential, clock: &dyn Clock) -> bool {
-    credential.not_after() <= clock.now()
-}
-
-fn controller_tls(
+/// To the controller, with the credential of `source`.
+pub(crate) fn channel(
+    membership: &Membership,
     provider: &Arc<CryptoProvider>,
     trust: &TrustSource,
-    credentials: &CredentialSource,
-    purpose: Purpose,
-) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
-    tls::client(provider.clone(), trust.clone(), Some(credentials.clone()), purpose, &[b"h2"])
-}
-
-async fn enrol(
-    membership: &Membership,
-    store: &CredentialDirectory,
-    provider: &Arc<CryptoProvider>,
-    clock: &Arc<dyn Clock>,
-) -> Result<Enrolled, JoinError> {
-    let (address, name) = membership.enrol.clone();
-    let token = membership.token.clone().ok_or_else(|| JoinError::NoToken(membership.state.clone()))?;
-    let connect = Arc::new(TcpConnect::new(address.clone()));
-    let client = EnrolmentClient::over_tls(token, connect, name, provider.clone(), clock.clone());
-    let client = client.map_err(JoinError::Refused)?;
-    loop {
-        match client.enrol_into(store).await {
-            Ok(enrolled) => {
-                tracing::info!(id = %enrolled.id, "enrolled");
-                return Ok(enrolled);
-            }
-            Err(error) if error.is_final() => return Err(JoinError::Refused(error)),
-            Err(error) => {
-                tracing::warn!(
-                    address,
-                    error = &error as &dyn std::error::Error,
-                    again = ?TRY_AGAIN,
-                    "not enrolled yet"
-                );
-                tokio::time::sleep(TRY_AGAIN).await;
-            }
-        }
-    }
+    source: &CredentialSource,
+) -> Result<Channel, rustls::Error> {
+    let (address, name) = membership.controller.clone();
+    let purpose = membership.controller_purpose;
+    let tls = tls::client(provider.clone(), trust.clone(), Some(source.clone()), purpose, &[b"h2"])?;
+    Ok(Channel::new(address, name, tls))
 }
 
 /// Renewals go over the connection that there is.
-struct ByChannel(Channel);
+pub(crate) struct ByChannel(pub(crate) Channel);
 
 impl fmt::Debug for ByChannel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,7 +8,10 @@ use rustls::crypto::CryptoProvider;
 use serde_json::{json, value::RawValue};
 use tempfile::TempDir;
 use ztka_core::{DocumentHeader, DocumentKind, KeyId, ManualClock, Revision, SeriesKey, Session, SignedDocument};
-use ztka_pki::{Hierarchy, Lifetimes, MemoryKeyStore, Names, Revocations};
+use ztka_pki::{
+    Credential, CredentialStore as _, Hierarchy, Lifetimes, MemoryCredentialStore, MemoryKeyStore, Names, Revocations,
+    SoftwareKey, StoredCredential, TrustSource, ValidCsr,
+};
 
 use crate::{Channel, Documents, Follower, Line};
 
@@ -275,4 +278,36 @@ async fn what_this_version_cannot_read_is_left_for_a_later_one() {
     }
     documents.settle();
     assert_eq!((documents.all().len(), stage.documents().start()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_starts_later_finds_whom_to_trust_beside_the_shared_credential() {
+    let stage = Stage::set().await;
+    stage.hierarchy.create_org(&"acme".parse().unwrap()).await.unwrap();
+    let key = SoftwareKey::generate(&stage.provider).unwrap();
+    let csr = ValidCsr::from_der(&key.csr().unwrap()).unwrap();
+    let (org, cluster, instance) = ("acme".parse().unwrap(), "c1".parse().unwrap(), "i1".parse().unwrap());
+    let issued = stage.hierarchy.issue_agent(&csr, &org, &cluster, &instance).await.unwrap();
+    let credential = Credential::new(issued.chain().to_vec(), &key).unwrap();
+    let first = stage.hierarchy.trust_bundle();
+    let store = Arc::new(MemoryCredentialStore::default());
+    store.save(&StoredCredential::of(&credential, &key, first.clone())).await.unwrap();
+    let trust = TrustSource::new(first.clone(), stage.provider.clone(), Arc::new(stage.clock.clone())).unwrap();
+    tokio::spawn(crate::share::share_trust(store.clone(), trust.clone()));
+    let kept = async || store.load().await.unwrap().unwrap();
+
+    // An authority more: as when one is about to be replaced.
+    let other = Stage::set().await.hierarchy.trust_bundle();
+    let mut second = first.clone();
+    second.roots.extend(other.roots);
+    // Waits until the task has its turn: the clock is paused, and goes on when nothing else can.
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    trust.set_revocations(None, Revocations::default());
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    assert_eq!(kept().await.trust, first);
+    trust.set_bundle(second.clone()).unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    let after = kept().await;
+    assert_eq!((after.trust, after.chain), (second, kept().await.chain));
+    assert_eq!(*after.key, *key.to_pem());
 }

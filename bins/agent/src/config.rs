@@ -30,7 +30,14 @@ pub struct Config {
     pub proxies: Vec<String>,
     /// Private directory (0700) for the credential, documents and receipts; has to survive restarts.
     pub state_dir: PathBuf,
-    /// File with the one-time enrolment token; needed until the agent has enrolled.
+    /// Where the credential that the token gives is kept: `"directory"` is `state_dir`; `"secret"`, for pods, is the Secret
+    /// `ztka-agent-credential` of the namespace `ztka-system`, which all agents of the cluster share. By it each obtains a
+    /// certificate of its own, which is in `state_dir`; a pod that is made anew, or one more of them, needs no token.
+    /// Default `"directory"`.
+    #[serde(default)]
+    pub credential: Keep,
+    /// File with the one-time enrolment token; needed until the agent has enrolled. A token that the kept credential was
+    /// not had by is used at the next start, and replaces it.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
     /// The cluster's apiserver. Default: that of the pod.
@@ -39,6 +46,17 @@ pub struct Config {
     /// Logs, health and metrics.
     #[serde(default)]
     pub runtime: Common,
+}
+
+/// Where the credential that the token gives is kept.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// In the state directory.
+    #[default]
+    Directory,
+    /// In a Secret of the cluster.
+    Secret,
 }
 
 /// The `[apiserver]` table.
@@ -96,7 +114,8 @@ impl Config {
     /// The enrolment token; none if there is no file, as after a restart without its Secret.
     pub(crate) fn token(&self) -> anyhow::Result<Option<EnrolmentToken>> {
         let Some(file) = &self.token_file else { return Ok(None) };
-        if !file.exists() && self.state_dir.exists() {
+        // A pod's Secret with the token may be gone once there is a credential in the other one.
+        if !file.exists() && (self.credential == Keep::Secret || self.state_dir.exists()) {
             return Ok(None);
         }
         let text = read(file, "token_file")?;

@@ -9,7 +9,7 @@ use anyhow::{anyhow, bail};
 use rustls::{ClientConfig, crypto::CryptoProvider};
 use tower::ServiceBuilder;
 use ztka_agent::{
-    ControlLayer, Pool, Upstream, Witness,
+    ControlLayer, Pool, SecretStore, Upstream, Witness,
     accounts::{self, ServiceAccounts},
     selfreview::SelfReviewLayer,
 };
@@ -17,10 +17,10 @@ use ztka_audit::{AuditLayer, Receipts, Recorder, Sign, Signed, SpoolOptions};
 use ztka_authz::{AuthorizeLayer, CutLayer, Open};
 use ztka_core::{Clock, Subject, SystemClock};
 use ztka_follow::{Follower, Member, Membership, ToController};
-use ztka_pki::{AuthenticateLayer, Purpose};
+use ztka_pki::{AuthenticateLayer, CredentialStore, Purpose};
 use ztka_runtime::Process;
 
-pub use self::config::{Apiserver, Config};
+pub use self::config::{Apiserver, Config, Keep};
 
 /// A proxy may have heard of a policy before its agent: so long a request waits for it.
 const POLICY_WITHIN: Duration = Duration::from_millis(500);
@@ -31,7 +31,18 @@ const CONTROLLER: &str = "controller";
 pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let member = Member::join(membership(&config)?, provider.clone(), clock.clone()).await?;
+    // The one apiserver, and the way to it as the agent itself.
+    let pool = Pool::new(&config.apiserver.url()?, apiserver_tls(&config.apiserver, provider.clone())?)?;
+    let client = accounts::Client::new(pool.clone(), config.apiserver.token());
+    let shared = match config.credential {
+        Keep::Directory => None,
+        Keep::Secret => Some(Arc::new(SecretStore::new(client.clone(), provider.clone())) as Arc<dyn CredentialStore>),
+    };
+    // It may take as long as an administrator does.
+    let member = tokio::select! {
+        joined = Member::join(membership(&config, shared)?, provider.clone(), clock.clone()) => joined?,
+        () = process.shutdown().cancelled() => return Ok(()),
+    };
     let Subject::Agent { org, cluster, .. } = member.id().subject.clone() else {
         bail!(
             "the credential in {} is not an agent's: empty the directory and enrol with a cluster's token",
@@ -50,9 +61,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     let shipping = ztka_audit::Follower::new(receipts.spool().clone(), CONTROLLER, shipper)?;
     let recorder = Recorder::new(Arc::new(receipts), clock.clone());
 
-    // The one apiserver, and the accounts under which users come to it.
-    let pool = Pool::new(&config.apiserver.url()?, apiserver_tls(&config.apiserver, provider.clone())?)?;
-    let client = accounts::Client::new(pool.clone(), config.apiserver.token());
+    // The accounts under which users come to the apiserver.
     let settings = accounts::Settings::default();
     let accounts =
         Arc::new(ServiceAccounts::new(client.clone(), engine.clone(), cluster.clone(), clock.clone(), settings));
@@ -72,10 +81,21 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
         .service(Upstream::new(pool, accounts.clone()));
 
     let renewer = member.renewer();
+    let shared = member.shared_renewer();
     let follower = Follower::new(member.channel().clone(), documents.clone());
     let stop = process.shutdown().clone();
     tokio::spawn(follower.run(stop.cancelled_owned(), || {}));
     tokio::spawn(open.enforce());
+    if let Some(share) = member.share_trust() {
+        tokio::spawn(share);
+    }
+    if let Some(shared) = shared {
+        // This agent goes on with its own certificate; those that start from now on need a new token.
+        tokio::spawn(async move {
+            let end = shared.run().await;
+            tracing::error!(error = &end as &dyn std::error::Error, "the cluster's credential is not renewed any more");
+        });
+    }
     tokio::spawn(async move { shipping.run().await });
     tokio::spawn(ServiceAccounts::clone(&accounts).tend());
     tokio::spawn(ServiceAccounts::clone(&accounts).follow_revocations(documents.clone()));
@@ -87,13 +107,14 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     }
 }
 
-fn membership(config: &Config) -> anyhow::Result<Membership> {
+fn membership(config: &Config, shared: Option<Arc<dyn CredentialStore>>) -> anyhow::Result<Membership> {
     Ok(Membership {
         state: config.state_dir.clone(),
         token: config.token()?,
         enrol: (config.front.clone(), config.server_name("enroll")?),
         controller: (config.front.clone(), config.server_name("agents")?),
         controller_purpose: Purpose::Servers,
+        shared,
     })
 }
 

@@ -129,6 +129,7 @@ fn membership(config: &Config) -> anyhow::Result<Membership> {
         enrol: (config.controller.clone(), config.server_name("enroll")?),
         controller: (config.controller.clone(), config.server_name("controllers")?),
         controller_purpose: Purpose::Controllers,
+        shared: None,
     })
 }
 

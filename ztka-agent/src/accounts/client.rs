@@ -125,7 +125,7 @@ impl Client {
         Self { pool, token }
     }
 
-    async fn get(&self, path: &str) -> Result<Answer, CallError> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Answer, CallError> {
         self.call(Method::GET, path, None, &self.token.authorization().await?).await
     }
 
@@ -147,6 +147,12 @@ impl Client {
 
     pub(crate) async fn delete(&self, path: &str) -> Result<Answer, CallError> {
         self.call(Method::DELETE, path, None, &self.token.authorization().await?).await
+    }
+
+    /// Replaces an object by one that says which version of it is replaced.
+    pub(crate) async fn put(&self, path: &str, json: &Value) -> Result<Answer, CallError> {
+        let content = ("application/json", json);
+        self.call(Method::PUT, path, Some(content), &self.token.authorization().await?).await
     }
 
     pub(crate) async fn post(&self, path: &str, json: &Value) -> Result<Answer, CallError> {

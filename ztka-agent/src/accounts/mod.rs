@@ -8,7 +8,7 @@
 //! The agent needs [`AGENT_RBAC`] for this. Holding `escalate` and `bind` it could give itself anything: it is as
 //! powerful as cluster-admin.
 mod account;
-mod client;
+pub(crate) mod client;
 mod objects;
 mod revoked;
 mod tend;

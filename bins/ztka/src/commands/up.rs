@@ -188,6 +188,7 @@ impl Up {
             front: self.front(),
             proxies: Vec::new(),
             state_dir,
+            credential: ztka_agent_server::Keep::Directory,
             token_file: Some(token_file),
             apiserver: ztka_agent_server::Apiserver {
                 url: Some(apiserver.into()),

@@ -85,7 +85,7 @@ fn text<'a>(table: &'a Table, key: &str) -> &'a str {
 }
 
 fn agent(text_of: &str) -> bool {
-    let top = ["domain", "front", "proxies", "state_dir", "token_file"];
+    let top = ["domain", "front", "proxies", "state_dir", "credential", "token_file"];
     let tables = [("apiserver", &["url", "ca_file", "token_file"][..]), ("runtime", RUNTIME)];
     let Some((config, table)) = parsed::<agent::Config>(text_of, &top, &tables) else { return false };
     assert_eq!((config.domain.as_str(), config.front.as_str()), (text(&table, "domain"), text(&table, "front")));

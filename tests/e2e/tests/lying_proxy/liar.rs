@@ -116,6 +116,7 @@ impl Liar {
             enrol: (controller.clone(), name("enroll")?),
             controller: (controller, name("controllers")?),
             controller_purpose: Purpose::Controllers,
+            shared: None,
         };
         let (provider, clock) = (Arc::new(rustls::crypto::ring::default_provider()), Arc::new(SystemClock));
         let member = Member::join(membership, provider.clone(), clock.clone()).await?;
