@@ -62,7 +62,7 @@ async fn an_account_is_made_once_and_can_do_what_policy_says() -> Result<()> {
     ] {
         assert_eq!(stage.get(&alice, namespace, path).await?.0, 403, "{path}");
     }
-    for reserved in ["default", "ztka-agent"] {
+    for reserved in ["default", "ztka-agent", "ztka-agent-credential", "ztka-agent-enrolment"] {
         assert_eq!(stage.accounts.token(&user(reserved, "alice", &[]), None).await.unwrap_err().code(), 403);
     }
     let refused = stage.accounts.token(&user("u-bob", "bob", &[]), None).await.unwrap_err();

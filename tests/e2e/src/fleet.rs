@@ -271,6 +271,11 @@ impl Fleet {
         self.ztka(&create).await?;
         let token = self.ztka(&["--org", org, "cluster", "token", name]).await?;
         self.start_agent(org, name, upstream, &token)?;
+        self.enrolled(org, name).await
+    }
+
+    /// Waits until the agent of a cluster has enrolled.
+    pub async fn enrolled(&self, org: &str, name: &str) -> Result<()> {
         let connected = wait_for("the agent's enrolment", || async {
             let clusters = self.ztka_json(org, &["cluster", "list"]).await?;
             let listed = clusters.as_array().into_iter().flatten().find(|listed| listed["name"] == name);
@@ -282,7 +287,8 @@ impl Fleet {
         connected.await.with_context(|| agent.process.tail())
     }
 
-    fn start_agent(&mut self, org: &str, name: &str, upstream: Upstream<'_>, token: &str) -> Result<()> {
+    /// Starts an agent for a cluster that is there, with this token; it may not be let in yet.
+    pub fn start_agent(&mut self, org: &str, name: &str, upstream: Upstream<'_>, token: &str) -> Result<()> {
         let base = self.path(&format!("agent-{org}-{name}"));
         let token_file = base.with_extension("token");
         fs::write(&token_file, token)?;

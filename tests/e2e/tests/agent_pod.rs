@@ -77,7 +77,7 @@ async fn the_bootstrap_manifest_starts_an_agent_that_kubectl_reaches() -> Result
     let output = kubectl.run_with_input(exec, "through two pods").await?;
     assert_eq!((output.stdout.as_str(), output.code), ("through two pods", Some(3)), "{}", output.stderr);
 
-    // The container is killed: the credential is in a volume that outlives it, and the spent token is not needed.
+    // The container is killed: the pod's own certificate is in a volume that outlives it.
     let pods = || async {
         let text = direct.ok(["get", "pods", "-n", "ztka-system", "-o", "json"]).await?;
         let pods: Value = serde_json::from_str(&text)?;
@@ -99,20 +99,67 @@ async fn the_bootstrap_manifest_starts_an_agent_that_kubectl_reaches() -> Result
         return Err(error.context(state().await));
     }
 
-    // A pod that is made anew has to enrol again: with a new manifest it does, for the same cluster and kubeconfigs.
-    direct.apply(fleet.ztka(&bootstrap).await?).await?;
-    direct.ok(["rollout", "restart", "deployment/ztka-agent", "-n", "ztka-system"]).await?;
-    wait_for_within(POD_START, "a new pod of the agent", || async {
-        let pods = pods().await?;
-        let [pod] = pods.as_slice() else { anyhow::bail!("{} pods", pods.len()) };
-        ensure!(pod["metadata"]["uid"] != uid, "the old pod is still there");
-        ensure!(pod["status"]["containerStatuses"][0]["ready"] == true, "{}", pod["status"]);
-        Ok(())
-    })
-    .await?;
+    // A pod that is made anew needs no new token: the credential is in a Secret, which no user reaches.
+    let ready = async |count: usize| {
+        wait_for_within(POD_START, "the pods of the agent", || async {
+            let pods = pods().await?;
+            let not_ready = pods.iter().filter(|pod| pod["status"]["containerStatuses"][0]["ready"] != true).count();
+            ensure!(pods.len() == count && not_ready == 0, "{} pods, {not_ready} of them not ready", pods.len());
+            Ok(pods)
+        })
+        .await
+    };
+    let names = async || {
+        let clusters = fleet.ztka_json("acme", &["cluster", "list"]).await?;
+        let instances = clusters[0]["instances"].as_array().context("no agents")?.clone();
+        anyhow::Ok((clusters[0]["id"].clone(), instances.len()))
+    };
+    let (id, had) = names().await?;
+    assert_eq!(had, 2, "the cluster's own, and that of the pod");
+    direct.ok(["delete", "secret", "ztka-agent-enrolment", "-n", "ztka-system"]).await?;
+    direct.ok(["delete", "pod", "-n", "ztka-system", "-l", "app.kubernetes.io/name=ztka-agent"]).await?;
+    let made = ready(1).await?;
+    ensure!(made[0]["metadata"]["uid"] != uid, "the old pod is still there");
     let again = wait_for_within(POD_START, "an answer by the new agent", || kubectl.ok(nodes)).await;
     if let Err(error) = again {
         return Err(error.context(state().await));
     }
+    assert_eq!(names().await?, (id.clone(), 3), "the same cluster, and a name of its own for the new pod");
+    let secret = kubectl.run(["get", "secret", "ztka-agent-credential", "-n", "ztka-system"]).await?;
+    assert!(secret.stderr.contains("forbidden"), "{secret:?}");
+
+    // Two at once, each with a name and tunnels of its own; either is enough.
+    direct.ok(["scale", "deployment/ztka-agent", "-n", "ztka-system", "--replicas=2"]).await?;
+    let two = ready(2).await?;
+    wait_for_within(POD_START, "the second agent's certificate", || async {
+        ensure!(names().await? == (id.clone(), 4), "{:?}", names().await?);
+        Ok(())
+    })
+    .await?;
+    for pod in &two {
+        let name = pod["metadata"]["name"].as_str().context("no name")?;
+        wait_for_within(POD_START, "a tunnel of each pod", || async {
+            let log = direct.ok(["logs", "-n", "ztka-system", name]).await?;
+            ensure!(log.contains("tunnel is ready"), "{log}");
+            Ok(())
+        })
+        .await?;
+    }
+    let first = two[0]["metadata"]["name"].as_str().context("no name")?;
+    direct.ok(["delete", "pod", "-n", "ztka-system", first]).await?;
+    for _ in 0..20 {
+        wait_for("an answer by the agent that is left", || kubectl.ok(nodes)).await?;
+    }
+
+    // Everything is lost: with a new manifest it joins again, for the same cluster and kubeconfigs.
+    direct.ok(["scale", "deployment/ztka-agent", "-n", "ztka-system", "--replicas=0"]).await?;
+    direct.ok(["delete", "secret", "ztka-agent-credential", "-n", "ztka-system"]).await?;
+    direct.apply(fleet.ztka(&bootstrap).await?).await?;
+    ready(1).await?;
+    let again = wait_for_within(POD_START, "an answer by the agent that has joined again", || kubectl.ok(nodes)).await;
+    if let Err(error) = again {
+        return Err(error.context(state().await));
+    }
+    assert_eq!(names().await?.0, id);
     Ok(())
 }

@@ -36,8 +36,8 @@ use crate::Accounts;
 /// `kubectl apply`.
 pub const AGENT_RBAC: &str = include_str!("agent-rbac.yaml");
 
-/// ServiceAccounts of the namespace that are not a user's: an account is named by its user's id.
-const RESERVED: [&str; 2] = ["default", "ztka-agent"];
+/// ServiceAccounts and Secrets of the namespace that are not a user's: those of an account are named by its user's id.
+const RESERVED: [&str; 4] = ["default", "ztka-agent", "ztka-agent-enrolment", crate::CREDENTIAL_SECRET];
 
 /// How long a request waits for its account, its turn included.
 const PATIENCE: Duration = Duration::from_secs(20);
