@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use ztka_core::{BindingName, ClusterId, CredentialId, GroupName, KeyId, OrgId, RoleName, UserId};
 
 use crate::{
-    Access, Binding, ClientError, Cluster, CreateBinding, CreateCluster, CreateCredential, CreateGroup, CreateManifest,
-    CreateOrg, CreateRole, CreateToken, CreateUser, Credential, EnrolmentToken, Event, EventQuery, Finding,
-    FindingQuery, Group, IssuedCredential, Org, PREFIX, Pki, PkiStep, Problem, Proxy, Role, StepTaken, TakeStep, Token,
-    User, WhoAmI,
+    Access, Binding, ClientError, Cluster, CreateBinding, CreateCluster, CreateCredential, CreateGroup,
+    CreateKubeconfig, CreateManifest, CreateOrg, CreateRole, CreateToken, CreateUser, Credential, EnrolmentToken,
+    Event, EventQuery, Finding, FindingQuery, Group, IssuedCredential, Org, PREFIX, Pki, PkiStep, Problem, Proxy,
+    RenewCredential, Revocation, Revoke, Role, Status, StepTaken, TakeStep, Token, UpdateOrg, User, WhoAmI,
     connection::{send, within},
 };
 
@@ -107,6 +107,14 @@ impl Client {
         self.call(Method::POST, path, Some(what)).await
     }
 
+    /// Makes what is answered as text.
+    async fn text(&self, path: &str, what: &impl Serialize) -> Result<String, ClientError> {
+        let unreadable = |status, source| ClientError::Unreadable { status, source };
+        let body = serde_json::to_vec(what).map_err(|source| unreadable(0, Some(source)))?;
+        let (text, status) = self.bytes(Method::POST, path, Some(body)).await?;
+        String::from_utf8(text.into()).map_err(|_| unreadable(status, None))
+    }
+
     async fn act(&self, method: Method, path: &str) -> Result<(), ClientError> {
         let Nothing {} = self.call(method, path, None::<&()>).await?;
         Ok(())
@@ -117,6 +125,11 @@ impl Client {
         self.read("/whoami").await
     }
 
+    /// How certificates are renewed.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.read("/status").await
+    }
+
     /// Makes an organisation.
     pub async fn create_org(&self, org: &CreateOrg) -> Result<Org, ClientError> {
         self.create("/orgs", org).await
@@ -125,6 +138,11 @@ impl Client {
     /// The organisations that the caller may see, by name.
     pub async fn orgs(&self) -> Result<Vec<Org>, ClientError> {
         self.read("/orgs").await
+    }
+
+    /// Changes an organisation.
+    pub async fn update_org(&self, org: &OrgId, update: &UpdateOrg) -> Result<Org, ClientError> {
+        self.call(Method::PUT, &format!("/orgs/{org}"), Some(update)).await
     }
 
     /// Makes a proxy and the one-time token that it joins with.
@@ -212,11 +230,7 @@ impl Client {
         cluster: &ClusterId,
         manifest: &CreateManifest,
     ) -> Result<String, ClientError> {
-        let path = format!("/orgs/{org}/clusters/{cluster}/manifest");
-        let unreadable = |status, source| ClientError::Unreadable { status, source };
-        let body = serde_json::to_vec(manifest).map_err(|source| unreadable(0, Some(source)))?;
-        let (yaml, status) = self.bytes(Method::POST, &path, Some(body)).await?;
-        String::from_utf8(yaml.into()).map_err(|_| unreadable(status, None))
+        self.text(&format!("/orgs/{org}/clusters/{cluster}/manifest"), manifest).await
     }
 
     /// Makes a user.
@@ -254,6 +268,21 @@ impl Client {
         self.create(&format!("/orgs/{org}/users/{user}/credentials"), credential).await
     }
 
+    /// Gives the credential that this client connects with a new certificate, over the key of a CSR.
+    pub async fn renew_credential(&self, renewal: &RenewCredential) -> Result<IssuedCredential, ClientError> {
+        self.create("/renew", renewal).await
+    }
+
+    /// A kubeconfig (YAML) with a new credential, whose key the controller makes. It is a secret: wipe it.
+    pub async fn create_kubeconfig(
+        &self,
+        org: &OrgId,
+        user: &UserId,
+        wanted: &CreateKubeconfig,
+    ) -> Result<String, ClientError> {
+        self.text(&format!("/orgs/{org}/users/{user}/kubeconfig"), wanted).await
+    }
+
     /// The credentials of a user, newest first.
     pub async fn credentials(&self, org: &OrgId, user: &UserId) -> Result<Vec<Credential>, ClientError> {
         self.read(&format!("/orgs/{org}/users/{user}/credentials")).await
@@ -267,6 +296,31 @@ impl Client {
         credential: &CredentialId,
     ) -> Result<(), ClientError> {
         self.act(Method::DELETE, &format!("/orgs/{org}/users/{user}/credentials/{credential}")).await
+    }
+
+    /// What is revoked in an organisation beside credentials, oldest first.
+    pub async fn revocations(&self, org: &OrgId) -> Result<Vec<Revocation>, ClientError> {
+        self.read(&format!("/orgs/{org}/revocations")).await
+    }
+
+    /// Revokes a certificate or an agent of an organisation.
+    pub async fn revoke(&self, org: &OrgId, what: &Revoke) -> Result<Revocation, ClientError> {
+        self.create(&format!("/orgs/{org}/revocations"), what).await
+    }
+
+    /// Servers, proxies and whole organisations that are revoked, oldest first.
+    pub async fn installation_revocations(&self) -> Result<Vec<Revocation>, ClientError> {
+        self.read("/revocations").await
+    }
+
+    /// Revokes a server's certificate, a proxy or a whole organisation.
+    pub async fn revoke_in_installation(&self, what: &Revoke) -> Result<Revocation, ClientError> {
+        self.create("/revocations", what).await
+    }
+
+    /// Takes the revocation of a whole organisation back.
+    pub async fn restore_org(&self, org: &OrgId) -> Result<(), ClientError> {
+        self.act(Method::DELETE, &format!("/revocations/orgs/{org}")).await
     }
 
     /// The clusters that a user may see, and how to reach them.

@@ -41,6 +41,12 @@ pub struct Instance {
     pub id: InstanceId,
     /// When its current certificate expires.
     pub not_after: Timestamp,
+    /// When that was issued: its enrolment, or its last renewal.
+    #[serde(default)]
+    pub renewed: Option<Timestamp>,
+    /// An alarm: it is not renewed, though it ought to be.
+    #[serde(default)]
+    pub overdue: bool,
 }
 
 /// Asks for a one-time enrolment token of a cluster, or for a join token of a new proxy.
@@ -190,4 +196,34 @@ pub struct Proxy {
     /// When its current certificate expires; none before it has joined.
     #[serde(default)]
     pub not_after: Option<Timestamp>,
+    /// When that was issued: when it joined, or its last renewal.
+    #[serde(default)]
+    pub renewed: Option<Timestamp>,
+    /// An alarm: it is not renewed, though it ought to be.
+    #[serde(default)]
+    pub overdue: bool,
+}
+
+/// How certificates are renewed, as the controller that answers sees it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Status {
+    /// The controller's own certificates.
+    pub certificates: Vec<OwnCertificate>,
+    /// Agents that are not renewed, though they ought to be; see the clusters for which.
+    pub overdue_agents: u64,
+    /// Proxies that are not renewed, though they ought to be.
+    pub overdue_proxies: u64,
+}
+
+/// A certificate of a controller's listener.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct OwnCertificate {
+    /// `servers`, for the public names; `controller`, among proxies and controllers.
+    pub name: String,
+    /// When it was issued.
+    pub renewed: Timestamp,
+    /// When it expires.
+    pub not_after: Timestamp,
+    /// An alarm: it is not renewed, though it ought to be.
+    pub overdue: bool,
 }

@@ -9,7 +9,10 @@
 //! | path | what | who may |
 //! |---|---|---|
 //! | `GET /whoami` | the caller | everybody |
+//! | `POST /renew` | a new certificate for the credential that the caller comes with | everybody |
+//! | `GET /status` | how certificates are renewed | system-admin |
 //! | `GET, POST /orgs` | organisations | one's own; all and new ones: system-admin |
+//! | `PUT /orgs/{org}` | how long its credentials may last | org-admin |
 //! | `GET, POST /proxies` | proxies, join tokens | system-admin |
 //! | `GET /pki`, `POST /pki/authorities/{authority}/{step}` | certificate authorities and their rotation | system-admin |
 //! | `GET, POST /orgs/{org}/clusters` | clusters | members see those policy lets them reach; org-admin |
@@ -19,10 +22,13 @@
 //! | `GET, POST /orgs/{org}/users`, `POST …/users/{user}/disable`, `…/enable` | users | org-admin |
 //! | `GET /orgs/{org}/users/{user}` | one user | the user, org-admin |
 //! | `GET, POST …/users/{user}/credentials`, `DELETE …/{credential}` | kubeconfigs' certificates | the user, org-admin |
+//! | `POST …/users/{user}/kubeconfig` | a whole kubeconfig (YAML), the key made by the controller | the user, org-admin |
 //! | `GET …/users/{user}/access` | clusters the user may see, and how to reach them | the user, org-admin |
 //! | `GET, POST /orgs/{org}/groups`, `PUT, DELETE …/groups/{group}/members/{user}` | groups | org-admin |
 //! | `GET, POST /orgs/{org}/roles`, `DELETE …/roles/{role}` | roles | org-admin |
 //! | `GET, POST /orgs/{org}/bindings`, `DELETE …/bindings/{binding}` | bindings | org-admin |
+//! | `GET, POST /orgs/{org}/revocations` | certificates and agents that are not believed any more | org-admin |
+//! | `GET, POST /revocations`, `DELETE /revocations/orgs/{org}` | servers, proxies, whole organisations; and back | system-admin |
 //! | `GET /orgs/{org}/changes` | everything there is, at a revision; `from=<revision>` watches from there; 410: list again | org-admin |
 //! | `GET /orgs/{org}/events` | audit events, newest first; `follow=true` goes on with new ones | org-admin |
 //! | `GET /orgs/{org}/findings` | where receipts and events disagree | org-admin |
@@ -45,10 +51,12 @@ mod client;
 mod cluster;
 mod connection;
 mod credential;
+mod kubeconfig;
 mod people;
 mod pki;
 mod policy;
 mod problem;
+mod revocation;
 mod secret;
 
 pub use self::{
@@ -56,18 +64,20 @@ pub use self::{
     change::{ChangeLine, ChangeQuery, Listing, Resource},
     client::{Client, Endpoint, EventStream},
     cluster::{
-        Cluster, CreateCluster, CreateManifest, CreateToken, EnrolmentToken, HostAlias, Instance, Proxy, Token,
-        TokenState,
+        Cluster, CreateCluster, CreateManifest, CreateToken, EnrolmentToken, HostAlias, Instance, OwnCertificate,
+        Proxy, Status, Token, TokenState,
     },
     connection::ClientError,
     credential::CredentialFile,
+    kubeconfig::Kubeconfig,
     people::{
-        Access, AdminRole, CreateCredential, CreateGroup, CreateOrg, CreateUser, Credential, Group, IssuedCredential,
-        Member, Org, ReachableCluster, User, WhoAmI,
+        Access, AdminRole, CreateCredential, CreateGroup, CreateKubeconfig, CreateOrg, CreateUser, Credential, Group,
+        IssuedCredential, Member, Org, ReachableCluster, RenewCredential, UpdateOrg, User, WhoAmI,
     },
     pki::{Authority, NewRoot, Pki, PkiRotation, PkiStep, StepTaken, TakeStep, UnknownStep, Waiting},
     policy::{Binding, ClusterSelector, CreateBinding, CreateRole, Role, Rule, Scope, Subject},
     problem::{Code, Problem},
+    revocation::{Revocation, Revoke},
     secret::SecretPem,
 };
 

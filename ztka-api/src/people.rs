@@ -21,6 +21,18 @@ pub struct Org {
     pub name: OrgName,
     /// When it was made.
     pub created: Timestamp,
+    /// How long its credentials may last, in seconds, renewals included; 366 days if it does not say.
+    #[serde(default)]
+    pub longest_credential_seconds: Option<u32>,
+}
+
+/// What an organisation is to be like.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateOrg {
+    /// How long its credentials may last, in seconds, renewals included: 30 s to 366 days, which is the limit without one.
+    /// Credentials that there are keep the end that they have.
+    pub longest_credential_seconds: Option<u32>,
 }
 
 /// What a user may administer.
@@ -110,9 +122,28 @@ pub struct Member {
 pub struct CreateCredential {
     /// A certificate signing request (PKCS #10, PEM). Only its key and the proof of possession count.
     pub csr: String,
-    /// How long the certificate is to live, in seconds; 30 days by default, 366 days at most.
+    /// How long the certificate is to live, in seconds; by default 30 days, or what the organisation allows if that is
+    /// less.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub life_seconds: Option<u32>,
+}
+
+/// Asks for a kubeconfig to download, with a key that the controller makes, hands out and forgets.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateKubeconfig {
+    /// As in [`CreateCredential`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub life_seconds: Option<u32>,
+}
+
+/// Asks for a new certificate of the credential that the connection was made with, over a new key. It lives as long as the
+/// one before, within what the organisation allows.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewCredential {
+    /// A certificate signing request (PKCS #10, PEM). Only its key and the proof of possession count.
+    pub csr: String,
 }
 
 /// A credential, without its certificate.
@@ -126,6 +157,12 @@ pub struct Credential {
     pub created: Timestamp,
     /// When it expires.
     pub not_after: Timestamp,
+    /// When its certificate was renewed last.
+    #[serde(default)]
+    pub renewed: Option<Timestamp>,
+    /// When it was used last, as far as proxies have reported; some seconds behind.
+    #[serde(default)]
+    pub last_used: Option<Timestamp>,
     /// Since when it is revoked.
     #[serde(default)]
     pub revoked: Option<Timestamp>,

@@ -16,6 +16,8 @@ mod pki;
 mod policy;
 mod precondition;
 mod proxies;
+mod revocations;
+mod status;
 mod tokens;
 mod users;
 
@@ -86,12 +88,20 @@ macro_rules! routes {
 
 routes! {
     GET    "/whoami"                                              Caller      users::whoami;
+    GET    "/status"                                              SystemAdmin status::status;
     GET    "/orgs"                                                Caller      orgs::list;
+    POST   "/renew"                                               Caller      credentials::renew;
     POST   "/orgs"                                                SystemAdmin orgs::create;
+    PUT    "/orgs/{org}"                                          OrgAdmin    orgs::update;
     GET    "/proxies"                                             SystemAdmin proxies::list;
     POST   "/proxies"                                             SystemAdmin proxies::create;
     GET    "/pki"                                                 SystemAdmin pki::status;
     POST   "/pki/authorities/{authority}/{step}"                  SystemAdmin pki::step;
+    GET    "/revocations"                                         SystemAdmin revocations::list_all;
+    POST   "/revocations"                                         SystemAdmin revocations::create_any;
+    DELETE "/revocations/orgs/{org}"                              SystemAdmin revocations::restore;
+    GET    "/orgs/{org}/revocations"                              OrgAdmin    revocations::list;
+    POST   "/orgs/{org}/revocations"                              OrgAdmin    revocations::create;
     GET    "/orgs/{org}/clusters"                                 Member      clusters::list;
     POST   "/orgs/{org}/clusters"                                 OrgAdmin    clusters::create;
     GET    "/orgs/{org}/clusters/{cluster}"                       OrgAdmin    clusters::read;
@@ -111,6 +121,7 @@ routes! {
     GET    "/orgs/{org}/users/{user}/credentials"                 Oneself     credentials::list;
     POST   "/orgs/{org}/users/{user}/credentials"                 Oneself     credentials::create;
     DELETE "/orgs/{org}/users/{user}/credentials/{credential}"    Oneself     credentials::revoke;
+    POST   "/orgs/{org}/users/{user}/kubeconfig"                  Oneself     credentials::download;
     GET    "/orgs/{org}/groups"                                   OrgAdmin    groups::list;
     POST   "/orgs/{org}/groups"                                   OrgAdmin    groups::create;
     PUT    "/orgs/{org}/groups/{group}/members/{user}"            OrgAdmin    groups::add;
@@ -162,6 +173,8 @@ impl Controller {
             .method_not_allowed_fallback(async || ApiError::from(wrong_method()))
             .layer(DefaultBodyLimit::max(LARGEST))
             .with_state(self.clone())
+            // Signed, and for whoever relies on a certificate: the one thing here that asks nobody who they are.
+            .merge(self.crls())
     }
 }
 

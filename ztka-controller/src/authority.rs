@@ -5,11 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ztka_core::{BoxError, Clock, OrgId};
 use ztka_identity::StoreError;
-use ztka_pki::{AuthorityStates, Hierarchy, HierarchyState, IssueError, Lifetimes, Names, OrgState, OrgStates};
+use ztka_pki::{
+    AuthorityStates, Hierarchy, HierarchyState, IssuanceRecord, IssueError, IssuedRecord, Lifetimes, Names, OrgState,
+    OrgStates,
+};
 
 use crate::{
     controller::OpenError,
-    store::{AuthorityStore, Stores},
+    store::{AuthorityStore, RevocationStore, Stores},
 };
 
 #[derive(Clone, Debug)]
@@ -53,6 +56,17 @@ pub(crate) enum OrgAuthorityError {
     Issue(#[from] IssueError),
 }
 
+/// Writes every certificate down, so that it can be revoked by its serial number and listed.
+#[derive(Debug)]
+struct Recording(Arc<dyn RevocationStore>);
+
+#[async_trait]
+impl IssuanceRecord for Recording {
+    async fn issued(&self, record: &IssuedRecord) -> Result<(), BoxError> {
+        Ok(self.0.record_certificate(record).await?)
+    }
+}
+
 impl Authorities {
     pub(crate) async fn open(
         stores: &Stores,
@@ -75,6 +89,7 @@ impl Authorities {
         };
         let hierarchy = Hierarchy::open(state, lifetimes, stores.keys.clone(), clock).await?;
         let hierarchy = hierarchy.with_orgs(Arc::new(Stored(store.clone())));
+        let hierarchy = hierarchy.with_record(Arc::new(Recording(stores.revocations.clone())));
         for org in store.org_authorities().await? {
             hierarchy.open_org(&org).await?;
         }

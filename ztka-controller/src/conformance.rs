@@ -3,6 +3,7 @@
 
 mod changes;
 mod members;
+mod revocations;
 
 use std::collections::BTreeMap;
 
@@ -15,15 +16,18 @@ use ztka_identity::{Credential, IdentityStore, LoginSession, Org, User};
 pub use self::{
     changes::{changes, compaction, conditions, replay},
     members::{authorities, members},
+    revocations::revocations,
 };
-use crate::store::{Cluster, Content, DocumentStore, FeedScope, Instance, Proxy, Published, ResourceStore, StoreError};
+use crate::store::{
+    Cluster, Content, DocumentStore, FeedScope, Instance, Overdue, Proxy, Published, ResourceStore, StoreError,
+};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
 async fn org(store: &(impl IdentityStore + ?Sized), name: &str) -> OrgId {
-    let org = Org { id: OrgId::generate(), name: name.parse().unwrap(), created: at(0) };
+    let org = Org { id: OrgId::generate(), name: name.parse().unwrap(), created: at(0), longest_credential: None };
     store.create_org(&org).await.unwrap();
     org.id
 }
@@ -73,14 +77,22 @@ pub async fn resources(store: &(impl ResourceStore + IdentityStore)) {
     assert_eq!(store.clusters(&acme).await.unwrap(), [prod.clone(), test.clone()], "of one organisation, by name");
     assert_eq!(store.cluster(&test.id).await.unwrap().as_ref(), Some(&test));
 
-    let agent =
-        Instance { id: InstanceId::generate(), org: acme.clone(), cluster: test.id.clone(), not_after: at(100) };
+    let agent = Instance {
+        id: InstanceId::generate(),
+        org: acme.clone(),
+        cluster: test.id.clone(),
+        not_after: at(100),
+        renewed: Some(at(0)),
+    };
     store.record_instance(&agent).await.unwrap();
-    let renewed = Instance { not_after: at(200), ..agent.clone() };
+    let renewed = Instance { not_after: at(200), renewed: Some(at(20)), ..agent.clone() };
     store.record_instance(&renewed).await.unwrap();
     store.record_instance(&agent).await.unwrap();
     assert_eq!(store.instances(&test.id, at(199)).await.unwrap(), [renewed], "the newest certificate counts");
     assert_eq!(store.instances(&test.id, at(200)).await.unwrap(), []);
+    for (second, agents) in [(159, 0), (160, 1), (200, 0)] {
+        assert_eq!(store.overdue(at(second)).await.unwrap(), Overdue { agents, proxies: 0 }, "{second}");
+    }
     let moved = Instance { cluster: prod.id.clone(), ..agent.clone() };
     assert!(store.record_instance(&moved).await.is_err(), "an agent stays with its cluster");
     let stolen = Instance { id: InstanceId::generate(), org: other.clone(), ..agent.clone() };
@@ -95,13 +107,18 @@ pub async fn resources(store: &(impl ResourceStore + IdentityStore)) {
     assert!(is_exists(store.create_cluster(&Cluster { name: "again".parse().unwrap(), ..test.clone() }).await));
     store.create_cluster(&cluster(&acme, "test")).await.unwrap();
 
-    let proxy = Proxy { id: ProxyId::generate(), created: at(0), not_after: None };
+    let proxy = Proxy { id: ProxyId::generate(), created: at(0), not_after: None, renewed: None };
     store.create_proxy(&proxy).await.unwrap();
     assert!(is_exists(store.create_proxy(&proxy).await));
-    assert!(is_missing(store.record_proxy(&ProxyId::generate(), at(1)).await));
-    store.record_proxy(&proxy.id, at(20)).await.unwrap();
-    store.record_proxy(&proxy.id, at(10)).await.unwrap();
-    assert_eq!(store.proxies().await.unwrap(), [Proxy { not_after: Some(at(20)), ..proxy }]);
+    assert!(is_missing(store.record_proxy(&ProxyId::generate(), at(0), at(1)).await));
+    store.record_proxy(&proxy.id, at(2), at(20)).await.unwrap();
+    store.record_proxy(&proxy.id, at(1), at(10)).await.unwrap();
+    let joined = Proxy { not_after: Some(at(20)), renewed: Some(at(2)), ..proxy };
+    assert_eq!(store.proxies().await.unwrap(), [joined], "the newer certificate counts");
+    // Seven ninths of its eighteen seconds are over at 16.
+    for (second, proxies) in [(15, 0), (16, 1), (20, 0)] {
+        assert_eq!(store.overdue(at(second)).await.unwrap(), Overdue { agents: 0, proxies }, "{second}");
+    }
 
     policy(store, &acme, &other).await;
 }
@@ -203,8 +220,13 @@ pub async fn documents(store: &(impl DocumentStore + ResourceStore + IdentitySto
     sessions(store, &acme, &policy).await;
     settle(store, 3).await;
 
-    let agent =
-        Instance { id: InstanceId::generate(), org: acme.clone(), cluster: test.id.clone(), not_after: at(500) };
+    let agent = Instance {
+        id: InstanceId::generate(),
+        org: acme.clone(),
+        cluster: test.id.clone(),
+        not_after: at(500),
+        renewed: None,
+    };
     store.record_instance(&agent).await.unwrap();
     let deleted = store.delete_cluster(&acme, &test.id, at(3)).await;
     deleted.unwrap();
@@ -251,6 +273,8 @@ async fn sessions(store: &(impl DocumentStore + IdentityStore), acme: &OrgId, po
         user: alice.id.clone(),
         created: at(0),
         not_after: at(1000),
+        renewed: None,
+        last_used: None,
         revoked: None,
     };
     let until = LoginSession { credential: credential.id.clone(), active_until: at(900) };

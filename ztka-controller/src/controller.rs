@@ -1,21 +1,26 @@
 //! One controller: what its routers and its background work share.
 
-use std::sync::{Arc, RwLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, RwLock},
+};
 
 use jiff::{SignedDuration, Timestamp};
 use rustls::crypto::CryptoProvider;
 use tokio::sync::{Notify, watch};
 use ztka_core::{Clock, ControllerId, SignedDocument};
 use ztka_identity::{Directory, StoreError};
-use ztka_pki::{BadBundle, Hierarchy, IssueError, Lifetimes, Names, TrustSource};
+use ztka_pki::{BadBundle, CredentialSource, Hierarchy, IssueError, Lifetimes, Names, TrustSource};
 
 use crate::{
     audit::OwnJournal,
     authority::Authorities,
     changes::Watched,
+    crls::Crls,
     enrolment::{Refusals, SeenKeys},
     figures::Counts,
     store::Stores,
+    uses::Uses,
 };
 
 /// What a controller has to be told. Addresses are `host:port` as others reach them.
@@ -109,6 +114,12 @@ pub(crate) struct Inner {
     pub(crate) strangers: Refusals,
     /// Keys whose first connection has been noted.
     pub(crate) seen_keys: SeenKeys,
+    /// Certificates of its own listeners.
+    pub(crate) own: RwLock<BTreeMap<&'static str, CredentialSource>>,
+    /// CRLs as they are served.
+    pub(crate) crls: Crls,
+    /// When credentials were used, until it is written.
+    pub(crate) uses: Uses,
 }
 
 impl Controller {
@@ -160,6 +171,9 @@ impl Controller {
             trust_document: RwLock::new(None),
             strangers,
             seen_keys: SeenKeys::default(),
+            own: RwLock::default(),
+            crls: Crls::default(),
+            uses: Uses::default(),
         }));
         if let Err(error) = controller.publish_due().await {
             // Proxies and agents go on by what they have; the background work tries again.

@@ -109,10 +109,14 @@ impl Recording {
                     org: org.clone(),
                     cluster: cluster.clone(),
                     not_after: until(self.lifetimes.agent),
+                    renewed: Some(self.clock.now()),
                 };
                 self.resources.record_instance(&instance).await
             }
-            Subject::Proxy(proxy) => self.resources.record_proxy(proxy, until(self.lifetimes.proxy)).await,
+            Subject::Proxy(proxy) => {
+                let (now, until) = (self.clock.now(), until(self.lifetimes.proxy));
+                self.resources.record_proxy(proxy, now, until).await
+            }
             Subject::User { .. } | Subject::Controller(_) => Ok(()),
         };
         recorded.map_err(StoreError::new)

@@ -13,9 +13,9 @@ use http::StatusCode;
 use ztka_audit::Ingested;
 use ztka_core::{ClusterId, ProxyId};
 use ztka_identity::StoreError;
-use ztka_pki::EnrolmentOutcome;
+use ztka_pki::{EnrolmentOutcome, RenewalStatus};
 
-use crate::{Controller, Route};
+use crate::{Controller, Route, store::Overdue};
 
 /// A controller's counts at one moment. Of several controllers over one store, each has its own.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -37,6 +37,8 @@ pub struct Figures {
     pub receipts: Records,
     /// Calls of a store that failed.
     pub store_errors: u64,
+    /// The controller's own certificates by name: seconds until each expires, and whether its renewal is overdue.
+    pub certificates: BTreeMap<&'static str, (i64, bool)>,
 }
 
 /// Records that came in.
@@ -126,6 +128,9 @@ impl Controller {
             store_errors: counts.store_errors.load(Relaxed),
             ..Figures::default()
         };
+        let now = self.now();
+        let left = |status: RenewalStatus| (status.not_after.duration_since(now).as_secs(), status.overdue);
+        figures.certificates = self.own_certificates().into_iter().map(|(name, status)| (name, left(status))).collect();
         for (who, connections) in &*held(&counts.followers) {
             match who {
                 Follows::Cluster(_) => {
@@ -148,6 +153,14 @@ impl Controller {
             known += self.0.stores.resources.clusters(&org.id).await?.len();
         }
         Ok(known)
+    }
+
+    /// Members whose certificates are not renewed, though they ought to be.
+    ///
+    /// # Errors
+    /// The store cannot be used now.
+    pub async fn overdue(&self) -> Result<Overdue, StoreError> {
+        self.0.stores.resources.overdue(self.now()).await
     }
 
     pub(crate) fn following(&self, who: Follows) -> Following {

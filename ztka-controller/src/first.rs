@@ -72,6 +72,7 @@ impl Controller {
         let issued = self.issue_credential(&user, &csr, life).await.map_err(|error| match error {
             CredentialError::Store(error) => FirstAdminError::Store(error),
             CredentialError::Issue(error) => FirstAdminError::Issue(error.into()),
+            CredentialError::KeyBound => FirstAdminError::Issue("the new key is another's".into()),
         })?;
         Ok(FirstAdmin {
             user,

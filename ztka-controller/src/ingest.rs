@@ -95,6 +95,9 @@ async fn take_events(
         Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
     };
     let ingested = controller.0.stores.events.ingest(&peer.id.to_string(), &batch).await;
+    if ingested.is_ok() {
+        controller.0.uses.note_events(&batch, controller.now());
+    }
     controller.taken(ingested, &peer, None).await
 }
 

@@ -23,6 +23,7 @@ mod changes;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod controller;
+mod crls;
 mod enrolment;
 mod feed;
 mod figures;
@@ -35,6 +36,7 @@ mod rotation;
 pub mod serve;
 mod server_certificate;
 pub mod store;
+mod uses;
 
 pub use ztka_api::SecretPem;
 
@@ -42,6 +44,7 @@ pub use self::{
     api::{Needs, ROUTES, Route},
     changes::ChangeWatch,
     controller::{Controller, OpenError, Settings},
+    crls::CrlError,
     figures::{Figures, Records},
     first::{FirstAdmin, FirstAdminError},
     manifest::{Manifest, render},

@@ -60,7 +60,12 @@ impl Controller {
             () = work => {}
             () = self.rotate() => {}
             () = record => {}
+            () = self.keep_uses() => {}
+            () = self.keep_crls() => {}
             () = shutdown => {}
+        }
+        if let Err(error) = self.write_uses().await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the last uses of credentials are not written");
         }
         self.0.journal.flush().await;
     }
@@ -173,6 +178,8 @@ fn revocations(facts: RevokedFacts) -> Revocations {
         credentials: facts.credentials.into_iter().collect(),
         instances: facts.instances.into_iter().collect(),
         users: facts.users.into_iter().collect(),
-        ..Revocations::default()
+        serials: facts.serials.into_iter().collect(),
+        proxies: facts.proxies.into_iter().collect(),
+        orgs: facts.orgs.into_iter().collect(),
     }
 }

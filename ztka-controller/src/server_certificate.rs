@@ -1,6 +1,10 @@
 //! Certificates of servers: the controller's own names, and the users' port of proxies.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Extension, Json,
@@ -10,15 +14,11 @@ use axum::{
 };
 use bytes::Bytes;
 use http::StatusCode;
-use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use ztka_core::{BoxError, Subject, Verified};
-use ztka_pki::{Credential, CredentialSource, Issued, Peer, Purpose, SoftwareKey, ValidCsr};
+use ztka_pki::{Credential, CredentialSource, Issued, Peer, Purpose, RenewalStatus, SoftwareKey, ValidCsr};
 
 use crate::{Controller, feed::refuse};
-
-/// Between looks at how old a certificate is.
-const LOOK: Duration = Duration::from_secs(30);
 
 /// `POST /v1/server-certificate`: a CSR in PEM.
 #[derive(Debug, Deserialize)]
@@ -80,33 +80,35 @@ impl Controller {
     }
 
     /// Replaces the credential in `source` by one of `renew` when two thirds of its life are over, or the authorities
-    /// above it are others now, without end.
-    pub async fn keep_fresh<F>(&self, source: CredentialSource, renew: impl Fn() -> F)
+    /// above it are others now, without end; meanwhile [`Self::own_certificates`] shows it as `name`.
+    pub async fn keep_fresh<F>(&self, name: &'static str, source: CredentialSource, renew: impl Fn() -> F)
     where
         F: Future<Output = Result<Credential, BoxError>>,
     {
-        let mut changes = self.hierarchy().changes();
-        loop {
-            let current = source.current();
+        self.0.own.write().unwrap_or_else(PoisonError::into_inner).insert(name, source.clone());
+        let superseded = |current: Arc<Credential>| async move {
+            let mut changes = self.hierarchy().changes();
             let purpose = if current.id().is_some() { Purpose::Controllers } else { Purpose::Servers };
-            if self.now() >= two_thirds(&current) || self.hierarchy().has_moved_on(purpose, &current) {
-                match renew().await {
-                    Ok(credential) => source.rotate(credential),
-                    Err(error) => tracing::error!(error = &*error, "a certificate of this controller is not renewed"),
-                }
+            while !self.hierarchy().has_moved_on(purpose, &current) {
+                // The hierarchy is held here, and its end of the channel with it.
+                let _ = changes.changed().await;
             }
-            tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
-                Ok(()) = changes.changed() => {}
+        };
+        let failed = |error: &BoxError, again: Duration, status: RenewalStatus| {
+            let (error, until) = (&**error, status.not_after);
+            match status.overdue {
+                true => tracing::error!(certificate = name, error, %until, "ALARM: a certificate is not renewed"),
+                false => tracing::warn!(certificate = name, error, ?again, "a certificate is not renewed yet"),
             }
-        }
+        };
+        source.keep_fresh(&*self.0.clock, renew, superseded, failed).await;
     }
-}
 
-fn two_thirds(credential: &Arc<Credential>) -> Timestamp {
-    let life = credential.not_after().duration_since(credential.issued());
-    let part = SignedDuration::from_secs(life.as_secs() / 3 * 2);
-    credential.issued().checked_add(part).unwrap_or(credential.not_after())
+    /// How this controller's own certificates stand, by name.
+    pub fn own_certificates(&self) -> BTreeMap<&'static str, RenewalStatus> {
+        let own = self.0.own.read().unwrap_or_else(PoisonError::into_inner);
+        own.iter().map(|(name, source)| (*name, RenewalStatus::of(&source.current(), self.now()))).collect()
+    }
 }
 
 async fn issue(State(controller): State<Controller>, peer: Option<Extension<Verified<Peer>>>, body: Bytes) -> Response {

@@ -8,6 +8,7 @@ mod documents;
 mod findings;
 mod members;
 mod resources;
+mod revocations;
 
 use std::sync::Arc;
 
@@ -23,7 +24,8 @@ pub use self::{
     documents::{Content, DocumentStore, FeedEntry, FeedScope, Published, RevokedFacts, Snapshot},
     findings::{FindingStore, Found},
     members::{Acknowledgement, LiveCredential, LiveMember, MemberStore},
-    resources::{Cluster, Instance, Proxy, ResourceStore},
+    resources::{Cluster, Instance, Overdue, Proxy, ResourceStore},
+    revocations::{Certificate, Revocable, Revocation, RevocationStore, StoredCrl},
 };
 
 /// Every store that a controller needs. Cheap to clone.
@@ -33,6 +35,7 @@ pub struct Stores {
     pub identity: Arc<dyn IdentityStore>,
     pub resources: Arc<dyn ResourceStore>,
     pub documents: Arc<dyn DocumentStore>,
+    pub revocations: Arc<dyn RevocationStore>,
     pub changes: Arc<dyn ChangeStore>,
     pub authorities: Arc<dyn AuthorityStore>,
     pub enrolment: Arc<dyn EnrolmentStore>,
@@ -50,6 +53,7 @@ impl Stores {
         S: IdentityStore
             + ResourceStore
             + DocumentStore
+            + RevocationStore
             + ChangeStore
             + AuthorityStore
             + EnrolmentStore
@@ -63,6 +67,7 @@ impl Stores {
             identity: store.clone(),
             resources: store.clone(),
             documents: store.clone(),
+            revocations: store.clone(),
             changes: store.clone(),
             authorities: store.clone(),
             enrolment: store.clone(),

@@ -39,10 +39,11 @@ impl Members {
         };
         kit.store.create_cluster(&made).await.unwrap();
         let not_after = created + SignedDuration::from_hours(1);
-        let agent = Instance { id: instance.clone(), org: org.clone(), cluster: cluster.clone(), not_after };
+        let agent =
+            Instance { id: instance.clone(), org: org.clone(), cluster: cluster.clone(), not_after, renewed: None };
         kit.store.record_instance(&agent).await.unwrap();
         let proxy = ProxyId::generate();
-        let made = Proxy { id: proxy.clone(), created, not_after: Some(not_after) };
+        let made = Proxy { id: proxy.clone(), created, not_after: Some(not_after), renewed: None };
         kit.store.create_proxy(&made).await.unwrap();
         kit.controller.publish_due().await.unwrap();
         let (agent, proxy) = (Subject::Agent { org, cluster, instance }, Subject::Proxy(proxy));

@@ -16,7 +16,7 @@ use rustls_pki_types::ServerName;
 use ztka_core::{Clock, SpiffeId};
 use ztka_pki::{
     CredentialDirectory, CredentialSource, CredentialStore, CredentialStoreError, EnrolError, Enrolled, EnrolmentToken,
-    Exchange, ExchangeError, Purpose, RenewalObserver, Renewer, TrustSource, file::FileError, tls,
+    Exchange, ExchangeError, Purpose, RenewalObserver, RenewalStatus, Renewer, TrustSource, file::FileError, tls,
 };
 
 use crate::{
@@ -269,6 +269,12 @@ impl RenewalObserver for Observer {
 
     fn failed(&self, error: &EnrolError, again: Duration) {
         let error = error as &dyn std::error::Error;
-        tracing::error!(error, ?again, "the certificate could not be renewed");
+        tracing::warn!(error, ?again, "the certificate could not be renewed");
+    }
+
+    fn overdue(&self, error: &EnrolError, status: RenewalStatus) {
+        let error = error as &dyn std::error::Error;
+        let (until, renewed) = (status.not_after, status.issued);
+        tracing::error!(error, %until, %renewed, "ALARM: the certificate is not renewed; after its end a new token is needed");
     }
 }

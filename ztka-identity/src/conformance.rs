@@ -28,6 +28,8 @@ fn credential(user: &User, created: i64) -> (Credential, LoginSession) {
         user: user.id.clone(),
         created: at(created),
         not_after: at(created) + SignedDuration::from_hours(1),
+        renewed: None,
+        last_used: None,
         revoked: None,
     };
     let session = LoginSession { credential: credential.id.clone(), active_until: credential.not_after };
@@ -44,14 +46,25 @@ fn is_missing<T: std::fmt::Debug>(result: Result<T, StoreError>) -> bool {
 
 /// Runs everything on an empty store. Panics at the first difference.
 pub async fn identity(store: &dyn IdentityStore) {
-    let org = Org { id: OrgId::generate(), name: "acme".parse().unwrap(), created: at(0) };
-    let other = Org { id: OrgId::generate(), name: "other".parse().unwrap(), created: at(0) };
+    let made = |name: &str| Org {
+        id: OrgId::generate(),
+        name: name.parse().unwrap(),
+        created: at(0),
+        longest_credential: None,
+    };
+    let (org, other) = (made("acme"), made("other"));
     store.create_org(&other).await.unwrap();
     store.create_org(&org).await.unwrap();
     assert!(is_exists(store.create_org(&Org { id: OrgId::generate(), ..org.clone() }).await), "name is taken");
     assert_eq!(store.orgs().await.unwrap(), [org.clone(), other.clone()], "by name");
     assert_eq!(store.org(&org.id).await.unwrap().as_ref(), Some(&org));
     assert_eq!(store.org(&OrgId::generate()).await.unwrap(), None);
+    for longest in [Some(SignedDuration::from_hours(9)), None] {
+        store.limit_credentials(&org.id, longest).await.unwrap();
+        assert_eq!(store.org(&org.id).await.unwrap().unwrap().longest_credential, longest);
+        assert_eq!(store.org(&other.id).await.unwrap().unwrap().longest_credential, None, "another's");
+    }
+    assert!(is_missing(store.limit_credentials(&OrgId::generate(), None).await));
 
     let bob = user(&org.id, "bob");
     let alice = user(&org.id, "alice");
@@ -67,7 +80,39 @@ pub async fn identity(store: &dyn IdentityStore) {
     assert_eq!(store.user_named(&org.id, &"zoe".parse().unwrap()).await.unwrap(), None);
 
     groups(store, &org.id, &alice, &bob, &foreign).await;
+    renewals(store, &user(&org.id, "rita")).await;
     sessions(store, &alice, &bob).await;
+}
+
+async fn renewals(store: &dyn IdentityStore, rita: &User) {
+    store.create_user(rita).await.unwrap();
+    let ((one, one_session), (two, mut two_session)) = (credential(rita, 1), credential(rita, 2));
+    two_session.active_until = at(100);
+    store.create_credential(&one, &one_session).await.unwrap();
+    store.create_credential(&two, &two_session).await.unwrap();
+    for id in [&one.id, &two.id] {
+        store.renew_credential(id, at(60), at(9_000)).await.unwrap();
+    }
+    let (renewed, session) = store.credential(&one.id).await.unwrap().unwrap();
+    assert_eq!((renewed.renewed, renewed.not_after, renewed.created), (Some(at(60)), at(9_000), at(1)));
+    assert_eq!(session.active_until, at(9_000), "as long as the certificate, as before");
+    let (_, session) = store.credential(&two.id).await.unwrap().unwrap();
+    assert_eq!(session.active_until, at(100), "a login is not prolonged by a certificate");
+    assert!(is_missing(store.renew_credential(&CredentialId::generate(), at(60), at(9_000)).await));
+
+    let unknown = CredentialId::generate();
+    store.note_uses(&[(one.id.clone(), at(70)), (unknown, at(71)), (one.id.clone(), at(65))]).await.unwrap();
+    store.note_uses(&[(one.id.clone(), at(50))]).await.unwrap();
+    store.note_uses(&[]).await.unwrap();
+    let uses: Vec<_> = store.credentials(&rita.id).await.unwrap().into_iter().map(|used| used.last_used).collect();
+    assert_eq!(uses, [None, Some(at(70))], "newest credential first; the latest use counts");
+
+    store.revoke_credential(&one.id, at(80)).await.unwrap();
+    let refused = store.renew_credential(&one.id, at(81), at(9_500)).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "revoked: {refused:?}");
+    store.disable_user(&rita.id, at(90)).await.unwrap();
+    let refused = store.renew_credential(&two.id, at(91), at(9_500)).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "disabled: {refused:?}");
 }
 
 async fn groups(store: &dyn IdentityStore, org: &OrgId, alice: &User, bob: &User, foreign: &User) {

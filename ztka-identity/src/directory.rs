@@ -7,10 +7,10 @@ use ztka_core::{Clock, CredentialId, GroupName, OrgId, OrgName, UserId, UserName
 
 use crate::{AdminRole, Credential, IdentityStore, LoginSession, Org, StoreError, User};
 
+/// Life of a credential that was not asked for otherwise, if the organisation allows as much: 30 days.
+const USUAL: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// A certificate is issued with this much life at least, so that it is worth carrying.
 const SHORTEST: SignedDuration = SignedDuration::from_secs(30);
-/// And with this much at most: 366 days.
-const LONGEST: SignedDuration = SignedDuration::from_hours(366 * 24);
 
 /// An active user with an active session.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -67,6 +67,9 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// No credential lasts longer, renewals included: 366 days.
+    pub const LONGEST: SignedDuration = SignedDuration::from_hours(366 * 24);
+
     /// Keeps everything in `store`.
     pub fn new(store: Arc<dyn IdentityStore>, clock: Arc<dyn Clock>) -> Self {
         Self { store, clock }
@@ -85,7 +88,7 @@ impl Directory {
         if name.as_str() == OrgId::installation().as_str() {
             return Err(StoreError::exists("organisation", name));
         }
-        let org = Org { id: OrgId::generate(), name, created: self.clock.now() };
+        let org = Org { id: OrgId::generate(), name, created: self.clock.now(), longest_credential: None };
         self.store.create_org(&org).await?;
         Ok(org)
     }
@@ -97,7 +100,7 @@ impl Directory {
     pub async fn create_installation(&self) -> Result<Org, StoreError> {
         let id = OrgId::installation();
         let name = id.as_str().parse().map_err(|error| StoreError::Refused(format!("{error}")))?;
-        let org = Org { id, name, created: self.clock.now() };
+        let org = Org { id, name, created: self.clock.now(), longest_credential: None };
         self.store.create_org(&org).await?;
         Ok(org)
     }
@@ -139,15 +142,49 @@ impl Directory {
         self.store.enable_user(user).await
     }
 
+    /// Limits how long credentials of an organisation may last, renewals included; those that there are keep the end
+    /// that they have. `None` goes back to [`Self::LONGEST`].
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Refused`] for a limit that is out of bounds.
+    pub async fn limit_credentials(&self, org: &OrgId, longest: Option<SignedDuration>) -> Result<(), StoreError> {
+        if longest.is_some_and(|longest| !(SHORTEST..=Self::LONGEST).contains(&longest)) {
+            return Err(StoreError::Refused("the limit is between 30 seconds and 366 days".into()));
+        }
+        self.store.limit_credentials(org, longest).await
+    }
+
+    /// How long credentials of an organisation may last.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]
+    async fn longest(&self, org: &OrgId) -> Result<SignedDuration, StoreError> {
+        let found = self.store.org(org).await?.ok_or_else(|| StoreError::not_found("organisation", org))?;
+        Ok(found.longest_credential.unwrap_or(Self::LONGEST).min(Self::LONGEST))
+    }
+
+    /// How long a credential of this organisation lasts if nobody says otherwise: 30 days, or less if that is the limit.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]
+    pub async fn usual_life(&self, org: &OrgId) -> Result<SignedDuration, StoreError> {
+        Ok(self.longest(org).await?.min(USUAL))
+    }
+
     /// Records a credential of `user` that lives for `life`, with a session of the same length.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Refused`] for a disabled user or a life that is out of bounds.
     pub async fn issue_credential(&self, user: &UserId, life: SignedDuration) -> Result<Credential, StoreError> {
-        if !(SHORTEST..=LONGEST).contains(&life) {
+        if !(SHORTEST..=Self::LONGEST).contains(&life) {
             return Err(StoreError::Refused("a credential lives between 30 seconds and 366 days".into()));
         }
         let user = self.store.user(user).await?.ok_or_else(|| StoreError::not_found("user", user))?;
+        let longest = self.longest(&user.org).await?;
+        if life > longest {
+            let message = format!("credentials of this organisation last for {longest:#} at most; ask for less");
+            return Err(StoreError::Refused(message));
+        }
         let created = self.clock.now();
         let not_after = created.checked_add(life).map_err(StoreError::unavailable)?;
         let credential = Credential {
@@ -156,11 +193,49 @@ impl Directory {
             user: user.id,
             created,
             not_after,
+            renewed: None,
+            last_used: None,
             revoked: None,
         };
         let session = LoginSession { credential: credential.id.clone(), active_until: not_after };
         self.store.create_credential(&credential, &session).await?;
         Ok(credential)
+    }
+
+    /// How long the next certificate of a credential may live: as long as the one before, but not beyond the
+    /// organisation's limit, counted from when the credential was made. So a copy of it that nobody knows of is not
+    /// renewed for ever.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] once the limit is reached, and for a credential that is revoked or over.
+    pub async fn renewed_life(&self, credential: &Credential) -> Result<SignedDuration, StoreError> {
+        let now = self.clock.now();
+        if credential.revoked.is_some() || credential.not_after <= now {
+            return Err(StoreError::Refused("the credential is revoked or over; get a new one".into()));
+        }
+        let before = credential.not_after.duration_since(credential.renewed.unwrap_or(credential.created));
+        let longest = self.longest(&credential.org).await?;
+        let end = credential.created.checked_add(longest).map_err(StoreError::unavailable)?;
+        let life = before.min(end.duration_since(now));
+        // The end of a certificate has whole seconds.
+        let is_at_the_limit = end.duration_since(credential.not_after) < SignedDuration::from_secs(1);
+        if life < SHORTEST || is_at_the_limit {
+            let message = format!(
+                "the credential was made {} and cannot be renewed beyond {end}, the organisation's limit; ask your \
+                 administrator for a new one",
+                credential.created
+            );
+            return Err(StoreError::Refused(message));
+        }
+        Ok(life)
+    }
+
+    /// Notes that a credential has a new certificate, until `not_after`.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Refused`] if it is revoked or its user disabled by now.
+    pub async fn renew(&self, credential: &CredentialId, not_after: Timestamp) -> Result<(), StoreError> {
+        self.store.renew_credential(credential, self.clock.now(), not_after).await
     }
 
     /// Revokes a credential and ends its session.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use ztka_core::{CredentialId, GroupName, OrgId, UserId, UserName};
 
 use crate::{Credential, Group, IdentityStore, LoginSession, Org, StoreError, User};
@@ -174,6 +174,47 @@ impl IdentityStore for MemoryIdentityStore {
         Ok(credentials)
     }
 
+    async fn limit_credentials(&self, org: &OrgId, longest: Option<SignedDuration>) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let found = state.orgs.get_mut(org).ok_or_else(|| StoreError::not_found("organisation", org))?;
+        found.longest_credential = longest;
+        Ok(())
+    }
+
+    async fn renew_credential(
+        &self,
+        id: &CredentialId,
+        now: Timestamp,
+        not_after: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let held = state.credentials.get(id).ok_or_else(|| StoreError::not_found("credential", id))?;
+        let owner = held.0.user.clone();
+        let owner = state.user(&owner)?;
+        if owner.disabled.is_some() {
+            return Err(disabled(owner));
+        }
+        let held = state.credentials.get_mut(id).ok_or_else(|| StoreError::not_found("credential", id))?;
+        if held.0.revoked.is_some() {
+            return Err(revoked());
+        }
+        if held.1.active_until == held.0.not_after {
+            held.1.active_until = not_after;
+        }
+        (held.0.not_after, held.0.renewed) = (not_after, Some(now));
+        Ok(())
+    }
+
+    async fn note_uses(&self, uses: &[(CredentialId, Timestamp)]) -> Result<(), StoreError> {
+        let mut state = self.state();
+        for (id, at) in uses {
+            if let Some((held, _)) = state.credentials.get_mut(id) {
+                held.last_used = held.last_used.max(Some(*at));
+            }
+        }
+        Ok(())
+    }
+
     async fn revoke_credential(&self, id: &CredentialId, now: Timestamp) -> Result<(), StoreError> {
         let mut state = self.state();
         let held = state.credentials.get_mut(id).ok_or_else(|| StoreError::not_found("credential", id))?;
@@ -181,6 +222,10 @@ impl IdentityStore for MemoryIdentityStore {
         held.1.active_until = held.1.active_until.min(now);
         Ok(())
     }
+}
+
+fn revoked() -> StoreError {
+    StoreError::Refused("the credential is revoked; get a new one".into())
 }
 
 fn disabled(user: &User) -> StoreError {

@@ -1,6 +1,6 @@
 //! Organisations, users, groups, credentials and login sessions as they are stored.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use ztka_core::{CredentialId, GroupName, OrgId, OrgName, UserId, UserName};
 
@@ -13,6 +13,9 @@ pub struct Org {
     pub name: OrgName,
     /// When it was made.
     pub created: Timestamp,
+    /// How long its users' credentials may be made to last, renewals included; whole seconds, and
+    /// [`Directory::LONGEST`](crate::Directory::LONGEST) if it does not say.
+    pub longest_credential: Option<SignedDuration>,
 }
 
 /// What a user may administer.
@@ -66,6 +69,10 @@ pub struct Credential {
     pub created: Timestamp,
     /// When its certificate expires.
     pub not_after: Timestamp,
+    /// When its certificate was renewed last.
+    pub renewed: Option<Timestamp>,
+    /// When it was used last, as far as has been reported; see [`IdentityStore::note_uses`](crate::IdentityStore::note_uses).
+    pub last_used: Option<Timestamp>,
     /// Since when it is no longer believed.
     pub revoked: Option<Timestamp>,
 }

@@ -1,7 +1,7 @@
 //! What keeps organisations, users, groups, credentials and sessions.
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use ztka_core::{CredentialId, GroupName, OrgId, UserId, UserName};
 
 use crate::{Credential, Group, LoginSession, Org, StoreError, User};
@@ -22,6 +22,9 @@ pub trait IdentityStore: Send + Sync + std::fmt::Debug + 'static {
 
     /// Every organisation, by name.
     async fn orgs(&self) -> Result<Vec<Org>, StoreError>;
+
+    /// Limits how long the organisation's credentials may last; `None` goes back to the limit that all have.
+    async fn limit_credentials(&self, org: &OrgId, longest: Option<SignedDuration>) -> Result<(), StoreError>;
 
     /// Adds a user; the name is unique in the organisation, which has to exist.
     async fn create_user(&self, user: &User) -> Result<(), StoreError>;
@@ -65,6 +68,16 @@ pub trait IdentityStore: Send + Sync + std::fmt::Debug + 'static {
 
     /// The credentials of a user, newest first.
     async fn credentials(&self, user: &UserId) -> Result<Vec<Credential>, StoreError>;
+
+    /// Notes that the certificate of a credential was renewed at `now`, and lasts until `not_after`. A session that
+    /// would have lasted to the end of the certificate before lasts to the end of the new one; any other stays.
+    /// [`StoreError::Refused`] if it is revoked, or the user is disabled, at that moment.
+    async fn renew_credential(&self, id: &CredentialId, now: Timestamp, not_after: Timestamp)
+    -> Result<(), StoreError>;
+
+    /// Notes when credentials were used; an earlier time than is noted changes nothing, nor does an id that is unknown.
+    /// Says nothing new to proxies and agents: no version is raised.
+    async fn note_uses(&self, uses: &[(CredentialId, Timestamp)]) -> Result<(), StoreError>;
 
     /// Revokes the credential at `now` and ends its session. One that is revoked already stays so since then.
     async fn revoke_credential(&self, id: &CredentialId, now: Timestamp) -> Result<(), StoreError>;

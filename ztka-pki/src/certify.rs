@@ -2,8 +2,11 @@
 
 use std::{cell::RefCell, fmt};
 
-use rcgen::{CertificateParams, DistinguishedName, Issuer, PublicKeyData, SignatureAlgorithm, SubjectPublicKeyInfo};
-use rustls_pki_types::CertificateDer;
+use rcgen::{
+    CertificateParams, CertificateRevocationListParams, DistinguishedName, Issuer, PublicKeyData, SignatureAlgorithm,
+    SubjectPublicKeyInfo,
+};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 
 use crate::key::{KeyError, PublicKey, Signer, SoftwareKey};
 
@@ -77,6 +80,29 @@ pub(crate) async fn authority_request(
     }
     let prompted = Prompted::new(signer.public_key(), Some(signature))?;
     Ok(params.serialize_request(&prompted)?.der().to_vec())
+}
+
+/// Makes a list of revoked certificates by `issuer`, which `signer` holds the key of; in two runs as well.
+pub(crate) async fn crl(
+    params: &CertificateRevocationListParams,
+    issuer: &CertificateDer<'_>,
+    signer: &dyn Signer,
+) -> Result<CertificateRevocationListDer<'static>, CertifyError> {
+    let message = {
+        let rehearsal = Prompted::new(signer.public_key(), None)?;
+        params.signed_by(&Issuer::from_ca_cert_der(issuer, &rehearsal)?)?;
+        rehearsal.message.into_inner()
+    };
+    let signature = signer.sign(&message).await?;
+    if !signer.public_key().is_signed(&message, &signature) {
+        return Err(CertifyError::WrongSignature);
+    }
+    let prompted = Prompted::new(signer.public_key(), Some(signature))?;
+    let list = params.signed_by(&Issuer::from_ca_cert_der(issuer, &prompted)?)?;
+    match *prompted.message.borrow() == message {
+        true => Ok(list.into()),
+        false => Err(CertifyError::WrongSignature),
+    }
 }
 
 /// Makes a CSR without names.

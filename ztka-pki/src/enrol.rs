@@ -7,6 +7,7 @@ mod memory;
 mod renewal;
 mod renewer;
 mod replica;
+mod schedule;
 mod service;
 mod store;
 mod token;
@@ -21,6 +22,7 @@ pub use self::{
     renewal::RenewalService,
     renewer::{RenewalEnd, RenewalObserver, Renewer},
     replica::{ReplicaService, join_beside},
+    schedule::RenewalStatus,
     service::{EnrolmentService, Published, TrustPublisher},
     store::{Admission, Enrollee, EnrolmentStore, Replica, Spent, StoreError, TokenRecord, Verdict},
     token::{EnrolmentToken, InvalidToken, TokenId},

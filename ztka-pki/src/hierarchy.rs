@@ -4,6 +4,7 @@ mod import;
 mod issue;
 mod name;
 mod orgs;
+mod record;
 mod root;
 mod rotate;
 mod rotation;
@@ -36,6 +37,7 @@ pub use self::{
     import::ImportError,
     name::{AuthorityName, UnknownAuthority},
     orgs::OrgStates,
+    record::{IssuanceRecord, IssuedRecord, Issuer},
     root::Root,
     rotate::{AuthorityStates, Rotator},
     rotation::{Phase, RootChange, Rotation, RotationError, Signed},
@@ -115,6 +117,7 @@ pub struct Hierarchy {
     changes: watch::Sender<u64>,
     orgs: RwLock<HashMap<OrgId, OpenOrg>>,
     stored_orgs: Option<Arc<dyn OrgStates>>,
+    record: Option<Arc<dyn IssuanceRecord>>,
 }
 
 impl Hierarchy {
@@ -224,7 +227,8 @@ impl Hierarchy {
         let names = state.names.clone();
         let changes = watch::Sender::new(state.generation);
         let held = RwLock::new(Held::open(state, &*keys).await?);
-        Ok(Self { names, lifetimes, keys, clock, held, changes, orgs: RwLock::default(), stored_orgs: None })
+        let orgs = RwLock::default();
+        Ok(Self { names, lifetimes, keys, clock, held, changes, orgs, stored_orgs: None, record: None })
     }
 
     /// Goes by `state`, if it is newer than what is held: everything issued from now on is by its authorities. `false`

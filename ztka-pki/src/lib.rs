@@ -57,6 +57,7 @@ mod certify;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod credential;
+mod crl;
 mod csr;
 mod enrol;
 pub mod file;
@@ -74,12 +75,13 @@ pub use self::{
     authenticate::{Authenticate, AuthenticateLayer, Authenticator, NotAuthenticated},
     authority::{CertificateAuthority, IssueError, Issued},
     credential::{Credential, CredentialChanges, CredentialError, CredentialSource},
+    crl::{CrlContents, CrlReason, RevokedCertificate},
     csr::{CsrError, ValidCsr},
     enrol::*,
     hierarchy::{
-        Announcer, AuthorityName, AuthorityStates, Awaited, Hierarchy, HierarchyState, ImportError, Lifetimes, Names,
-        OrgState, OrgStates, Phase, Population, Root, RootChange, Rotation, RotationError, Rotator, Signed,
-        StoredAuthority, Straggler, UnknownAuthority, Withdrawn,
+        Announcer, AuthorityName, AuthorityStates, Awaited, Hierarchy, HierarchyState, ImportError, IssuanceRecord,
+        IssuedRecord, Issuer, Lifetimes, Names, OrgState, OrgStates, Phase, Population, Root, RootChange, Rotation,
+        RotationError, Rotator, Signed, StoredAuthority, Straggler, UnknownAuthority, Withdrawn,
     },
     key::{
         FileKeyStore, KeyError, KeyKind, KeyName, KeyStore, MemoryKeyStore, Passphrase, PublicKey, Signer, SoftwareKey,

@@ -5,19 +5,17 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use jiff::SignedDuration;
 use rustls::crypto::CryptoProvider;
 use serde::{Deserialize, Serialize};
 use ztka_core::{BoxError, Clock};
 use ztka_follow::Channel;
 use ztka_pki::{
-    Credential, CredentialSource, SoftwareKey, TrustSource,
+    Credential, CredentialSource, RenewalStatus, SoftwareKey, TrustSource,
     file::{self, FileError},
 };
 
-/// Between two tries, and between two looks at the clock.
+/// Between two tries to get the first one.
 const AGAIN: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_secs(30);
 const LARGEST: usize = 1 << 20;
 
 #[derive(Serialize)]
@@ -83,28 +81,25 @@ impl ServerCertificate {
     /// Renews at two thirds of the certificate's life, and when `trust` says that servers present other authorities above
     /// theirs now, until dropped.
     pub async fn keep_fresh(&self, trust: &TrustSource) {
-        let mut changes = trust.changes();
-        loop {
-            let current = self.source.current();
-            let newest = trust.bundle().server_chain_id();
-            let moved_on = !newest.is_empty() && newest != current.above_id();
-            let life = current.not_after().duration_since(current.issued());
-            let left = current.not_after().duration_since(self.clock.now());
-            let third = SignedDuration::from_nanos((life.as_nanos() / 3).try_into().unwrap_or(i64::MAX));
-            if !moved_on && left > third {
-                tokio::select! {
-                    () = tokio::time::sleep(LOOK) => {}
-                    () = changes.changed() => {}
+        let renew = || ask(&self.channel, &self.file, &self.provider);
+        let superseded = |current: Arc<Credential>| async move {
+            let mut changes = trust.changes();
+            loop {
+                let newest = trust.bundle().server_chain_id();
+                if !newest.is_empty() && newest != current.above_id() {
+                    return;
                 }
-                continue;
+                changes.changed().await;
             }
-            match ask(&self.channel, &self.file, &self.provider).await {
-                Ok(renewed) => self.source.rotate(renewed),
-                Err(error) => tracing::error!(error = &*error, ?left, "the users' port's certificate is not renewed"),
+        };
+        let failed = |error: &BoxError, again: Duration, status: RenewalStatus| {
+            let (error, until) = (&**error, status.not_after);
+            match status.overdue {
+                true => tracing::error!(error, %until, "ALARM: the certificate of the users' port is not renewed"),
+                false => tracing::warn!(error, ?again, "the certificate of the users' port is not renewed yet"),
             }
-            // The controller that answered may have yet to hear of what has moved on.
-            tokio::time::sleep(AGAIN).await;
-        }
+        };
+        self.source.keep_fresh(&*self.clock, renew, superseded, failed).await;
     }
 }
 

@@ -100,7 +100,7 @@ impl Change {
             ResourceKind::Role => of_org("SELECT version FROM roles WHERE name = $1 AND org = $2"),
             ResourceKind::Binding => of_org("SELECT version FROM bindings WHERE name = $1 AND org = $2"),
             ResourceKind::Proxy => by_id("SELECT version FROM proxies WHERE id = $1"),
-            ResourceKind::Authority => return Ok(()),
+            ResourceKind::Authority | ResourceKind::Revocation => return Ok(()),
         };
         let Some(row) = self.tx.fetch_optional(current).await? else { return Ok(()) };
         match number(&row, "version")? {
@@ -136,7 +136,7 @@ impl Change {
             ResourceKind::Role => of_org("UPDATE roles SET version = $1 WHERE name = $2 AND org = $3"),
             ResourceKind::Binding => of_org("UPDATE bindings SET version = $1 WHERE name = $2 AND org = $3"),
             ResourceKind::Proxy => by_id("UPDATE proxies SET version = $1 WHERE id = $2"),
-            ResourceKind::Authority => return Ok(()),
+            ResourceKind::Authority | ResourceKind::Revocation => return Ok(()),
         };
         self.tx.execute(stamp).await.map(drop)
     }

@@ -5,13 +5,14 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use ztka_authz::PolicyDocument;
 use ztka_controller::store::{
-    Action, Content, DocumentStore, FeedEntry, FeedScope, Published, ResourceKind, RevokedFacts, Snapshot,
+    Action, Content, DocumentStore, FeedEntry, FeedScope, Published, ResourceKind, Revocable, RevokedFacts, Snapshot,
 };
 use ztka_core::{CredentialId, DocumentKind, OrgId, Revision, SeriesKey, Session};
 use ztka_identity::StoreError;
 
 use crate::{
     Failed, Store,
+    revocations::revocation,
     row::{json, micros, number, org_or_empty, signed, text, time},
     sql::{Row, Tx, sql},
 };
@@ -60,7 +61,17 @@ async fn session(read: &mut Tx, series: &SeriesKey, now: Timestamp) -> Result<Op
 }
 
 async fn revoked(read: &mut Tx, org: Option<&OrgId>, now: Timestamp) -> Result<RevokedFacts, Failed> {
-    let Some(org) = org else { return Ok(RevokedFacts::default()) };
+    let mut facts = RevokedFacts::default();
+    let query = sql("SELECT * FROM revocations WHERE org = $1 AND (ends IS NULL OR ends > $2) ORDER BY kind, name");
+    for row in read.fetch_all(query.bind(org_or_empty(org)).bind(micros(now))).await? {
+        match revocation(&row)?.what {
+            Revocable::Serial(serial) => facts.serials.push(serial),
+            Revocable::Instance(instance) => facts.instances.push(instance),
+            Revocable::Proxy(proxy) => facts.proxies.push(proxy),
+            Revocable::Org(org) => facts.orgs.push(org),
+        }
+    }
+    let Some(org) = org else { return Ok(facts) };
     let query = "SELECT id FROM credentials WHERE org = $1 AND revoked IS NOT NULL AND not_after > $2 ORDER BY id";
     let credentials = read.fetch_all(sql(query).bind(org.as_str()).bind(micros(now))).await?;
     let query = "SELECT i.id AS id FROM clusters c JOIN instances i ON i.cluster = c.id \
@@ -68,11 +79,12 @@ async fn revoked(read: &mut Tx, org: Option<&OrgId>, now: Timestamp) -> Result<R
     let instances = read.fetch_all(sql(query).bind(org.as_str()).bind(micros(now))).await?;
     let users = sql("SELECT id FROM users WHERE org = $1 AND disabled IS NOT NULL ORDER BY id").bind(org.as_str());
     let users = read.fetch_all(users).await?;
-    Ok(RevokedFacts {
-        credentials: credentials.iter().map(|row| text(row, "id")).collect::<Result<_, _>>()?,
-        instances: instances.iter().map(|row| text(row, "id")).collect::<Result<_, _>>()?,
-        users: users.iter().map(|row| text(row, "id")).collect::<Result<_, _>>()?,
-    })
+    facts.credentials = credentials.iter().map(|row| text(row, "id")).collect::<Result<_, _>>()?;
+    facts.users = users.iter().map(|row| text(row, "id")).collect::<Result<_, _>>()?;
+    for row in &instances {
+        facts.instances.push(text(row, "id")?);
+    }
+    Ok(facts)
 }
 
 impl Store {

@@ -1,7 +1,7 @@
 //! Organisations, users, groups, credentials and sessions.
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use ztka_controller::store::{Action, ResourceKind};
 use ztka_core::{CredentialId, DocumentKind, GroupName, OrgId, UserId, UserName};
 use ztka_identity::{AdminRole, Credential, Group, IdentityStore, LoginSession, Org, StoreError, User};
@@ -15,7 +15,12 @@ use crate::{
 };
 
 fn org(row: &Row) -> Result<Org, Failed> {
-    Ok(Org { id: text(row, "id")?, name: text(row, "name")?, created: time(row, "created")? })
+    Ok(Org {
+        id: text(row, "id")?,
+        name: text(row, "name")?,
+        created: time(row, "created")?,
+        longest_credential: row.some_number("longest_credential")?.map(SignedDuration::from_secs),
+    })
 }
 
 fn admin_word(admin: AdminRole) -> &'static str {
@@ -49,6 +54,8 @@ fn credential(row: &Row) -> Result<Credential, Failed> {
         user: text(row, "user_id")?,
         created: time(row, "created")?,
         not_after: time(row, "not_after")?,
+        renewed: some_time(row, "renewed")?,
+        last_used: some_time(row, "last_used")?,
         revoked: some_time(row, "revoked")?,
     })
 }
@@ -68,6 +75,10 @@ impl Store {
 async fn need_user(change: &mut Change, id: &UserId) -> Result<User, StoreError> {
     let row = change.fetch_optional(sql("SELECT * FROM users WHERE id = $1").bind(id.as_str())).await?;
     row.as_ref().map(user).transpose()?.ok_or_else(|| StoreError::not_found("user", id))
+}
+
+fn disabled(user: &User) -> StoreError {
+    StoreError::Refused(format!("the user {:?} is disabled; enable the user first", user.name.as_str()))
 }
 
 /// The session documents of a user say something new.
@@ -113,6 +124,16 @@ impl IdentityStore for Store {
     async fn orgs(&self) -> Result<Vec<Org>, StoreError> {
         let rows = self.readers().fetch_all(sql("SELECT * FROM orgs ORDER BY name")).await?;
         Ok(rows.iter().map(org).collect::<Result<_, _>>()?)
+    }
+
+    async fn limit_credentials(&self, org: &OrgId, longest: Option<SignedDuration>) -> Result<(), StoreError> {
+        let mut change = self.change(Some(org), Action::Updated, ResourceKind::Org, org.as_str()).await?;
+        let update = sql("UPDATE orgs SET longest_credential = $1 WHERE id = $2");
+        let update = update.bind(longest.map(|longest| longest.as_secs())).bind(org.as_str());
+        if change.execute(update).await? == 0 {
+            return Err(StoreError::not_found("organisation", org));
+        }
+        Ok(change.commit().await?)
     }
 
     async fn create_user(&self, user: &User) -> Result<(), StoreError> {
@@ -222,8 +243,7 @@ impl IdentityStore for Store {
             return Err(StoreError::not_found("user", &credential.user));
         }
         if owner.disabled.is_some() {
-            let message = format!("the user {:?} is disabled; enable the user first", owner.name.as_str());
-            return Err(StoreError::Refused(message));
+            return Err(disabled(&owner));
         }
         let insert = "INSERT INTO credentials (id, org, user_id, created, not_after, revoked) \
                       VALUES ($1, $2, $3, $4, $5, $6)";
@@ -259,6 +279,48 @@ impl IdentityStore for Store {
         let query = sql("SELECT * FROM credentials WHERE user_id = $1 ORDER BY created DESC, id DESC");
         let rows = self.readers().fetch_all(query.bind(user.as_str())).await?;
         Ok(rows.iter().map(credential).collect::<Result<_, _>>()?)
+    }
+
+    async fn renew_credential(
+        &self,
+        id: &CredentialId,
+        now: Timestamp,
+        not_after: Timestamp,
+    ) -> Result<(), StoreError> {
+        let missing = || StoreError::not_found("credential", id);
+        let (found, _) = self.credential(id).await?.ok_or_else(missing)?;
+        let org = Some(&found.org);
+        let mut change = self.change(org, Action::Updated, ResourceKind::Credential, id.as_str()).await?;
+        let owner = need_user(&mut change, &found.user).await?;
+        if owner.disabled.is_some() {
+            return Err(disabled(&owner));
+        }
+        // Before the certificate's end is changed: a session that ends with it goes on with it.
+        let session = "UPDATE sessions SET active_until = $1 WHERE credential = $2 AND active_until = \
+                       (SELECT not_after FROM credentials WHERE id = $2)";
+        change.execute(sql(session).bind(micros(not_after)).bind(id.as_str())).await?;
+        let update = sql("UPDATE credentials SET not_after = $1, renewed = $2 WHERE id = $3 AND revoked IS NULL");
+        let update = update.bind(micros(not_after)).bind(micros(now)).bind(id.as_str());
+        if change.execute(update).await? == 0 {
+            return Err(StoreError::Refused("the credential is revoked; get a new one".into()));
+        }
+        let text = "INSERT INTO series (kind, org, subject, version, ends) VALUES ('session', $1, $2, $3, $4) \
+                    ON CONFLICT (kind, org, subject) DO UPDATE SET version = excluded.version, ends = excluded.ends";
+        let raise = sql(text).bind(found.org.as_str()).bind(id.as_str()).bind(change.version());
+        change.execute(raise.bind(micros(not_after))).await?;
+        Ok(change.commit().await?)
+    }
+
+    async fn note_uses(&self, uses: &[(CredentialId, Timestamp)]) -> Result<(), StoreError> {
+        // In one order: two who note the same credentials wait for each other, and not in a circle.
+        let mut uses: Vec<_> = uses.iter().map(|(id, at)| (id.as_str(), micros(*at))).collect();
+        uses.sort_unstable();
+        let mut write = self.write().await?;
+        for (id, at) in uses {
+            let note = "UPDATE credentials SET last_used = $1 WHERE id = $2 AND (last_used IS NULL OR last_used < $1)";
+            write.execute(sql(note).bind(at).bind(id)).await?;
+        }
+        Ok(write.commit().await?)
     }
 
     async fn revoke_credential(&self, id: &CredentialId, now: Timestamp) -> Result<(), StoreError> {

@@ -53,6 +53,7 @@ mod members;
 mod migrate;
 mod postgres;
 mod resources;
+mod revocations;
 mod row;
 mod sql;
 mod sqlite;

@@ -79,7 +79,7 @@ impl MemberStore for Store {
         now: Timestamp,
     ) -> Result<Vec<LiveCredential>, StoreError> {
         let query = "SELECT id, org, user_id, not_after FROM credentials \
-                     WHERE revoked IS NULL AND not_after > $1 AND created >= $2 AND created <= $3 \
+                     WHERE revoked IS NULL AND not_after > $1 AND COALESCE(renewed, created) >= $2 AND COALESCE(renewed, created) <= $3 \
                      AND ($4 = '' OR org = $4) ORDER BY org, user_id, id";
         let query = sql(query)
             .bind(micros(now))

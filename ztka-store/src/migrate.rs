@@ -36,6 +36,11 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0005_enrolment.sql"),
         postgres: include_str!("../migrations/postgres/0005_enrolment.sql"),
     },
+    Migration {
+        version: 6,
+        sqlite: include_str!("../migrations/sqlite/0006_certificates.sql"),
+        postgres: include_str!("../migrations/postgres/0006_certificates.sql"),
+    },
 ];
 
 /// The schema that this version writes.

@@ -3,14 +3,14 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use ztka_authz::{Binding, Role};
-use ztka_controller::store::{Action, Cluster, Instance, Proxy, ResourceKind, ResourceStore};
+use ztka_controller::store::{Action, Cluster, Instance, Overdue, Proxy, ResourceKind, ResourceStore};
 use ztka_core::{BindingName, ClusterId, DocumentKind, OrgId, ProxyId, RoleName};
 use ztka_identity::StoreError;
 
 use crate::{
     Failed, Store,
     error::taken,
-    row::{json, micros, some_time, text, time, to_json},
+    row::{json, micros, number, some_time, text, time, to_json},
     sql::{Row, sql},
 };
 
@@ -30,11 +30,17 @@ fn instance(row: &Row) -> Result<Instance, Failed> {
         org: text(row, "org")?,
         cluster: text(row, "cluster")?,
         not_after: time(row, "not_after")?,
+        renewed: some_time(row, "renewed")?,
     })
 }
 
 fn proxy(row: &Row) -> Result<Proxy, Failed> {
-    Ok(Proxy { id: text(row, "id")?, created: time(row, "created")?, not_after: some_time(row, "not_after")? })
+    Ok(Proxy {
+        id: text(row, "id")?,
+        created: time(row, "created")?,
+        not_after: some_time(row, "not_after")?,
+        renewed: some_time(row, "renewed")?,
+    })
 }
 
 #[async_trait]
@@ -80,16 +86,19 @@ impl ResourceStore for Store {
         let found = sql("SELECT 1 FROM clusters WHERE id = $1 AND org = $2 AND deleted IS NULL");
         let found = found.bind(instance.cluster.as_str()).bind(instance.org.as_str());
         held.fetch_optional(found).await?.ok_or_else(|| StoreError::not_found("cluster", &instance.cluster))?;
-        let insert = "INSERT INTO instances (id, org, cluster, not_after) VALUES ($1, $2, $3, $4) \
+        let insert = "INSERT INTO instances (id, org, cluster, not_after, renewed) VALUES ($1, $2, $3, $4, $5) \
                       ON CONFLICT (id) DO UPDATE SET not_after = CASE \
                           WHEN instances.not_after < excluded.not_after THEN excluded.not_after \
-                          ELSE instances.not_after END \
+                          ELSE instances.not_after END, renewed = CASE \
+                          WHEN instances.not_after < excluded.not_after THEN excluded.renewed \
+                          ELSE instances.renewed END \
                       WHERE instances.cluster = excluded.cluster";
         let insert = sql(insert)
             .bind(instance.id.as_str())
             .bind(instance.org.as_str())
             .bind(instance.cluster.as_str())
-            .bind(micros(instance.not_after));
+            .bind(micros(instance.not_after))
+            .bind(instance.renewed.map(micros));
         if held.execute(insert).await? == 0 {
             return Err(StoreError::exists("agent", &instance.id));
         }
@@ -104,19 +113,35 @@ impl ResourceStore for Store {
 
     async fn create_proxy(&self, proxy: &Proxy) -> Result<(), StoreError> {
         let mut change = self.change(None, Action::Created, ResourceKind::Proxy, proxy.id.as_str()).await?;
-        let insert = sql("INSERT INTO proxies (id, created, not_after) VALUES ($1, $2, $3)");
-        let insert = insert.bind(proxy.id.as_str()).bind(micros(proxy.created)).bind(proxy.not_after.map(micros));
+        let insert = sql("INSERT INTO proxies (id, created, not_after, renewed) VALUES ($1, $2, $3, $4)")
+            .bind(proxy.id.as_str())
+            .bind(micros(proxy.created))
+            .bind(proxy.not_after.map(micros))
+            .bind(proxy.renewed.map(micros));
         change.execute(insert).await.map_err(taken("proxy", &proxy.id))?;
         Ok(change.commit().await?)
     }
 
-    async fn record_proxy(&self, id: &ProxyId, not_after: Timestamp) -> Result<(), StoreError> {
+    async fn record_proxy(&self, id: &ProxyId, renewed: Timestamp, not_after: Timestamp) -> Result<(), StoreError> {
         let mut write = self.write().await?;
-        let update = "UPDATE proxies SET not_after = CASE WHEN not_after > $1 THEN not_after ELSE $1 END WHERE id = $2";
-        if write.execute(sql(update).bind(micros(not_after)).bind(id.as_str())).await? == 0 {
+        let update = "UPDATE proxies SET renewed = CASE WHEN not_after > $1 THEN renewed ELSE $2 END, \
+                      not_after = CASE WHEN not_after > $1 THEN not_after ELSE $1 END WHERE id = $3";
+        let update = sql(update).bind(micros(not_after)).bind(micros(renewed)).bind(id.as_str());
+        if write.execute(update).await? == 0 {
             return Err(StoreError::not_found("proxy", id));
         }
         Ok(write.commit().await?)
+    }
+
+    async fn overdue(&self, now: Timestamp) -> Result<Overdue, StoreError> {
+        // Divided first: the product of two times would be larger than a number.
+        let query = "SELECT (SELECT count(*) FROM instances i JOIN clusters c ON c.id = i.cluster \
+                     WHERE c.deleted IS NULL AND i.not_after > $1 \
+                     AND $1 - i.renewed >= (i.not_after - i.renewed) / 9 * 7) AS agents, \
+                     (SELECT count(*) FROM proxies WHERE not_after > $1 \
+                     AND $1 - renewed >= (not_after - renewed) / 9 * 7) AS proxies";
+        let row = self.readers().fetch_one(sql(query).bind(micros(now))).await?;
+        Ok(Overdue { agents: number(&row, "agents")?, proxies: number(&row, "proxies")? })
     }
 
     async fn proxies(&self) -> Result<Vec<Proxy>, StoreError> {

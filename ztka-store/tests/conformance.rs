@@ -16,6 +16,7 @@ kit::on_both!(
     identity,
     resources,
     documents,
+    revocations,
     changes,
     compaction,
     conditions,
@@ -38,6 +39,10 @@ async fn resources(place: &Place) {
 
 async fn documents(place: &Place) {
     ztka_controller::conformance::documents(&place.open().await).await;
+}
+
+async fn revocations(place: &Place) {
+    ztka_controller::conformance::revocations(&place.open().await).await;
 }
 
 async fn changes(place: &Place) {
@@ -86,7 +91,10 @@ async fn enrolment(place: &Place) {
     let store = place.open().await;
     let created = "2026-01-01T00:00:00Z".parse().unwrap();
     let org: OrgId = "conformance".parse().unwrap();
-    store.create_org(&Org { id: org.clone(), name: "conformance".parse().unwrap(), created }).await.unwrap();
+    store
+        .create_org(&Org { id: org.clone(), name: "conformance".parse().unwrap(), created, longest_credential: None })
+        .await
+        .unwrap();
     let (id, name): (ztka_core::ClusterId, _) = ("c1".parse().unwrap(), "c1".parse().unwrap());
     let cluster = Cluster { id: id.clone(), org: org.clone(), name, labels: Default::default(), created };
     store.create_cluster(&cluster).await.unwrap();

@@ -19,7 +19,12 @@ kit::on_both!(
 );
 
 fn org(name: &str) -> Org {
-    Org { id: OrgId::generate(), name: name.parse().unwrap(), created: "2026-01-01T00:00:00Z".parse().unwrap() }
+    Org {
+        id: OrgId::generate(),
+        name: name.parse().unwrap(),
+        created: "2026-01-01T00:00:00Z".parse().unwrap(),
+        longest_credential: None,
+    }
 }
 
 /// Carries a statement out behind the store's back.

@@ -151,7 +151,10 @@ async fn survives(location: &Location, seed: u64, trouble: impl Fn(usize) + Send
     let stores = [Store::open(location).await.unwrap(), Store::open(location).await.unwrap()];
     let created = "2026-01-01T00:00:00Z".parse().unwrap();
     for name in ORGS {
-        stores[0].create_org(&Org { id: org_id(name), name: name.parse().unwrap(), created }).await.unwrap();
+        stores[0]
+            .create_org(&Org { id: org_id(name), name: name.parse().unwrap(), created, longest_credential: None })
+            .await
+            .unwrap();
     }
     let stop = Arc::new(AtomicBool::new(false));
     let watchers: Vec<_> = (0..6)

@@ -9,7 +9,7 @@ use rustls_pki_types::CertificateDer;
 use tower::Service;
 use ztka_core::{Body, BoxError, ProxyId, Reply, Verified};
 use ztka_follow::Member;
-use ztka_pki::{Peer, Purpose, TrustSource, tls};
+use ztka_pki::{Peer, Purpose, RenewalStatus, TrustSource, tls};
 use ztka_runtime::Process;
 use ztka_tunnel::{Dialer, Tls};
 
@@ -17,6 +17,8 @@ use crate::Config;
 
 /// Streams may go on for so long after the agent was asked to stop.
 const GRACE: Duration = Duration::from_secs(20);
+/// Between looks at the certificate.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Serves `access` on tunnels to all proxies until the process is asked to stop.
 pub(crate) async fn keep<S>(
@@ -43,7 +45,13 @@ where
     loop {
         let live = states.borrow_and_update().iter().filter(|state| state.proxy.is_some()).count();
         gauge!("ztka_agent_tunnels").set(u32::try_from(live).unwrap_or(u32::MAX));
+        let now = jiff::Timestamp::now();
+        let status = RenewalStatus::of(&credentials.current(), now);
+        let left = status.not_after.duration_since(now).as_secs_f64().max(0.0);
+        gauge!("ztka_certificate_expires_seconds", "certificate" => "agent").set(left);
+        gauge!("ztka_certificate_renewal_overdue", "certificate" => "agent").set(u8::from(status.overdue));
         tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
             () = renewals.changed() => dialer.renew(),
             Ok(()) = states.changed() => {}
             () = process.shutdown().cancelled() => break,

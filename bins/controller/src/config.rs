@@ -34,6 +34,10 @@ pub struct Config {
     /// nowhere, as when the proxy is in the same process.
     #[serde(default)]
     pub listen_passed: Option<SocketAddr>,
+    /// Where CRLs are served over plain HTTP, to anybody: `GET /crl`, `GET /crl/<issuer>.crl`. They are at
+    /// `https://api.<domain>/crl` in any case. Default: nowhere else.
+    #[serde(default)]
+    pub listen_crls: Option<SocketAddr>,
     /// How long certificates live.
     #[serde(default)]
     pub certificates: Certificates,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use metrics::{counter, gauge};
-use ztka_controller::{Controller, Figures, Records};
+use ztka_controller::{Controller, Figures, Records, store::Overdue};
 
 const EVERY: Duration = Duration::from_secs(2);
 /// The number of clusters is a question to the store.
@@ -15,6 +15,20 @@ pub(crate) async fn keep(controller: Controller) {
         match controller.clusters_known().await {
             Ok(known) => gauge!("ztka_controller_clusters").set(float(known)),
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "clusters cannot be counted now"),
+        }
+        match controller.overdue().await {
+            Ok(Overdue { agents, proxies }) => {
+                gauge!("ztka_controller_members_overdue", "kind" => "agent").set(exact(agents));
+                gauge!("ztka_controller_members_overdue", "kind" => "proxy").set(exact(proxies));
+                if agents + proxies > 0 {
+                    tracing::warn!(
+                        agents,
+                        proxies,
+                        "members are not renewed, though they ought to be: ztka cluster list"
+                    );
+                }
+            }
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "members cannot be counted now"),
         }
         for _ in 0..LOOKS_PER_COUNT {
             export(&controller.figures());
@@ -41,7 +55,17 @@ fn export(figures: &Figures) {
     };
     records("ztka_controller_events_total", figures.events);
     records("ztka_controller_receipts_total", figures.receipts);
+    for (name, (left, overdue)) in &figures.certificates {
+        gauge!("ztka_certificate_expires_seconds", "certificate" => *name).set(exact(left.max(&0).unsigned_abs()));
+        gauge!("ztka_certificate_renewal_overdue", "certificate" => *name).set(exact(u64::from(*overdue)));
+    }
     counter!("ztka_controller_store_errors_total").absolute(figures.store_errors);
+}
+
+/// Exact for anything below 2^53.
+#[expect(clippy::cast_precision_loss, reason = "counts of members, and seconds")]
+fn exact(count: u64) -> f64 {
+    count as f64
 }
 
 /// Exact for anything that a process can hold.
@@ -65,6 +89,7 @@ mod tests {
         figures.enrolments = [("refused", 5)].into();
         (figures.events, figures.receipts) = (Records { stored: 6, known: 7 }, Records { stored: 8, known: 9 });
         figures.store_errors = 10;
+        figures.certificates = [("servers", (11, true))].into();
         let recorder = PrometheusBuilder::new().build_recorder();
         metrics::with_local_recorder(&recorder, || export(&figures));
         let shown = recorder.handle().render();
@@ -79,6 +104,8 @@ mod tests {
             "ztka_controller_receipts_total{outcome=\"stored\"} 8",
             "ztka_controller_receipts_total{outcome=\"known\"} 9",
             "ztka_controller_store_errors_total 10",
+            "ztka_certificate_expires_seconds{certificate=\"servers\"} 11",
+            "ztka_certificate_renewal_overdue{certificate=\"servers\"} 1",
         ] {
             assert!(shown.lines().any(|shown| shown == line), "{line}\n{shown}");
         }

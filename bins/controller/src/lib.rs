@@ -49,15 +49,28 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
         Some(address) => Some(bind(address, "listen_passed").await?),
         None => None,
     };
+    let crls = match config.listen_crls {
+        Some(address) => Some(bind(address, "listen_crls").await?),
+        None => None,
+    };
     let stop = || process.shutdown().clone().cancelled_owned();
     let everything = opened.internal.clone().and(opened.public.clone());
     let public = opened.public.clone();
     process.ready();
-    tokio::join!(opened.tend(&process), everything.serve(internal, false, stop()), async {
-        if let Some(listener) = passed {
-            public.serve(listener, true, stop()).await;
+    tokio::join!(
+        opened.tend(&process),
+        everything.serve(internal, false, stop()),
+        async {
+            if let Some(listener) = passed {
+                public.serve(listener, true, stop()).await;
+            }
+        },
+        async {
+            if let Some(listener) = crls {
+                opened.controller.serve_crls(listener, stop()).await;
+            }
         }
-    });
+    );
     opened.close().await;
     Ok(())
 }
@@ -99,8 +112,8 @@ impl Opened {
         let renew_own = || self.controller.controller_credential();
         tokio::select! {
             () = self.controller.run(process.shutdown().clone().cancelled_owned()) => {}
-            _ = self.controller.keep_fresh(self.servers.clone(), renew_servers) => {}
-            _ = self.controller.keep_fresh(self.own.clone(), renew_own) => {}
+            _ = self.controller.keep_fresh("servers", self.servers.clone(), renew_servers) => {}
+            _ = self.controller.keep_fresh("controller", self.own.clone(), renew_own) => {}
             () = figures::keep(self.controller.clone()) => {}
         }
     }

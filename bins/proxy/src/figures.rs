@@ -5,6 +5,7 @@ use std::time::Duration;
 use metrics::{counter, gauge};
 use ztka_audit::{Recorder, Spool};
 use ztka_authz::Open;
+use ztka_pki::{CredentialSource, RenewalStatus};
 use ztka_proxy::{Connections, Directory};
 use ztka_tunnel::Registry;
 
@@ -30,6 +31,20 @@ pub(crate) async fn keep(
         gauge!("ztka_audit_spool_failing").set(float(usize::from(status.failing)));
         counter!("ztka_audit_records_total").absolute(status.records);
         counter!("ztka_audit_records_lost_total").absolute(status.lost);
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// How the proxy's own certificates stand, by name, until dropped.
+pub(crate) async fn keep_certificates(certificates: [(&'static str, CredentialSource); 2]) {
+    loop {
+        for (name, source) in &certificates {
+            let now = jiff::Timestamp::now();
+            let status = RenewalStatus::of(&source.current(), now);
+            let left = status.not_after.duration_since(now).as_secs_f64().max(0.0);
+            gauge!("ztka_certificate_expires_seconds", "certificate" => *name).set(left);
+            gauge!("ztka_certificate_renewal_overdue", "certificate" => *name).set(float(usize::from(status.overdue)));
+        }
         tokio::time::sleep(EVERY).await;
     }
 }

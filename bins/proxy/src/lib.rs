@@ -92,6 +92,8 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     let publish = registry.clone();
     tokio::spawn(ztka_proxy::publish(documents.clone(), move |org, name, wire| publish.publish(org, name, wire)));
     tokio::spawn(figures::keep(open.clone(), connections.clone(), registry.clone(), spool.clone(), refusals_of));
+    let certificates = [("proxy", member.credentials().clone()), ("servers", server.source().clone())];
+    tokio::spawn(figures::keep_certificates(certificates));
     tokio::spawn(open.enforce());
     tokio::spawn(connections.enforce());
     if !documents.all().is_empty() {

@@ -10,6 +10,7 @@ pub(crate) mod kubeconfig;
 pub(crate) mod org;
 pub(crate) mod pki;
 pub(crate) mod proxy;
+pub(crate) mod revocation;
 pub(crate) mod role;
 pub(crate) mod session;
 pub(crate) mod token;
@@ -33,6 +34,19 @@ pub(crate) async fn whoami(session: &Session) -> anyhow::Result<()> {
             None => "",
         };
         format!("{} of {}{admin}; session until {}", who.user.name, who.org.name, who.active_until)
+    })
+}
+
+/// `ztka status`
+pub(crate) async fn status(session: &Session) -> anyhow::Result<()> {
+    let status = session.api.status().await?;
+    session.output.one(&status, || {
+        let own = status.certificates.iter().map(|own| {
+            let state = if own.overdue { "NOT RENEWED" } else { "ok" };
+            format!("certificate {}: {state}, renewed {}, until {}\n", own.name, own.renewed, own.not_after)
+        });
+        let (agents, proxies) = (status.overdue_agents, status.overdue_proxies);
+        format!("{}not renewed in time: {agents} agents, {proxies} proxies", own.collect::<String>())
     })
 }
 

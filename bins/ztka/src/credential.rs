@@ -10,16 +10,18 @@ use crate::files;
 
 /// Opens `file`, or the one at the default place.
 pub(crate) fn open(file: Option<&Path>) -> anyhow::Result<CredentialFile> {
-    let path = match file {
-        Some(file) => file.to_owned(),
-        None => default_path()?,
-    };
+    let path = path(file)?;
     let name = path.display();
     let text = std::fs::read_to_string(&path).map(Zeroizing::new).with_context(|| {
         format!("cannot read the credential file {name}; name yours by --credential or ZTKA_CREDENTIAL")
     })?;
     files::require_private(&path)?;
     toml::from_str(&text).with_context(|| format!("{name} is not a credential file"))
+}
+
+/// `file`, or the default place.
+pub(crate) fn path(file: Option<&Path>) -> anyhow::Result<PathBuf> {
+    file.map_or_else(default_path, |file| Ok(file.to_owned()))
 }
 
 /// Writes the file, readable by its owner alone.

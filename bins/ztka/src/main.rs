@@ -3,6 +3,7 @@
 mod commands;
 mod credential;
 mod files;
+mod kubeconfig;
 mod output;
 mod session;
 
@@ -42,6 +43,8 @@ enum Command {
     Up(commands::up::Up),
     /// Show who you are to the controller
     Whoami,
+    /// Show whether the installation's certificates are renewed in time
+    Status,
     /// Organisations
     #[command(subcommand)]
     Org(commands::org::Org),
@@ -66,10 +69,13 @@ enum Command {
     /// Bindings: who may do it where
     #[command(subcommand)]
     Binding(commands::binding::Binding),
-    /// Write a kubeconfig with a context for each cluster the user may reach; the key is made here
+    /// Write a kubeconfig with a context for each cluster the user may reach, or renew one; keys are made here
     Kubeconfig(commands::kubeconfig::Kubeconfig),
-    /// Write a credential file for this command line; the key is made here
+    /// Write a credential file for this command line; list, revoke and renew credentials
     Credential(commands::credential::Credential),
+    /// What is revoked by serial number, as an agent, a proxy or an organisation
+    #[command(subcommand)]
+    Revocation(commands::revocation::Revocation),
     /// A user's sessions: which there are, and the end of one alone
     #[command(subcommand)]
     Session(commands::session::Session),
@@ -99,11 +105,20 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     if let Command::Pki(commands::pki::Pki::Init(init)) = command {
         return runtime.block_on(init.run());
     }
+    let command = match command {
+        Command::Kubeconfig(kubeconfig) => match runtime.block_on(kubeconfig.run_alone(global.output)) {
+            Ok(done) => return done,
+            Err(kubeconfig) => Command::Kubeconfig(kubeconfig),
+        },
+        command => command,
+    };
     let credential = credential::open(global.credential.as_deref())?;
-    let session = Session::new(&credential, global.org, global.output)?;
+    let mut session = Session::new(&credential, global.org, global.output)?;
+    session.credential_path = Some(credential::path(global.credential.as_deref())?);
     runtime.block_on(async {
         match command {
             Command::Up(_) => Ok(()),
+            Command::Status => commands::status(&session).await,
             Command::Whoami => commands::whoami(&session).await,
             Command::Org(command) => command.run(&session).await,
             Command::Pki(command) => command.run(&session).await,
@@ -115,6 +130,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Binding(command) => command.run(&session).await,
             Command::Kubeconfig(command) => command.run(&session).await,
             Command::Credential(command) => command.run(&session, &credential).await,
+            Command::Revocation(command) => command.run(&session).await,
             Command::Session(command) => command.run(&session).await,
             Command::Audit(command) => command.run(&session).await,
         }

@@ -1,6 +1,6 @@
 //! The connection of a command to the controller's API, and the organisation it is about.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, anyhow};
 use rustls::{ClientConfig, RootCertStore};
@@ -15,6 +15,8 @@ use crate::output::Output;
 pub(crate) struct Session {
     pub(crate) api: Client,
     pub(crate) output: Output,
+    /// Where the caller's credential was read from.
+    pub(crate) credential_path: Option<PathBuf>,
     org: Option<String>,
 }
 
@@ -28,7 +30,7 @@ impl Session {
                 .context("the credential's server_name is not a DNS name")?,
         };
         let api = Client::new(endpoint, Arc::new(tls(credential)?));
-        Ok(Self { api, output, org })
+        Ok(Self { api, output, credential_path: None, org })
     }
 
     /// The organisation that the command is about.

@@ -9,7 +9,7 @@ use http::{StatusCode, header};
 use ztka_api::{Cluster, CreateCluster, CreateManifest, CreateToken, Instance};
 use ztka_core::{ClusterId, OrgId};
 use ztka_identity::Caller;
-use ztka_pki::Enrollee;
+use ztka_pki::{Enrollee, RenewalStatus};
 
 use super::{
     answer::{Answer, ApiError, Created, Json},
@@ -31,7 +31,12 @@ impl Controller {
 
     async fn wire_cluster(&self, cluster: store::Cluster) -> Answer<Cluster> {
         let instances = self.0.stores.resources.instances(&cluster.id, self.now()).await?;
-        let wire = |instance: store::Instance| Instance { id: instance.id, not_after: instance.not_after };
+        let now = self.now();
+        let wire = |instance: store::Instance| {
+            let store::Instance { id, not_after, renewed, .. } = instance;
+            let overdue = renewed.is_some_and(|issued| RenewalStatus::new(issued, not_after, now).overdue);
+            Instance { id, not_after, renewed, overdue }
+        };
         Ok(Cluster {
             server_name: self.server_name(&cluster.id),
             id: cluster.id,

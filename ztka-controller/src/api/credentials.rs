@@ -3,14 +3,19 @@
 use axum::{
     Extension,
     extract::{Path, State},
+    response::{IntoResponse as _, Response},
 };
-use http::StatusCode;
-use jiff::SignedDuration;
-use ztka_api::{Access, CreateCredential, Credential, IssuedCredential, ReachableCluster};
+use http::{StatusCode, header};
+use jiff::{SignedDuration, Timestamp};
+use ztka_api::{
+    Access, Code, CreateCredential, CreateKubeconfig, Credential, IssuedCredential, Kubeconfig, ReachableCluster,
+    RenewCredential,
+};
 use ztka_authz::{PolicyDocument, Subject};
+use ztka_core::Verified;
 use ztka_core::{CredentialId, DocumentKind, OrgId, SeriesKey, UserId};
 use ztka_identity::{Caller, StoreError, User};
-use ztka_pki::{Issued, ValidCsr};
+use ztka_pki::{Issued, Peer, PublicKey, SoftwareKey, ValidCsr};
 
 use super::{
     answer::{Answer, ApiError, Created, Json},
@@ -18,14 +23,19 @@ use super::{
 };
 use crate::{Controller, authority::OrgAuthorityError, store::Content};
 
-/// Life of a certificate that was not asked for otherwise.
-const DEFAULT: SignedDuration = SignedDuration::from_hours(30 * 24);
-
 /// Why a credential was not issued.
 #[derive(Debug)]
 pub(crate) enum CredentialError {
     Store(StoreError),
     Issue(ztka_pki::IssueError),
+    /// Nobody but the user has this key, or should have.
+    KeyBound,
+}
+
+impl From<ztka_pki::StoreError> for CredentialError {
+    fn from(error: ztka_pki::StoreError) -> Self {
+        Self::Store(StoreError::unavailable(error))
+    }
 }
 
 impl From<StoreError> for CredentialError {
@@ -54,6 +64,11 @@ impl From<CredentialError> for ApiError {
         match error {
             CredentialError::Store(error) => error.into(),
             CredentialError::Issue(error) => Self::failed(error),
+            CredentialError::KeyBound => Self::new(
+                Code::Refused,
+                "the key belongs to another credential, or to something else",
+                "make a new key for each credential",
+            ),
         }
     }
 }
@@ -71,6 +86,8 @@ fn wire(credential: ztka_identity::Credential) -> Credential {
         user: credential.user,
         created: credential.created,
         not_after: credential.not_after,
+        renewed: credential.renewed,
+        last_used: credential.last_used,
         revoked: credential.revoked,
     }
 }
@@ -86,11 +103,56 @@ impl Controller {
         self.0.authorities.ensure_org(&user.org).await?;
         let credential = self.directory().issue_credential(&user.id, life).await?;
         self.0.changed.notify_one();
+        self.bind(csr.key(), &credential).await?;
         let issued: Issued = self.hierarchy().issue_user(csr, &user.org, &user.id, &credential.id, life).await?;
         // The certificate may end earlier than asked for: with its issuer.
         let not_after = credential.not_after.min(issued.not_after());
         let credential = ztka_identity::Credential { not_after, ..credential };
         Ok(NewCredential { credential, chain: issued.pem() })
+    }
+
+    /// Issues the next certificate of a credential.
+    async fn renew_credential(
+        &self,
+        credential: &ztka_identity::Credential,
+        csr: &ValidCsr,
+    ) -> Result<NewCredential, CredentialError> {
+        let life = self.directory().renewed_life(credential).await?;
+        self.0.authorities.ensure_org(&credential.org).await?;
+        self.bind(csr.key(), credential).await?;
+        let ztka_identity::Credential { org, user, id, .. } = credential;
+        let issued: Issued = self.hierarchy().issue_user(csr, org, user, id, life).await?;
+        // The store keeps microseconds, a certificate seconds; and it may end earlier than asked for, with its issuer.
+        let not_after = Timestamp::from_second(issued.not_after().as_second()).unwrap_or(issued.not_after());
+        // It counts from here on: whoever was revoked meanwhile gets nothing.
+        self.directory().renew(id, not_after).await?;
+        self.0.changed.notify_one();
+        let renewed = ztka_identity::Credential { not_after, renewed: Some(self.now()), ..credential.clone() };
+        Ok(NewCredential { credential: renewed, chain: issued.pem() })
+    }
+
+    /// A key is one subject's (`docs/architecture.md`): whoever has another's cannot have it certified as their own.
+    async fn bind(&self, key: &PublicKey, credential: &ztka_identity::Credential) -> Result<(), CredentialError> {
+        let ztka_identity::Credential { org, user, id, .. } = credential.clone();
+        let subject = ztka_core::Subject::User { org, user, credential: id };
+        match self.0.stores.enrolment.bind_key(key.id(), &subject).await? {
+            true => Ok(()),
+            false => Err(CredentialError::KeyBound),
+        }
+    }
+
+    /// How long a new credential is to live.
+    async fn life(&self, caller: &Caller, org: &OrgId, asked: Option<u32>) -> Answer<SignedDuration> {
+        let life = match asked {
+            Some(seconds) => SignedDuration::from_secs(seconds.into()),
+            None => self.directory().usual_life(org).await?,
+        };
+        if caller.administers(org) {
+            return Ok(life);
+        }
+        // Nobody prolongs their own session by another credential: a stolen one would be replaced without end. Renewal
+        // has the organisation's limit.
+        Ok(life.min(caller.active_until.duration_since(self.now())))
     }
 
     /// The policy of an organisation as it is now, published or not.
@@ -164,14 +226,51 @@ pub(super) async fn create(
     let user = controller.user_of(&org, &id).await?;
     let csr = ValidCsr::from_pem(asked.csr.as_bytes());
     let csr = csr.map_err(|error| ApiError::invalid(error.to_string()))?;
-    let mut life = asked.life_seconds.map_or(DEFAULT, |seconds| SignedDuration::from_secs(seconds.into()));
-    if !caller.administers(&org) {
-        // Nobody prolongs their own session: a stolen credential would renew itself for ever.
-        life = life.min(caller.active_until.duration_since(controller.now()));
-    }
+    let life = controller.life(&caller, &org, asked.life_seconds).await?;
     let NewCredential { credential, chain } = controller.issue_credential(&user, &csr, life).await?;
     let access = controller.access(&user).await?;
     Ok(Created(IssuedCredential { credential: wire(credential), chain, access }))
+}
+
+/// The connection proves that the caller has the key of the certificate before, and only that certificate's credential
+/// gets a new one.
+pub(super) async fn renew(
+    State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
+    Extension(peer): Extension<Verified<Peer>>,
+    Json(asked): Json<RenewCredential>,
+) -> Answer<Created<IssuedCredential>> {
+    let csr = ValidCsr::from_pem(asked.csr.as_bytes());
+    let csr = csr.map_err(|error| ApiError::invalid(error.to_string()))?;
+    if *csr.key().id() == peer.spki {
+        return Err(ApiError::invalid("the key is that of the certificate before; make a new key"));
+    }
+    let NewCredential { credential, chain } = controller.renew_credential(&caller.credential, &csr).await?;
+    let access = controller.access(&caller.user).await?;
+    Ok(Created(IssuedCredential { credential: wire(credential), chain, access }))
+}
+
+/// A kubeconfig with a key that is made here, is in the answer, and nowhere else.
+pub(super) async fn download(
+    State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
+    Path((org, id)): Path<(OrgId, UserId)>,
+    Json(asked): Json<CreateKubeconfig>,
+) -> Answer<Response> {
+    let user = controller.user_of(&org, &id).await?;
+    let life = controller.life(&caller, &org, asked.life_seconds).await?;
+    let key = SoftwareKey::generate(&controller.0.provider).map_err(ApiError::failed)?;
+    let csr = key.csr().map_err(ApiError::failed)?;
+    let csr = ValidCsr::from_der(&csr).map_err(ApiError::failed)?;
+    let NewCredential { chain, .. } = controller.issue_credential(&user, &csr, life).await?;
+    let access = controller.access(&user).await?;
+    let kubeconfig = Kubeconfig::new(&access, &chain, &key.to_pem().into(), false).yaml();
+    let head = [
+        (header::CONTENT_TYPE, "application/yaml"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_DISPOSITION, "attachment; filename=\"ztka.kubeconfig\""),
+    ];
+    Ok((StatusCode::CREATED, head, kubeconfig.as_bytes().to_vec()).into_response())
 }
 
 pub(super) async fn revoke(

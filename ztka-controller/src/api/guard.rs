@@ -83,6 +83,8 @@ async fn check(controller: &Controller, needs: Needs, request: &mut Request) -> 
     if peer.not_after <= controller.now() {
         return Err(unauthenticated("the certificate has expired".into(), "get a new credential"));
     }
+    // By serial number or as a whole organisation; of credentials and users the directory knows in words.
+    let revoked = controller.trust().is_revoked(&peer);
     let caller = controller.directory().whoami(user, credential).await.map_err(|error| match error {
         NotActive::Store(error) => ApiError::from(error),
         ended => {
@@ -94,6 +96,10 @@ async fn check(controller: &Controller, needs: Needs, request: &mut Request) -> 
     if caller.user.org != *org {
         return Err(no_certificate());
     }
+    if revoked {
+        return Err(unauthenticated("the certificate is revoked".into(), "get a new credential"));
+    }
+    controller.0.uses.note(&caller.credential.id, controller.now());
     let params = request.extract_parts::<RawPathParams>().await;
     let params = params.map_err(|_| ApiError::invalid("the path is not what is expected; correct it"))?;
     let (mut in_path, mut named) = (InPath { user: None }, None);

@@ -1,14 +1,23 @@
 //! Organisations.
 
-use axum::{Extension, extract::State};
-use ztka_api::{CreateOrg, Org};
+use axum::{
+    Extension,
+    extract::{Path, State},
+};
+use jiff::SignedDuration;
+use ztka_api::{CreateOrg, Org, UpdateOrg};
+use ztka_core::OrgId;
 use ztka_identity::Caller;
 
-use super::answer::{Answer, ApiError, Created, Json};
+use super::{
+    answer::{Answer, ApiError, Created, Json},
+    precondition::Expected,
+};
 use crate::Controller;
 
 pub(super) fn wire(org: ztka_identity::Org) -> Org {
-    Org { id: org.id, name: org.name, created: org.created }
+    let longest = org.longest_credential.and_then(|longest| u32::try_from(longest.as_secs()).ok());
+    Org { id: org.id, name: org.name, created: org.created, longest_credential_seconds: longest }
 }
 
 pub(super) async fn list(
@@ -28,4 +37,16 @@ pub(super) async fn create(State(controller): State<Controller>, Json(asked): Js
     // Made again when they are needed, should this fail.
     controller.0.authorities.ensure_org(&org.id).await.map_err(ApiError::failed)?;
     Ok(Created(wire(org)))
+}
+
+pub(super) async fn update(
+    State(controller): State<Controller>,
+    expected: Expected,
+    Path(org): Path<OrgId>,
+    Json(asked): Json<UpdateOrg>,
+) -> Answer<Json<Org>> {
+    let longest = asked.longest_credential_seconds.map(|seconds| SignedDuration::from_secs(seconds.into()));
+    expected.directory(&controller).limit_credentials(&org, longest).await?;
+    let changed = controller.directory().store().org(&org).await?;
+    Ok(Json(wire(changed.ok_or_else(|| ApiError::not_found("organisation", &org))?)))
 }

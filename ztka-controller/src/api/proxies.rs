@@ -3,7 +3,7 @@
 use axum::extract::State;
 use ztka_api::{CreateToken, EnrolmentToken, Proxy};
 use ztka_core::ProxyId;
-use ztka_pki::Enrollee;
+use ztka_pki::{Enrollee, RenewalStatus};
 
 use super::{
     answer::{Answer, ApiError, Created, Json},
@@ -13,7 +13,12 @@ use crate::{Controller, store};
 
 pub(super) async fn list(State(controller): State<Controller>) -> Answer<Json<Vec<Proxy>>> {
     let proxies = controller.0.stores.resources.proxies().await?;
-    let wire = |proxy: store::Proxy| Proxy { id: proxy.id, created: proxy.created, not_after: proxy.not_after };
+    let now = controller.now();
+    let wire = |proxy: store::Proxy| {
+        let store::Proxy { id, created, not_after, renewed } = proxy;
+        let status = renewed.zip(not_after).map(|(issued, not_after)| RenewalStatus::new(issued, not_after, now));
+        Proxy { id, created, not_after, renewed, overdue: status.is_some_and(|status| status.overdue) }
+    };
     Ok(Json(proxies.into_iter().map(wire).collect()))
 }
 
@@ -25,7 +30,7 @@ pub(super) async fn create(
         return Err(ApiError::invalid("tokens of proxies are not approved; ask for one without approval"));
     }
     tokens::validate(&asked)?;
-    let proxy = store::Proxy { id: ProxyId::generate(), created: controller.now(), not_after: None };
+    let proxy = store::Proxy { id: ProxyId::generate(), created: controller.now(), not_after: None, renewed: None };
     controller.0.stores.resources.create_proxy(&proxy).await?;
     Ok(Created(controller.token(Enrollee::Proxy { proxy: proxy.id }, asked).await?))
 }

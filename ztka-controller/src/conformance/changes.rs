@@ -131,7 +131,16 @@ pub async fn conditions(store: &(impl ChangeStore + ResourceStore + IdentityStor
     store.create_user(&alice).await.unwrap();
     store.create_group(&acme, &dev).await.unwrap();
     let (id, created, not_after) = (CredentialId::generate(), at(0), at(1000));
-    let credential = Credential { id, org: acme.clone(), user: alice.id.clone(), created, not_after, revoked: None };
+    let credential = Credential {
+        id,
+        org: acme.clone(),
+        user: alice.id.clone(),
+        created,
+        not_after,
+        renewed: None,
+        last_used: None,
+        revoked: None,
+    };
     let session = LoginSession { credential: credential.id.clone(), active_until: at(900) };
     store.create_credential(&credential, &session).await.unwrap();
 

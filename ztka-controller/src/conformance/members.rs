@@ -21,14 +21,18 @@ pub async fn members(store: &(impl MemberStore + ResourceStore + IdentityStore))
     for of in [&kept, &deleted] {
         store.create_cluster(of).await.unwrap();
         let id = InstanceId::generate();
-        let agent = Instance { id: id.clone(), org: acme.clone(), cluster: of.id.clone(), not_after: at(100) };
+        let agent =
+            Instance { id: id.clone(), org: acme.clone(), cluster: of.id.clone(), not_after: at(100), renewed: None };
         store.record_instance(&agent).await.unwrap();
         agents.push(Subject::Agent { org: acme.clone(), cluster: of.id.clone(), instance: id });
     }
     store.delete_cluster(&acme, &deleted.id, at(1)).await.unwrap();
     let (proxy, unjoined) = (ProxyId::generate(), ProxyId::generate());
-    store.create_proxy(&Proxy { id: proxy.clone(), created: at(0), not_after: Some(at(50)) }).await.unwrap();
-    store.create_proxy(&Proxy { id: unjoined, created: at(0), not_after: None }).await.unwrap();
+    store
+        .create_proxy(&Proxy { id: proxy.clone(), created: at(0), not_after: Some(at(50)), renewed: None })
+        .await
+        .unwrap();
+    store.create_proxy(&Proxy { id: unjoined, created: at(0), not_after: None, renewed: None }).await.unwrap();
     let live = store.live_members(at(10)).await.unwrap();
     let who: Vec<_> = live.iter().map(|member| member.subject.clone()).collect();
     assert_eq!(who, [agents[0].clone(), Subject::Proxy(proxy.clone())], "of clusters there are, and those who joined");
@@ -68,6 +72,8 @@ pub async fn members(store: &(impl MemberStore + ResourceStore + IdentityStore))
             user: user.id.clone(),
             created: at(second),
             not_after: at(second + 100),
+            renewed: None,
+            last_used: None,
             revoked: None,
         };
         let session = LoginSession { credential: id.clone(), active_until: at(second + 100) };

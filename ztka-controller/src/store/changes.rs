@@ -71,6 +71,8 @@ words! {
         Binding = "binding",
         /// A proxy of the installation, by id.
         Proxy = "proxy",
+        /// Something that is revoked, by kind and name; such as are revoked are listed at `…/revocations`.
+        Revocation = "revocation",
         /// The certificate authorities of the installation.
         Authority = "authority",
     }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use ztka_authz::PolicyDocument;
-use ztka_core::{CredentialId, InstanceId, OrgId, Revision, SeriesKey, Session, UserId};
+use ztka_core::{CredentialId, InstanceId, OrgId, ProxyId, Revision, SeriesKey, Session, UserId};
 
 use super::StoreError;
 
@@ -35,10 +35,16 @@ pub enum Content {
 pub struct RevokedFacts {
     /// Revoked credentials.
     pub credentials: Vec<CredentialId>,
-    /// Agents of deleted clusters.
+    /// Agents, those of deleted clusters among them.
     pub instances: Vec<InstanceId>,
     /// Disabled users.
     pub users: Vec<UserId>,
+    /// Single certificates.
+    pub serials: Vec<String>,
+    /// Proxies.
+    pub proxies: Vec<ProxyId>,
+    /// Whole organisations.
+    pub orgs: Vec<OrgId>,
 }
 
 /// A signed document as published.

@@ -35,6 +35,8 @@ pub struct Instance {
     pub cluster: ClusterId,
     /// When its newest certificate expires.
     pub not_after: Timestamp,
+    /// When that was issued: its enrolment, or its last renewal. None of certificates from before this was noted.
+    pub renewed: Option<Timestamp>,
 }
 
 /// A proxy.
@@ -46,6 +48,17 @@ pub struct Proxy {
     pub created: Timestamp,
     /// When its newest certificate expires; none before it has joined.
     pub not_after: Option<Timestamp>,
+    /// When that was issued: when it has joined, or its last renewal.
+    pub renewed: Option<Timestamp>,
+}
+
+/// Members whose certificates are not renewed, though they ought to be.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Overdue {
+    /// Agents of clusters that are not deleted; one that is gone for good is among them until its certificate ends.
+    pub agents: u64,
+    /// Proxies.
+    pub proxies: u64,
 }
 
 /// Keeps clusters, agents, proxies, roles and bindings.
@@ -76,8 +89,12 @@ pub trait ResourceStore: Send + Sync + std::fmt::Debug + 'static {
     /// Adds a proxy.
     async fn create_proxy(&self, proxy: &Proxy) -> Result<(), StoreError>;
 
-    /// Notes until when a proxy's certificate is valid.
-    async fn record_proxy(&self, id: &ProxyId, not_after: Timestamp) -> Result<(), StoreError>;
+    /// Notes from when and until when a proxy's certificate is valid.
+    async fn record_proxy(&self, id: &ProxyId, renewed: Timestamp, not_after: Timestamp) -> Result<(), StoreError>;
+
+    /// How many agents and proxies have a certificate that is valid at `now` and ought to have been renewed: seven ninths
+    /// of its life are over.
+    async fn overdue(&self, now: Timestamp) -> Result<Overdue, StoreError>;
 
     /// Every proxy, oldest first.
     async fn proxies(&self) -> Result<Vec<Proxy>, StoreError>;

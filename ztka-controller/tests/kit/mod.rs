@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 use ztka_controller::{Controller, Settings, store::Stores};
-use ztka_core::{KeyId, ManualClock, OrgId, SpiffeId, Subject, Verified};
+use ztka_core::{Clock as _, KeyId, ManualClock, OrgId, SpiffeId, Subject, Verified};
 use ztka_identity::{AdminRole, Caller, Org};
 use ztka_pki::{MemoryKeyStore, Names, Peer, SoftwareKey, ValidCsr};
 use ztka_store::{Location, MasterKey, SealedKeyStore, Store};
@@ -53,6 +53,10 @@ impl Kit {
         let clock = ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap());
         let controller = open(stores.clone(), &clock).await;
         Self { controller, clock, store, stores, _directory: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn controller_now(&self) -> jiff::Timestamp {
+        self.clock.now()
     }
 
     /// Another controller over the same stores.

@@ -74,6 +74,39 @@ async fn system_admins_belong_to_the_installation_and_org_admins_to_their_org() 
 }
 
 #[tokio::test]
+async fn a_credential_is_renewed_up_to_the_organisations_limit_and_not_beyond() {
+    let (directory, clock) = directory();
+    let org = directory.create_org("acme".parse().unwrap()).await.unwrap();
+    let alice = directory.create_user(&org.id, "alice".parse().unwrap(), None).await.unwrap();
+    let days = |days: i64| SignedDuration::from_hours(24 * days);
+    assert_eq!(directory.usual_life(&org.id).await.unwrap(), days(30));
+    directory.limit_credentials(&org.id, Some(days(70))).await.unwrap();
+    for out_of_bounds in [days(367), SignedDuration::ZERO] {
+        let refused = directory.limit_credentials(&org.id, Some(out_of_bounds)).await;
+        assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    }
+    assert!(matches!(directory.issue_credential(&alice.id, days(71)).await, Err(StoreError::Refused(_))));
+    let made = directory.issue_credential(&alice.id, days(30)).await.unwrap();
+    let current = async || directory.store().credential(&made.id).await.unwrap().unwrap().0;
+    // 20 days at a time: lives of 30, 30, then what is left of 70.
+    for expected in [days(30), days(30), days(10)] {
+        clock.advance(days(20));
+        let Ok(life) = directory.renewed_life(&current().await).await else {
+            // At day 60 the certificate of day 40 lasts until day 70 already.
+            assert_eq!(expected, days(10));
+            break;
+        };
+        assert_eq!(life, expected);
+        directory.renew(&made.id, clock.now() + life).await.unwrap();
+    }
+    assert_eq!(current().await.not_after, made.created + days(70));
+    directory.limit_credentials(&org.id, Some(days(7))).await.unwrap();
+    assert_eq!(directory.usual_life(&org.id).await.unwrap(), days(7));
+    directory.revoke(&made.id).await.unwrap();
+    assert!(matches!(directory.renewed_life(&current().await).await, Err(StoreError::Refused(_))));
+}
+
+#[tokio::test]
 async fn the_store_in_memory_conforms() {
     crate::conformance::identity(&MemoryIdentityStore::default()).await;
 }

@@ -2,8 +2,6 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
-use ring::rand::{SecureRandom as _, SystemRandom};
 use rustls::crypto::CryptoProvider;
 use ztka_core::Clock;
 
@@ -11,12 +9,10 @@ use super::{
     client::{EnrolError, Enrolled, accept, ask},
     exchange::Exchange,
     keep::{CredentialStore, StoredCredential},
+    schedule::{RenewalStatus, backoff, due_of, sleep_until},
     wire::{RENEW_PATH, RenewalRequest},
 };
-use crate::{credential::Credential, credential::CredentialSource, key::SoftwareKey};
-
-/// The clock is looked at this often, in case it is set.
-const LOOK: SignedDuration = SignedDuration::from_secs(30);
+use crate::{credential::CredentialSource, key::SoftwareKey};
 
 /// Hears how renewal goes, for logs and metrics, and for the trust that comes with it.
 pub trait RenewalObserver: Send + Sync + fmt::Debug {
@@ -25,6 +21,12 @@ pub trait RenewalObserver: Send + Sync + fmt::Debug {
 
     /// An attempt failed; the next one is in `again`.
     fn failed(&self, error: &EnrolError, again: Duration);
+
+    /// Attempts have failed for a third of what was left when renewal was due: somebody has to look. Called at each
+    /// failure from then on, after [`Self::failed`].
+    fn overdue(&self, error: &EnrolError, status: RenewalStatus) {
+        let _ = (error, status);
+    }
 }
 
 /// Why renewal is over: a new token is needed.
@@ -69,9 +71,9 @@ impl Renewer {
     /// harms nothing.
     pub async fn run(&self) -> RenewalEnd {
         let mut failures = 0;
-        let mut next = due(&self.source.current());
+        let mut next = due_of(&self.source.current());
         loop {
-            self.sleep_until(next).await;
+            sleep_until(&*self.clock, next).await;
             let (now, expires) = (self.clock.now(), self.source.current().not_after());
             if expires <= now {
                 return RenewalEnd::Expired;
@@ -79,13 +81,17 @@ impl Renewer {
             match self.renew().await {
                 Ok(()) => {
                     failures = 0;
-                    next = due(&self.source.current());
+                    next = due_of(&self.source.current());
                 }
                 Err(error) if error.is_final() => return RenewalEnd::Refused(error),
                 Err(error) => {
                     let again = backoff(failures, expires.duration_since(now));
                     failures += 1;
                     self.observer.failed(&error, again.unsigned_abs());
+                    let status = RenewalStatus::of(&self.source.current(), self.clock.now());
+                    if status.overdue {
+                        self.observer.overdue(&error, status);
+                    }
                     next = self.clock.now().checked_add(again).unwrap_or(expires).min(expires);
                 }
             }
@@ -107,36 +113,4 @@ impl Renewer {
         self.observer.renewed(&renewed);
         Ok(())
     }
-
-    async fn sleep_until(&self, at: Timestamp) {
-        loop {
-            let left = at.duration_since(self.clock.now());
-            if left <= SignedDuration::ZERO {
-                return;
-            }
-            tokio::time::sleep(left.min(LOOK).unsigned_abs()).await;
-        }
-    }
-}
-
-/// At 60 to 66.7 % of its life, so that a fleet that was enrolled at once does not come back at once.
-fn due(credential: &Credential) -> Timestamp {
-    let (issued, expires) = (credential.issued(), credential.not_after());
-    let share = 0.60 + random() * (2.0 / 3.0 - 0.60);
-    let wait = expires.duration_since(issued).mul_f64(share);
-    issued.checked_add(wait).unwrap_or(expires)
-}
-
-/// Full jitter over 2, 4, 8, … seconds, up to five minutes and to a tenth of what is left; at least half a second.
-fn backoff(failures: u32, left: SignedDuration) -> SignedDuration {
-    let longest = SignedDuration::from_secs(2_i64 << failures.min(10)).min(SignedDuration::from_mins(5)).min(left / 10);
-    longest.mul_f64(random()).max(SignedDuration::from_millis(500))
-}
-
-/// From 0 to 1.
-fn random() -> f64 {
-    let mut bytes = [0; 4];
-    // Without randomness all members come at once, which is no reason not to come at all.
-    let _ = SystemRandom::new().fill(&mut bytes);
-    f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
 }

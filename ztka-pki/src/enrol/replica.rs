@@ -93,7 +93,8 @@ impl ReplicaService {
         known.subject = Some(subject.clone());
         // The name may have been revoked since it was given.
         let id = SpiffeId { subject: subject.clone(), ..peer.id.clone() };
-        let named = Peer { id, serial: String::new(), not_after: replica.ends, spki: replica.key };
+        let named =
+            Peer { id, serial: String::new(), not_after: replica.ends, spki: replica.key, authorities: Vec::new() };
         if self.trust.is_revoked(&named) {
             return Err(EnrolmentRefusal::Revoked.into());
         }

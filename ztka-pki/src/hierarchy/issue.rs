@@ -88,6 +88,11 @@ impl Hierarchy {
     }
 
     async fn issue(&self, csr: &ValidCsr, subject: &Subject, life: SignedDuration) -> Result<Issued, IssueError> {
+        let issued = self.certified(csr, subject, life).await?;
+        self.recorded(issued, Some(subject)).await
+    }
+
+    async fn certified(&self, csr: &ValidCsr, subject: &Subject, life: SignedDuration) -> Result<Issued, IssueError> {
         let (now, domain, held) = (self.clock.now(), &self.names.domain, self.held());
         let id = SpiffeId { trust_domain: self.names.trust_domain.clone(), subject: subject.clone() };
         let mut profile = Profile { uri: Some(id.to_string()), client: true, ..Profile::default() };
@@ -135,7 +140,8 @@ impl Hierarchy {
         let profile = Profile { common_name, dns, server: true, ..Profile::default() };
         let held = self.held();
         let servers = &held.purpose(Purpose::Servers)?.authority;
-        let mut issued = servers.issue(profile, key, self.clock.now(), self.lifetimes.server).await?;
+        let issued = servers.issue(profile, key, self.clock.now(), self.lifetimes.server).await?;
+        let mut issued = self.recorded(issued, None).await?;
         held.server_chain.iter().skip(1).for_each(|above| issued.append(above.clone()));
         Ok(issued)
     }

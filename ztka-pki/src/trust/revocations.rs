@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use ztka_core::{CredentialId, InstanceId, ProxyId, Subject, UserId};
+use ztka_core::{CredentialId, InstanceId, OrgId, ProxyId, Subject, UserId};
 
 use crate::peer::Peer;
 
@@ -17,6 +17,8 @@ pub struct Revocations {
     pub instances: BTreeSet<InstanceId>,
     /// Users, with all their credentials.
     pub users: BTreeSet<UserId>,
+    /// Whole organisations, with all that was issued to their agents and users; in the installation's document only.
+    pub orgs: BTreeSet<OrgId>,
     /// Proxies.
     pub proxies: BTreeSet<ProxyId>,
     /// Serial numbers of single certificates, in lower-case hexadecimal without zeros in front.
@@ -27,9 +29,9 @@ impl Revocations {
     /// True if the peer's certificate, or what it is issued to, is revoked.
     pub fn is_revoked(&self, peer: &Peer) -> bool {
         let by_id = match &peer.id.subject {
-            Subject::Agent { instance, .. } => self.instances.contains(instance),
-            Subject::User { user, credential, .. } => {
-                self.users.contains(user) || self.credentials.contains(credential)
+            Subject::Agent { org, instance, .. } => self.orgs.contains(org) || self.instances.contains(instance),
+            Subject::User { org, user, credential } => {
+                self.orgs.contains(org) || self.users.contains(user) || self.credentials.contains(credential)
             }
             Subject::Proxy(proxy) => self.proxies.contains(proxy),
             Subject::Controller(_) => false,

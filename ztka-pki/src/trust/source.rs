@@ -11,6 +11,7 @@ use super::{Revocations, TrustBundle};
 use crate::{
     Purpose,
     peer::{BadBundle, Peer, PeerError, PeerVerifier},
+    x509::Facts,
 };
 
 /// Anchors and revocations as they are now. A handle: clones share what is set.
@@ -115,7 +116,13 @@ impl TrustSource {
         let verifier = state.verifiers.get(&purpose).ok_or(PeerError::Untrusted)?;
         match verifier.verify_server(chain, name, now)? {
             Some(peer) if self.is_revoked(&peer) => Err(PeerError::Revoked),
-            _ => Ok(()),
+            Some(_) => Ok(()),
+            // Servers known by DNS names are revoked one by one.
+            None => {
+                let leaf = chain.first().and_then(Facts::read).ok_or(PeerError::Unreadable)?;
+                let revoked = state.revocations.get(&None).is_some_and(|held| held.serials.contains(&leaf.serial));
+                if revoked { Err(PeerError::Revoked) } else { Ok(()) }
+            }
         }
     }
 

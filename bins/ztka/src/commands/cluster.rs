@@ -70,7 +70,11 @@ impl Cluster {
             Self::List => {
                 let clusters = api.clusters(&org).await?;
                 session.output.list(&clusters, ["NAME", "ID", "LABELS", "AGENTS"], |cluster| {
-                    let agents = cluster.instances.len().to_string();
+                    let overdue = cluster.instances.iter().filter(|instance| instance.overdue).count();
+                    let agents = match overdue {
+                        0 => cluster.instances.len().to_string(),
+                        _ => format!("{}, {overdue} not renewed", cluster.instances.len()),
+                    };
                     [cluster.name.to_string(), cluster.id.to_string(), labels(&cluster.labels), agents]
                 })
             }

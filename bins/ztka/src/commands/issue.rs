@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use ztka_api::{CreateCredential, IssuedCredential, SecretPem, User};
+use ztka_api::{Client, CreateCredential, IssuedCredential, RenewCredential, SecretPem, User};
 use ztka_core::OrgId;
 use ztka_pki::SoftwareKey;
 
@@ -27,6 +27,14 @@ pub(crate) async fn issue(
     let csr = key.csr_pem().context("a CSR cannot be made")?;
     let wanted = CreateCredential { csr, life_seconds: seconds(life)? };
     let answer = session.api.create_credential(org, &user.id, &wanted).await?;
+    Ok(Issued { answer, key: key.to_pem().into() })
+}
+
+/// Asks for a new certificate of the credential that `api` connects with.
+pub(crate) async fn renew(api: &Client) -> anyhow::Result<Issued> {
+    let key = SoftwareKey::generate(&rustls::crypto::ring::default_provider()).context("a key cannot be made")?;
+    let csr = key.csr_pem().context("a CSR cannot be made")?;
+    let answer = api.renew_credential(&RenewCredential { csr }).await?;
     Ok(Issued { answer, key: key.to_pem().into() })
 }
 

@@ -71,6 +71,7 @@ impl Init {
             _ => RootKey::Here,
         };
         let config = controller::Config {
+            listen_crls: None,
             domain: self.domain,
             data_dir: self.data,
             database: self.database,

@@ -32,9 +32,11 @@ impl Proxy {
             }
             Self::List => {
                 let proxies = session.api.proxies().await?;
-                session.output.list(&proxies, ["ID", "CREATED", "CERTIFICATE UNTIL"], |proxy| {
+                session.output.list(&proxies, ["ID", "CREATED", "RENEWED", "CERTIFICATE UNTIL", "STATE"], |proxy| {
                     let until = proxy.not_after.map_or("not joined".into(), |until| until.to_string());
-                    [proxy.id.to_string(), proxy.created.to_string(), until]
+                    let renewed = proxy.renewed.map_or("-".into(), |renewed| renewed.to_string());
+                    let state = if proxy.overdue { "not renewed" } else { "ok" };
+                    [proxy.id.to_string(), proxy.created.to_string(), renewed, until, state.into()]
                 })
             }
         }

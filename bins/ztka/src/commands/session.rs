@@ -2,8 +2,8 @@
 
 use anyhow::ensure;
 use clap::Subcommand;
-use ztka_api::Credential;
-use ztka_core::CredentialId;
+use ztka_api::{Credential, User};
+use ztka_core::{CredentialId, OrgId};
 
 use super::issue;
 use crate::session;
@@ -43,19 +43,29 @@ impl Session {
             }
             Self::End { id: credential, user } => {
                 let (org, user) = issue::user(session, user.as_deref()).await?;
-                let known = api.credentials(&org, &user.id).await?;
-                let known = known.iter().any(|known| known.id == credential);
-                ensure!(known, "{} has no session {credential}; see: ztka session list --user {0}", user.name);
+                let there = known(session, &org, &user, &credential).await?.is_some();
+                ensure!(there, "{} has no session {credential}; see: ztka session list --user {0}", user.name);
                 api.revoke_credential(&org, &user.id, &credential).await?;
-                let ended = api.credentials(&org, &user.id).await?;
-                let ended = ended.into_iter().find(|ended| ended.id == credential);
+                // Whoever has ended their own session cannot ask any more.
+                let ended = known(session, &org, &user, &credential).await.unwrap_or_default();
                 session.output.one(&ended, || format!("session {credential} of {} ended", user.name))
             }
         }
     }
 }
 
-fn state(credential: &Credential, own: &CredentialId, now: jiff::Timestamp) -> String {
+/// A user's credential of this id.
+pub(super) async fn known(
+    session: &session::Session,
+    org: &OrgId,
+    user: &User,
+    id: &CredentialId,
+) -> anyhow::Result<Option<Credential>> {
+    let known = session.api.credentials(org, &user.id).await?;
+    Ok(known.into_iter().find(|known| known.id == *id))
+}
+
+pub(super) fn state(credential: &Credential, own: &CredentialId, now: jiff::Timestamp) -> String {
     match credential.revoked {
         Some(since) => format!("ended {since}"),
         None if credential.not_after <= now => "expired".into(),
@@ -77,6 +87,8 @@ mod tests {
             user: "u1".parse().unwrap(),
             created: at(0),
             not_after: at(100),
+            renewed: None,
+            last_used: None,
             revoked,
         };
         assert_eq!(state(&credential(None), &own, at(99)), "active, this one");

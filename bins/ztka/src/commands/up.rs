@@ -123,6 +123,7 @@ impl Up {
             tunnels: Vec::new(),
             listen,
             listen_passed: None,
+            listen_crls: None,
             certificates: controller::Certificates::default(),
             limits: ztka_controller::serve::Limits::default(),
             runtime: Common::default(),

@@ -1,0 +1,120 @@
+//! What is revoked by serial number, as an agent, a proxy or an organisation. Credentials have a place of their own.
+
+use axum::extract::{Path, State};
+use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+use ztka_api::{Code, Revocation, Revoke};
+use ztka_core::OrgId;
+
+use super::answer::{Answer, ApiError, Created, Json};
+use crate::{
+    Controller,
+    store::{self, Revocable},
+};
+
+/// A certificate that was issued before they were written down has expired after this long.
+const LONGEST: SignedDuration = SignedDuration::from_hours(366 * 24);
+
+fn wire(revocation: store::Revocation) -> Revocation {
+    let (kind, name) = (revocation.what.kind().to_owned(), revocation.what.name().to_owned());
+    Revocation { kind, name, since: revocation.since, ends: revocation.ends }
+}
+
+impl Controller {
+    /// Until when it has to be said that something is revoked, if it is there, and this organisation's (`None`: the
+    /// installation's).
+    async fn ends(&self, org: Option<&OrgId>, what: &Revocable) -> Answer<Option<Timestamp>> {
+        let (now, missing) = (self.now(), || ApiError::not_found(what.kind(), what.name()));
+        let stores = &self.0.stores;
+        match (org, what) {
+            (_, Revocable::Serial(serial)) => {
+                let found = stores.revocations.certificates(serial, now).await?;
+                let of_org = found.into_iter().filter(|found| found.org.as_ref() == org);
+                match of_org.map(|found| found.record.not_after).max() {
+                    Some(not_after) => Ok(Some(not_after)),
+                    None if org.is_none() => Ok(now.checked_add(LONGEST).ok()),
+                    None => Err(missing()),
+                }
+            }
+            (Some(org), Revocable::Instance(id)) => {
+                for cluster in stores.resources.clusters(org).await? {
+                    let instances = stores.resources.instances(&cluster.id, now).await?;
+                    if let Some(found) = instances.into_iter().find(|found| found.id == *id) {
+                        return Ok(Some(found.not_after));
+                    }
+                }
+                Err(missing())
+            }
+            (None, Revocable::Proxy(id)) => {
+                let found = stores.resources.proxies().await?.into_iter().find(|found| found.id == *id);
+                let found = found.ok_or_else(missing)?;
+                // One that has not joined may yet: for as long as any token of its could be used.
+                Ok(found.not_after.or(now.checked_add(LONGEST).ok()))
+            }
+            (None, Revocable::Org(id)) if *id == OrgId::installation() => {
+                let message = "nobody could take it back: the installation's own administrators would be locked out";
+                Err(ApiError::new(Code::Refused, message, "disable single users"))
+            }
+            (None, Revocable::Org(id)) => match self.directory().store().org(id).await? {
+                Some(_) => Ok(None),
+                None => Err(missing()),
+            },
+            (Some(_), Revocable::Proxy(_) | Revocable::Org(_)) => {
+                Err(ApiError::invalid("proxies and organisations are revoked for the installation; POST /revocations"))
+            }
+            (None, Revocable::Instance(_)) => {
+                Err(ApiError::invalid("an agent is revoked in its organisation; POST /orgs/{org}/revocations"))
+            }
+        }
+    }
+
+    async fn revoke(&self, org: Option<OrgId>, asked: Revoke) -> Answer<Created<Revocation>> {
+        let what = Revocable::parse(&asked.kind, &asked.name).ok_or_else(|| {
+            ApiError::invalid(
+                "not a kind and a name of it; kinds are serial (lower-case hexadecimal, no zeros in front), instance, \
+                 proxy, org",
+            )
+        })?;
+        let ends = self.ends(org.as_ref(), &what).await?;
+        let revocation = store::Revocation { org, what, since: self.now(), ends };
+        self.0.stores.revocations.revoke(&revocation).await?;
+        Ok(Created(wire(revocation)))
+    }
+
+    async fn revocations(&self, org: Option<&OrgId>) -> Answer<Json<Vec<Revocation>>> {
+        let revoked = self.0.stores.revocations.revocations(org, self.now()).await?;
+        Ok(Json(revoked.into_iter().map(wire).collect()))
+    }
+}
+
+pub(super) async fn list(
+    State(controller): State<Controller>,
+    Path(org): Path<OrgId>,
+) -> Answer<Json<Vec<Revocation>>> {
+    controller.revocations(Some(&org)).await
+}
+
+pub(super) async fn create(
+    State(controller): State<Controller>,
+    Path(org): Path<OrgId>,
+    Json(asked): Json<Revoke>,
+) -> Answer<Created<Revocation>> {
+    controller.revoke(Some(org), asked).await
+}
+
+pub(super) async fn list_all(State(controller): State<Controller>) -> Answer<Json<Vec<Revocation>>> {
+    controller.revocations(None).await
+}
+
+pub(super) async fn create_any(
+    State(controller): State<Controller>,
+    Json(asked): Json<Revoke>,
+) -> Answer<Created<Revocation>> {
+    controller.revoke(None, asked).await
+}
+
+/// Takes the revocation of a whole organisation back.
+pub(super) async fn restore(State(controller): State<Controller>, Path(org): Path<OrgId>) -> Answer<StatusCode> {
+    controller.0.stores.revocations.restore_org(&org).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

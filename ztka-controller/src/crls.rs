@@ -1,0 +1,226 @@
+//! CRLs: one for each certificate authority, made when something is revoked and before the one before is over, served
+//! to whoever asks.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, State},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest as _, Sha256};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tower::ServiceExt as _;
+use ztka_core::OrgId;
+use ztka_identity::StoreError;
+use ztka_pki::{CrlContents, CrlReason, IssueError, Issuer, RevokedCertificate};
+
+use crate::{
+    Controller,
+    feed::refuse,
+    store::{Revocable, StoredCrl},
+};
+
+/// A list is good for so long, and a new one is made at half of it.
+const LIFE: SignedDuration = SignedDuration::from_hours(24);
+/// What has changed at another controller is looked for this often, and so is what has expired.
+const LOOK: Duration = Duration::from_secs(5);
+/// Connections for plain HTTP, all together.
+const CONNECTIONS: usize = 256;
+/// For one request and its answer.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// The lists as they are served, by the key of the authority.
+pub(crate) type Crls = RwLock<BTreeMap<String, Served>>;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    org: Option<OrgId>,
+    crl: StoredCrl,
+}
+
+/// Why lists were not made.
+#[derive(Debug, thiserror::Error)]
+pub enum CrlError {
+    /// The store cannot be used.
+    #[error("CRLs cannot be made: the store cannot be used")]
+    Store(#[from] StoreError),
+    /// An authority's key cannot be used.
+    #[error("CRLs cannot be made: the key of a certificate authority cannot be used")]
+    Sign(#[from] IssueError),
+}
+
+/// What is listed, in short: a list with the same is not made again.
+fn entries(revoked: &[RevokedCertificate]) -> String {
+    let line = |RevokedCertificate { serial, since, reason }: &RevokedCertificate| {
+        format!("{serial} {} {reason:?}\n", since.as_second())
+    };
+    let digest = Sha256::digest(revoked.iter().map(line).collect::<String>());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Controller {
+    /// Makes the lists that say something new or are half over, and takes those that another controller has made; tells
+    /// how many were made.
+    ///
+    /// # Errors
+    /// [`CrlError`]; lists that were made stay so.
+    pub async fn refresh_crls(&self) -> Result<usize, CrlError> {
+        let store = &self.0.stores.revocations;
+        let now = self.now();
+        store.forget_expired(now).await?;
+        let cut_off = store.revocations(None, now).await?;
+        let cut_off: Vec<_> = cut_off
+            .into_iter()
+            .filter_map(|revocation| match revocation.what {
+                Revocable::Org(org) => Some((org, revocation.since)),
+                _ => None,
+            })
+            .collect();
+        let issuers = self.hierarchy().issuers();
+        let mut made = 0;
+        for issuer in issuers.iter().filter(|issuer| now < issuer.not_after) {
+            let mut revoked = store.revoked_certificates(&issuer.key, now).await?;
+            revoked.extend(authorities_below(issuer, &issuers, &cut_off));
+            revoked.sort();
+            let entries = entries(&revoked);
+            let mut kept = store.crl(&issuer.key).await?;
+            let half = SignedDuration::from_secs(LIFE.as_secs() / 2);
+            let is_current =
+                |kept: &StoredCrl| kept.entries == entries && now < kept.next_update.checked_sub(half).unwrap_or(now);
+            if !kept.as_ref().is_some_and(is_current) {
+                let number = kept.as_ref().map_or(0, |kept| kept.number).saturating_add(1);
+                let this_update = Timestamp::from_second(now.as_second()).unwrap_or(now);
+                let next_update = this_update.checked_add(LIFE).unwrap_or(Timestamp::MAX);
+                let contents = CrlContents { number, this_update, next_update, revoked };
+                let Some(der) = self.hierarchy().sign_crl(&issuer.key, &contents).await? else { continue };
+                let der = Bytes::from(der.as_ref().to_vec());
+                let crl = StoredCrl { issuer: issuer.key.clone(), number, entries, this_update, next_update, der };
+                // Another controller may have been first: its list says the same, or the next look mends it.
+                if store.keep_crl(&crl).await? {
+                    made += 1;
+                    kept = Some(crl);
+                } else {
+                    kept = store.crl(&issuer.key).await?;
+                }
+            }
+            if let Some(crl) = kept {
+                let served = Served { org: issuer.org.clone(), crl };
+                let mut crls = self.0.crls.write().unwrap_or_else(PoisonError::into_inner);
+                crls.insert(issuer.key.0.clone(), served);
+            }
+        }
+        Ok(made)
+    }
+
+    /// Makes lists in time, without end.
+    pub(crate) async fn keep_crls(&self) {
+        let mut hint = self.0.stores.changes.hint();
+        loop {
+            if let Err(error) = self.refresh_crls().await {
+                tracing::error!(error = &error as &dyn std::error::Error, "CRLs cannot be made now");
+                if matches!(error, CrlError::Store(_)) {
+                    self.0.counts.store_failed();
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+            let _ = tokio::time::timeout(LOOK * 6, hint.changed()).await;
+            // Changes come in bursts.
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// `GET /crl/<issuer>.crl` (DER, `application/pkix-crl`), and `GET /crl` with the names of all, for anybody: lists are
+    /// signed, and relied on by those who have no certificate of ours.
+    pub fn crls(&self) -> Router {
+        Router::new().route("/crl", get(list)).route("/crl/{file}", get(one)).with_state(self.clone())
+    }
+
+    /// Serves [`Self::crls`] over plain HTTP until `shutdown`, as RFC 5280 §4.2.1.13 has it; at the limit connections are
+    /// closed.
+    pub async fn serve_crls(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let (router, places) = (self.crls(), Arc::new(Semaphore::new(CONNECTIONS)));
+        let accept = async {
+            loop {
+                let tcp = match listener.accept().await {
+                    Ok((tcp, _)) => tcp,
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection cannot be accepted; are there too many open files?");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        continue;
+                    }
+                };
+                let Ok(place) = places.clone().try_acquire_owned() else { continue };
+                let router = router.clone();
+                tokio::spawn(async move {
+                    let _place = place;
+                    let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                        router.clone().oneshot(request.map(Body::new))
+                    });
+                    let mut http1 = hyper::server::conn::http1::Builder::new();
+                    http1.timer(TokioTimer::new()).header_read_timeout(WITHIN).keep_alive(false);
+                    let _ = tokio::time::timeout(WITHIN, http1.serve_connection(TokioIo::new(tcp), service)).await;
+                });
+            }
+        };
+        tokio::select! {
+            () = accept => {}
+            () = shutdown => {}
+        }
+    }
+}
+
+/// The authorities of organisations that are cut off are revoked by the one that has issued to them.
+fn authorities_below<'a>(
+    issuer: &'a Issuer,
+    issuers: &'a [Issuer],
+    cut_off: &'a [(OrgId, Timestamp)],
+) -> impl Iterator<Item = RevokedCertificate> + 'a {
+    let below = issuers.iter().filter(|below| below.above.as_ref() == Some(&issuer.key));
+    below.filter_map(|below| {
+        let (_, since) = cut_off.iter().find(|(org, _)| below.org.as_ref() == Some(org))?;
+        let reason = CrlReason::CertificateHold;
+        Some(RevokedCertificate { serial: below.serial.clone(), since: *since, reason })
+    })
+}
+
+async fn list(State(controller): State<Controller>) -> Response {
+    let crls = controller.0.crls.read().unwrap_or_else(PoisonError::into_inner).clone();
+    let crls: Vec<_> = crls
+        .values()
+        .map(|Served { org, crl }| {
+            serde_json::json!({
+                "issuer": crl.issuer.0,
+                "path": format!("/crl/{}.crl", crl.issuer.0),
+                "org": org,
+                "number": crl.number,
+                "this_update": crl.this_update,
+                "next_update": crl.next_update,
+            })
+        })
+        .collect();
+    axum::Json(crls).into_response()
+}
+
+async fn one(State(controller): State<Controller>, Path(file): Path<String>) -> Response {
+    let crls = controller.0.crls.read().unwrap_or_else(PoisonError::into_inner);
+    let Some(Served { crl, .. }) = file.strip_suffix(".crl").and_then(|issuer| crls.get(issuer)) else {
+        drop(crls);
+        return refuse(StatusCode::NOT_FOUND, "there is no such list; see /crl for those that there are");
+    };
+    let mut response = Response::new(Body::from(crl.der.clone()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/pkix-crl"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=60"));
+    response
+}
