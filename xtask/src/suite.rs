@@ -49,6 +49,11 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "lints", about: "clippy, warnings are errors", run: lints },
     Suite { name: "setup", about: "packages and programs of the test clusters; minutes the first time", run: setup },
     Suite { name: "unit", about: "unit, property and integration tests of every crate", run: unit },
+    Suite {
+        name: "post-quantum",
+        about: "the other crypto provider, AWS-LC; minutes of C the first time",
+        run: post_quantum,
+    },
     Suite { name: "doctests", about: "examples in the documentation", run: doctests },
     Suite { name: "kit", about: "the test clusters themselves", run: kit },
     Suite {
@@ -115,6 +120,10 @@ fn unit(long: bool) -> Result<Outcome> {
         command.args(["--", "--include-ignored"]);
     }
     tests(command)
+}
+
+fn post_quantum(_: bool) -> Result<Outcome> {
+    tests(cargo(&["test", "--package=ztka-pki", "--features=crypto-aws-lc", "--test=post_quantum"]))
 }
 
 fn doctests(_: bool) -> Result<Outcome> {

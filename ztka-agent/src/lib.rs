@@ -9,10 +9,12 @@ mod credential;
 mod evidence;
 pub mod selfreview;
 mod upstream;
+mod watched;
 
 pub use self::{
     control::{Control, ControlLayer},
     credential::{CREDENTIAL_SECRET, SecretStore},
     evidence::{Witness, Witnessed},
     upstream::{Accounts, InvalidApiserver, Pool, Upstream, UpstreamError},
+    watched::{PeerOf, Watched, Watching},
 };

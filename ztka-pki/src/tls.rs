@@ -1,4 +1,6 @@
 //! TLS configurations by role. TLS 1.3, no early data, no resumption: every handshake verifies anew.
+#[cfg(feature = "crypto-aws-lc")]
+mod aws_lc;
 mod pin;
 mod verifier;
 
@@ -15,9 +17,11 @@ use rustls::{
 use rustls_pki_types::UnixTime;
 use ztka_core::Clock;
 
-use self::verifier::{ClientVerifier, ServerVerifier};
+use self::verifier::{ClientVerifier, Hints, ServerVerifier};
 use crate::{Purpose, credential::CredentialSource, trust::TrustSource};
 
+#[cfg(feature = "crypto-aws-lc")]
+pub use self::aws_lc::aws_lc;
 pub use self::pin::{CaPin, pinned};
 
 /// What a server asks of its clients.
@@ -80,7 +84,7 @@ fn server_of(
     };
     let verifier: Arc<dyn ClientCertVerifier> = match purposes.is_empty() && !mandatory {
         true => Arc::new(NoClientAuth),
-        false => Arc::new(ClientVerifier { trust, purposes, mandatory, algorithms }),
+        false => Arc::new(ClientVerifier { trust, purposes, mandatory, algorithms, hints: Hints::default() }),
     };
     let mut config = ServerConfig::builder_with_details(provider, clock)
         .with_protocol_versions(versions)?

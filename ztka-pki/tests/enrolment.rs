@@ -28,7 +28,7 @@ use ztka_pki::{
     Enrolled, Enrollee, EnrolmentAudit, EnrolmentClient, EnrolmentEvent, EnrolmentOutcome, EnrolmentRefusal,
     EnrolmentService, EnrolmentStore as _, EnrolmentToken, Exchange, ExchangeError, Hierarchy, HttpsExchange,
     Lifetimes, MemoryCredentialStore, MemoryEnrolmentStore, Peer, Purpose, RenewalEnd, RenewalObserver, RenewalService,
-    Renewer, Revocations, SoftwareKey, StoreError, TrustSource, tls,
+    RenewalStatus, Renewer, Revocations, SoftwareKey, StoreError, TrustSource, tls,
 };
 
 #[derive(Debug, Default)]
@@ -335,6 +335,8 @@ async fn renewer_of(site: &Site, purpose: Purpose) -> (Renewer, CredentialSource
 struct Seen {
     renewed: AtomicUsize,
     failed: AtomicUsize,
+    overdue: Mutex<Vec<(Timestamp, RenewalStatus)>>,
+    clock: Option<Arc<dyn Clock>>,
 }
 
 impl RenewalObserver for Seen {
@@ -344,6 +346,11 @@ impl RenewalObserver for Seen {
 
     fn failed(&self, _: &EnrolError, _: Duration) {
         self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn overdue(&self, _: &EnrolError, status: RenewalStatus) {
+        let now = self.clock.as_ref().map_or(Timestamp::MIN, |clock| clock.now());
+        self.overdue.lock().unwrap().push((now, status));
     }
 }
 
@@ -453,7 +460,7 @@ async fn renewing() -> Renewing {
     let service = RenewalService::new(hierarchy.clone(), store, hierarchy, audit, trust.clone());
     let down = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let exchange = Flaky { inner: InProcess::Renew(service, trust.clone(), source.clone()), down: down.clone() };
-    let seen = Arc::new(Seen::default());
+    let seen = Arc::new(Seen { clock: Some(clock.clone()), ..Seen::default() });
     let kept = Arc::new(MemoryCredentialStore::default());
     let renewer = Renewer::new(source.clone(), kept, Arc::new(exchange), seen.clone(), provider(), clock.clone());
     Renewing { renewer, source, trust, seen, clock, down }
@@ -520,6 +527,15 @@ async fn a_controller_that_is_away_is_asked_again_until_the_certificate_is_over(
     assert!(matches!(end, RenewalEnd::Expired), "{end}");
     assert_eq!(seen.renewed.load(Ordering::Relaxed), 1);
     assert!((10..400).contains(&seen.failed.load(Ordering::Relaxed)), "{seen:?}");
+    // The alarm: a third of what was left when renewal was due had gone, which is at 46.7 of 60 seconds; of both
+    // certificates, and never before.
+    let overdue = seen.overdue.lock().unwrap();
+    let certificates: std::collections::BTreeSet<_> = overdue.iter().map(|(_, status)| status.issued).collect();
+    assert_eq!(certificates.len(), 2, "{overdue:?}");
+    for (at, status) in &*overdue {
+        let after = at.duration_since(status.issued).as_secs_f64();
+        assert!(status.overdue && (46.0..=60.0).contains(&after), "after {after} s");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use metrics::gauge;
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::CertificateDer;
 use tower::Service;
+use ztka_agent::Watched;
 use ztka_core::{Body, BoxError, ProxyId, Reply, Verified};
 use ztka_follow::Member;
 use ztka_pki::{Peer, Purpose, RenewalStatus, TrustSource, tls};
@@ -37,7 +38,12 @@ where
     let credentials = member.credentials().clone();
     let client =
         tls::client(provider, trust.clone(), Some(credentials.clone()), Purpose::Proxies, &[ztka_tunnel::ALPN])?;
-    let connect = Tls::new(client, move |chain| proxy(&trust, chain));
+    let check = trust.clone();
+    let connect = Tls::new(client, move |chain| proxy(&check, chain));
+    let verify = trust.clone();
+    let connect = Watched::new(connect, trust, move |tls| {
+        verify.identify(Purpose::Proxies, tls.get_ref().1.peer_certificates()?).ok()
+    });
     let dialer = Dialer::start(connect, config.addresses()?, access);
 
     let mut renewals = credentials.changes();

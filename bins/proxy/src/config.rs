@@ -35,6 +35,10 @@ pub struct Config {
     /// `host:port` of the controller's `listen_passed`, for the names that it serves on this port. Default: none.
     #[serde(default)]
     pub pass_to: Option<String>,
+    /// Users' clients that know TLS 1.2 only are let in as well, with AEAD cipher suites and forward secrecy. Everything
+    /// else is TLS 1.3 alone, always. Default: false.
+    #[serde(default)]
+    pub allow_tls12: bool,
     /// What a user without a session is told to do.
     #[serde(default = "login")]
     pub login: String,

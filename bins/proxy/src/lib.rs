@@ -80,8 +80,8 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     let server = ServerCertificate::open(channel.clone(), state, provider.clone(), clock).await?;
     member.presents(server.source().clone());
     let users = ClientAuth::Requested(Purpose::Users);
-    let users =
-        tls::server_for_users(provider.clone(), server.source().clone(), users, trust.clone(), &[b"h2", b"http/1.1"])?;
+    let make = if config.allow_tls12 { tls::server_for_users } else { tls::server };
+    let users = make(provider.clone(), server.source().clone(), users, trust.clone(), &[b"h2", b"http/1.1"])?;
     let users = Listener::new(users, Users::new(access, connections.clone(), trust.clone(), &limits, refusals.clone()));
     let agents = ClientAuth::Required(Purpose::Agents);
     let agents = tls::server(provider, member.credentials().clone(), agents, trust.clone(), &[ztka_tunnel::ALPN])?;

@@ -10,7 +10,7 @@ use crate::{
 const EMBEDDABLE: &[&str] = &["ztka-core", "ztka-pki", "ztka-tunnel", "ztka-authz", "ztka-audit"];
 
 /// What an embedder must not get by default.
-const HEAVY: &[&str] = &["sqlx", "axum", "kube", "cedar-policy", "openidconnect"];
+const HEAVY: &[&str] = &["sqlx", "axum", "kube", "cedar-policy", "openidconnect", "aws-lc-sys"];
 
 fn present(members: &[Member]) -> impl Iterator<Item = &'static str> {
     EMBEDDABLE.iter().copied().filter(|name| members.iter().any(|member| member.name == *name))

@@ -1,5 +1,7 @@
 //! Certificate verifiers of TLS that read the trust of the moment.
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use jiff::Timestamp;
 use rustls::{
     CertificateError, DistinguishedName, Error,
@@ -9,7 +11,12 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::{Purpose, peer::PeerError, trust::TrustSource};
+use crate::{
+    Purpose,
+    peer::PeerError,
+    trust::{TrustBundle, TrustSource},
+    x509::Facts,
+};
 
 /// The methods that every verifier has alike: a handshake's signature is checked with `self.algorithms`.
 macro_rules! handshake_signatures {
@@ -46,6 +53,41 @@ pub(super) struct ClientVerifier {
     pub(super) purposes: Vec<Purpose>,
     pub(super) mandatory: bool,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
+    pub(super) hints: Hints,
+}
+
+/// The `certificate_authorities` of a CertificateRequest (RFC 8446 §4.2.4): the intermediates that this listener anchors
+/// at, so that a client that holds several certificates shows the right one.
+#[derive(Debug, Default)]
+pub(super) struct Hints(RwLock<Option<(Arc<TrustBundle>, &'static [DistinguishedName])>>);
+
+impl Hints {
+    fn of(&self, trust: &TrustSource, purposes: &[Purpose]) -> &'static [DistinguishedName] {
+        let bundle = trust.bundle();
+        if let Some((of, names)) = &*self.0.read().unwrap_or_else(PoisonError::into_inner)
+            && Arc::ptr_eq(of, &bundle)
+        {
+            return names;
+        }
+        let anchors = purposes.iter().flat_map(|purpose| bundle.anchors(*purpose));
+        let facts = anchors.filter_map(|anchor| Facts::read(&anchor.certificate.certificate()));
+        let mut names: Vec<Vec<u8>> = Vec::new();
+        for facts in facts {
+            if !names.contains(&facts.subject) {
+                names.push(facts.subject);
+            }
+        }
+        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let is_same = |held: &[DistinguishedName]| held.iter().map(AsRef::as_ref).eq(names.iter().map(Vec::as_slice));
+        let names: &'static [DistinguishedName] = match *held {
+            Some((_, same)) if is_same(same) => same,
+            // rustls wants them for as long as the configuration lives, and they change while it does: a few hundred
+            // bytes stay behind with each authority that comes or goes, which is once in years.
+            _ => Box::leak(names.into_iter().map(DistinguishedName::from).collect()),
+        };
+        *held = Some((bundle, names));
+        names
+    }
 }
 
 /// Believes servers of one purpose.
@@ -62,8 +104,7 @@ impl ClientCertVerifier for ClientVerifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        // No hints: a client that has a wrong certificate sends it and hears what is wrong with it.
-        &[]
+        self.hints.of(&self.trust, &self.purposes)
     }
 
     fn verify_client_cert(

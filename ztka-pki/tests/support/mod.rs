@@ -110,6 +110,8 @@ pub async fn handshake(
             chain: connection.peer_certificates().unwrap_or_default().iter().map(|der| der.to_vec()).collect(),
             version: connection.protocol_version().unwrap(),
             kind: connection.handshake_kind().unwrap(),
+            group: connection.negotiated_key_exchange_group().map(|group| group.name()),
+            suite: connection.negotiated_cipher_suite().map(|suite| suite.suite()),
         })
     };
     let client = async {
@@ -127,4 +129,6 @@ pub struct Accepted {
     pub chain: Vec<Vec<u8>>,
     pub version: rustls::ProtocolVersion,
     pub kind: rustls::HandshakeKind,
+    pub group: Option<rustls::NamedGroup>,
+    pub suite: Option<rustls::CipherSuite>,
 }

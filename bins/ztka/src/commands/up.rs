@@ -149,6 +149,7 @@ impl Up {
             token_file: Some(token_file),
             controller: controller.to_string(),
             pass_to: None,
+            allow_tls12: false,
             login: "ask your administrator for a new kubeconfig (ztka kubeconfig)".into(),
             grace: SignedDuration::from_secs(3),
             proxy_protocol: ztka_proxy_server::ProxyProtocol::default(),
