@@ -1,5 +1,4 @@
 //! A proxy that is revoked loses the tunnels that are open.
-#![expect(clippy::unwrap_used, reason = "these are tests")]
 
 use std::{sync::Arc, time::Duration};
 

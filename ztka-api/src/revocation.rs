@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct Revoke {
     /// Of an organisation `serial` or `instance`; of the installation `serial`, `proxy` or `org`.
     pub kind: String,
-    /// Its id; of a certificate the serial number, in lower-case hexadecimal without zeros in front.
+    /// Its id; of a certificate the serial number, two lower-case hexadecimal digits for each byte, without zero bytes in
+    /// front.
     pub name: String,
 }
 

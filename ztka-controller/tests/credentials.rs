@@ -1,5 +1,5 @@
 //! Users' credentials: renewed by themselves alone, within limits; downloaded; listed with their last use.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
+#![expect(clippy::unwrap_used, reason = "these are tests")]
 
 mod kit;
 

@@ -23,8 +23,9 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_rustls::TlsAcceptor;
 use ztka_core::{SpiffeId, SystemClock};
 use ztka_pki::{
-    ClientAuth, Credential, CredentialSource, Hierarchy, Issued, KeyStore, Lifetimes, MemoryKeyStore, Names,
-    Pkcs11KeyStore, Pkcs11Token, Purpose, SoftwareKey, TrustSource, ValidCsr, file, tls,
+    ClientAuth, Credential, CredentialSource, CrlContents, CrlReason, Hierarchy, Issued, KeyStore, Lifetimes,
+    MemoryKeyStore, Names, Pkcs11KeyStore, Pkcs11Token, Purpose, Revocations, RevokedCertificate, SoftwareKey,
+    TrustSource, ValidCsr, file, tls,
 };
 
 const ROUNDS: usize = 3;
@@ -110,7 +111,30 @@ fn main() {
     let id = site.trust.verify(Purpose::Agents, issued.chain()).unwrap().id.to_string();
     let read = rate(|| (0..100).filter(|_| std::hint::black_box(&id).parse::<SpiffeId>().is_ok()).count());
     row("an identity read from its name", &format!("{:.2} µs", 1e6 / read), "≤ 3 µs");
+    revocation(&site, &issued);
     handshakes(&site);
+}
+
+/// What each request and each list costs where much is revoked.
+fn revocation(site: &Site, issued: &Issued) {
+    const REVOKED: usize = 10_000;
+    let serials = (0..REVOKED).map(|number| format!("{number:032x}"));
+    let peer = site.trust.verify(Purpose::Agents, issued.chain()).unwrap();
+    let revoked = Revocations { serials: serials.clone().collect(), ..Revocations::default() };
+    site.trust.set_revocations(None, revoked);
+    let asked = rate(|| (0..100).filter(|_| !std::hint::black_box(site.trust.is_revoked(&peer))).count());
+    row(&format!("a peer held against {REVOKED} revocations"), &format!("{:.2} µs", 1e6 / asked), "");
+    site.trust.set_revocations(None, Revocations::default());
+
+    let (issuer, now) = (site.hierarchy.issuers().remove(0).key, site.hierarchy.clock().now());
+    let entry = |serial| RevokedCertificate { serial, since: now, reason: CrlReason::Unspecified };
+    let next_update = now + SignedDuration::from_hours(24);
+    let contents = CrlContents { number: 1, this_update: now, next_update, revoked: serials.map(entry).collect() };
+    let signed = rate(|| {
+        site.runtime.block_on(site.hierarchy.sign_crl(&issuer, &contents)).unwrap();
+        1
+    });
+    row(&format!("a CRL of {REVOKED} certificates made"), &format!("{:.1} ms", 1e3 / signed), "");
 }
 
 fn answers(command: &str, argument: &str) -> bool {

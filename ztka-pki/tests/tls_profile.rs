@@ -164,10 +164,9 @@ async fn openssl_finds_tls_1_3_the_users_authority_and_no_ticket() {
     std::fs::write(folder.path().join("root"), at.hierarchy.root_pem()).unwrap();
     std::fs::write(folder.path().join("early"), "GET / HTTP/1.1\r\n\r\n").unwrap();
     let auth = ClientAuth::Requested(Purpose::Users);
-    let make = async |make: fn(_, _, _, _, &[&[u8]]) -> Result<Arc<ServerConfig>, rustls::Error>| {
-        make(provider(), at.source(Purpose::Servers).await, auth.clone(), at.trust.clone(), ALPN).unwrap()
-    };
-    let (strict, lenient) = (make(tls::server).await, make(tls::server_for_users).await);
+    let (source, trust) = (at.source(Purpose::Servers).await, at.trust.clone());
+    let strict = tls::server(provider(), source.clone(), auth.clone(), trust.clone(), ALPN).unwrap();
+    let lenient = tls::server_for_users(provider(), source, auth, trust, ALPN).unwrap();
     let ask = async |server: &Arc<ServerConfig>, words: &str| s_client(server.clone(), folder.path(), words).await;
 
     let text = ask(&strict, "-tls1_3 -sess_out session").await;

@@ -71,8 +71,8 @@ impl Controller {
     async fn revoke(&self, org: Option<OrgId>, asked: Revoke) -> Answer<Created<Revocation>> {
         let what = Revocable::parse(&asked.kind, &asked.name).ok_or_else(|| {
             ApiError::invalid(
-                "not a kind and a name of it; kinds are serial (lower-case hexadecimal, no zeros in front), instance, \
-                 proxy, org",
+                "not a kind and a name of it; kinds are serial (two lower-case hexadecimal digits for each byte, no zero \
+                 bytes in front), instance, proxy, org",
             )
         })?;
         let ends = self.ends(org.as_ref(), &what).await?;

@@ -49,23 +49,23 @@ where
     let (instance, proxy) = (InstanceId::generate(), ProxyId::generate());
     let agent = Subject::Agent { org: acme.clone(), cluster: ClusterId::generate(), instance: instance.clone() };
     let all = [
-        record("users", "1", Some(user(&acme, &credential.id))),
-        record("users", "2", Some(user(&acme, &CredentialId::generate()))),
-        record("users", "3", Some(user(&other, &CredentialId::generate()))),
-        record("agents", "4", Some(agent)),
-        record("proxies", "5", Some(Subject::Proxy(proxy.clone()))),
-        record("servers", "6", None),
+        record("users", "01", Some(user(&acme, &credential.id))),
+        record("users", "02", Some(user(&acme, &CredentialId::generate()))),
+        record("users", "03", Some(user(&other, &CredentialId::generate()))),
+        record("agents", "04", Some(agent)),
+        record("proxies", "05", Some(Subject::Proxy(proxy.clone()))),
+        record("servers", "06", None),
     ];
     for _ in 0..2 {
         for record in &all {
             store.record_certificate(record).await.unwrap();
         }
     }
-    let found = store.certificates("4", at(5)).await.unwrap();
+    let found = store.certificates("04", at(5)).await.unwrap();
     assert_eq!(found, [Certificate { org: Some(acme.clone()), record: all.get(3).unwrap().clone() }]);
-    assert_eq!(store.certificates("6", at(5)).await.unwrap().first().unwrap().record.subject, None);
-    assert_eq!(store.certificates("6", at(1_000)).await.unwrap(), [], "expired");
-    assert_eq!(store.certificates("7", at(5)).await.unwrap(), [], "unknown");
+    assert_eq!(store.certificates("06", at(5)).await.unwrap().first().unwrap().record.subject, None);
+    assert_eq!(store.certificates("06", at(1_000)).await.unwrap(), [], "expired");
+    assert_eq!(store.certificates("07", at(5)).await.unwrap(), [], "unknown");
 
     let listed = async |issuer: &str, now: i64| {
         let revoked = store.revoked_certificates(&KeyId(issuer.into()), at(now)).await.unwrap();
@@ -83,7 +83,7 @@ where
 
     // One certificate, in the document of its own organisation, until it has expired.
     let (before, _) = document(Some(&acme), 20).await;
-    let serial = revocation(Some(&acme), Revocable::Serial("2".into()), Some(at(1_000)));
+    let serial = revocation(Some(&acme), Revocable::Serial("02".into()), Some(at(1_000)));
     store.revoke(&serial).await.unwrap();
     store.revoke(&Revocation { since: at(15), ..serial.clone() }).await.unwrap();
     assert_eq!(
@@ -91,10 +91,10 @@ where
         std::slice::from_ref(&serial),
         "the first counts"
     );
-    assert_eq!(listed("users", 20).await, [none("2")]);
+    assert_eq!(listed("users", 20).await, [none("02")]);
     let (after, facts) = document(Some(&acme), 20).await;
     assert!(after > before, "receivers hear of it");
-    assert_eq!(facts.serials, ["2"]);
+    assert_eq!(facts.serials, ["02"]);
     assert_eq!(document(Some(&other), 20).await.1.serials, [""; 0], "nobody else's");
     assert_eq!(document(Some(&acme), 1_000).await.1.serials, [""; 0], "it has expired");
     assert_eq!(store.revocations(Some(&acme), at(1_000)).await.unwrap(), []);
@@ -102,27 +102,30 @@ where
     // An agent, a proxy, a credential.
     store.revoke(&revocation(Some(&acme), Revocable::Instance(instance.clone()), Some(at(900)))).await.unwrap();
     assert_eq!(document(Some(&acme), 20).await.1.instances, [instance]);
-    assert_eq!(listed("agents", 20).await, [none("4")]);
+    assert_eq!(listed("agents", 20).await, [none("04")]);
     store.revoke(&revocation(None, Revocable::Proxy(proxy.clone()), Some(at(900)))).await.unwrap();
     assert_eq!(document(None, 20).await.1.proxies, [proxy]);
-    assert_eq!(listed("proxies", 20).await, [none("5")]);
-    store.revoke(&revocation(None, Revocable::Serial("6".into()), Some(at(1_000)))).await.unwrap();
-    assert_eq!((document(None, 20).await.1.serials, listed("servers", 20).await), (vec!["6".into()], vec![none("6")]));
+    assert_eq!(listed("proxies", 20).await, [none("05")]);
+    store.revoke(&revocation(None, Revocable::Serial("06".into()), Some(at(1_000)))).await.unwrap();
+    assert_eq!(
+        (document(None, 20).await.1.serials, listed("servers", 20).await),
+        (vec!["06".into()], vec![none("06")])
+    );
     store.revoke_credential(&credential.id, at(12)).await.unwrap();
-    assert_eq!(listed("users", 20).await, [none("1"), none("2")]);
+    assert_eq!(listed("users", 20).await, [none("01"), none("02")]);
 
     // A whole organisation, and back.
     assert!(is_missing(store.restore_org(&acme).await));
     store.revoke(&revocation(None, Revocable::Org(acme.clone()), None)).await.unwrap();
     store.revoke(&revocation(None, Revocable::Org(other.clone()), None)).await.unwrap();
     assert_eq!(document(None, 5_000).await.1.orgs.len(), 2, "for good");
-    assert_eq!(listed("users", 20).await, [none("1"), none("2"), hold("3")]);
+    assert_eq!(listed("users", 20).await, [none("01"), none("02"), hold("03")]);
     let (before, _) = document(None, 20).await;
     store.restore_org(&other).await.unwrap();
     let (after, facts) = document(None, 20).await;
     assert!(after > before);
     assert_eq!(facts.orgs, [acme]);
-    assert_eq!(listed("users", 20).await, [none("1"), none("2")]);
+    assert_eq!(listed("users", 20).await, [none("01"), none("02")]);
 
     // A disabled user may come back.
     let bob = User { id: UserId::generate(), name: "bob".parse().unwrap(), ..alice.clone() };
@@ -130,9 +133,9 @@ where
     let bobs = Credential { id: CredentialId::generate(), user: bob.id.clone(), ..credential.clone() };
     let session = LoginSession { credential: bobs.id.clone(), active_until: at(1_000) };
     store.create_credential(&bobs, &session).await.unwrap();
-    store.record_certificate(&record("bobs", "8", Some(user(&other, &bobs.id)))).await.unwrap();
+    store.record_certificate(&record("bobs", "08", Some(user(&other, &bobs.id)))).await.unwrap();
     store.disable_user(&bob.id, at(30)).await.unwrap();
-    assert_eq!(listed("bobs", 40).await, [hold("8")]);
+    assert_eq!(listed("bobs", 40).await, [hold("08")]);
     store.enable_user(&bob.id).await.unwrap();
     assert_eq!(listed("bobs", 40).await, []);
 

@@ -11,7 +11,8 @@ use super::StoreError;
 /// What can be revoked by name, beside a user's credential.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Revocable {
-    /// One certificate, by serial number: lower-case hexadecimal without zeros in front.
+    /// One certificate, by serial number as [`Peer::serial`](ztka_pki::Peer): two lower-case hexadecimal digits for each
+    /// byte, without zero bytes in front.
     Serial(String),
     /// An agent.
     Instance(InstanceId),
@@ -46,7 +47,8 @@ impl Revocable {
     pub fn parse(kind: &str, name: &str) -> Option<Self> {
         match kind {
             "serial" => {
-                let is_serial = !name.is_empty() && !name.starts_with('0') && name.len() <= 40;
+                let is_serial =
+                    name.len().is_multiple_of(2) && !name.starts_with("00") && (2..=40).contains(&name.len());
                 let is_hex = name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
                 (is_serial && is_hex).then(|| Self::Serial(name.into()))
             }

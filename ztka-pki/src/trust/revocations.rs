@@ -21,7 +21,7 @@ pub struct Revocations {
     pub orgs: BTreeSet<OrgId>,
     /// Proxies.
     pub proxies: BTreeSet<ProxyId>,
-    /// Serial numbers of single certificates, in lower-case hexadecimal without zeros in front.
+    /// Serial numbers of single certificates: two lower-case hexadecimal digits for each byte, without zero bytes in front.
     pub serials: BTreeSet<String>,
 }
 

@@ -18,7 +18,8 @@ use jiff::SignedDuration;
 use matrix::{Above, Case, Keys, Leaf, Use, leaf_life};
 use rustls_pki_types::{ServerName, UnixTime};
 use x509_cert::der::pem::{LineEnding, encode_string};
-use ztka_pki::{Anchor, PeerError, PeerVerifier, Purpose, TrustBundle};
+use ztka_core::ManualClock;
+use ztka_pki::{Anchor, PeerError, PeerVerifier, Purpose, Revocations, TrustBundle, TrustSource};
 
 /// Who is asked beside us.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -120,8 +121,9 @@ fn webpki(case: &Case) -> (bool, String) {
     (judged.is_ok(), format!("{:?}", judged.err()))
 }
 
-/// Everything at once, strictly (`-x509_strict`), with the anchor of the purpose (`-partial_chain`) and none beside it.
-fn openssl(case: &Case, directory: &Path) -> (bool, String) {
+/// Everything at once, strictly (`-x509_strict`), with the anchor of the purpose (`-partial_chain`) and none beside it; and
+/// with the leaf on the list of its authority, or not, if lists are asked for (`-crl_check`).
+fn openssl(case: &Case, directory: &Path, crl: Option<&[u8]>) -> (bool, String) {
     let pem = |certificates: &[rustls_pki_types::CertificateDer<'_>]| -> String {
         certificates.iter().map(|der| encode_string("CERTIFICATE", LineEnding::LF, der).unwrap()).collect()
     };
@@ -133,6 +135,10 @@ fn openssl(case: &Case, directory: &Path) -> (bool, String) {
     command.args(["-attime", &case.at.as_second().to_string()]).current_dir(directory);
     if case.chain.len() > 1 {
         command.args(["-untrusted", "above"]);
+    }
+    if let Some(crl) = crl {
+        fs::write(directory.join("crl"), encode_string("X509 CRL", LineEnding::LF, crl).unwrap()).unwrap();
+        command.args(["-crl_check", "-CRLfile", "crl"]);
     }
     match case.server {
         Some(server) => command.args(["-purpose", "sslserver", "-verify_hostname", server]),
@@ -209,7 +215,7 @@ fn others_agree_or_the_table_says_why_not() {
     let mut verdicts: Vec<(Judge, Vec<(bool, String)>)> = vec![(Judge::Webpki, cases.iter().map(webpki).collect())];
     if has("openssl") {
         let directory = tempfile::tempdir().unwrap();
-        verdicts.push((Judge::OpenSsl, cases.iter().map(|case| openssl(case, directory.path())).collect()));
+        verdicts.push((Judge::OpenSsl, cases.iter().map(|case| openssl(case, directory.path(), None)).collect()));
     }
     if has("go") {
         verdicts.push((Judge::Go, go(&cases)));
@@ -230,6 +236,96 @@ fn others_agree_or_the_table_says_why_not() {
     }
 }
 
+/// What webpki says with a list of the leaf's authority.
+fn webpki_with(case: &Case, crl: &[u8]) -> Result<(), webpki::Error> {
+    let anchor = webpki::anchor_from_trusted_cert(&case.anchor).unwrap();
+    let list = webpki::CertRevocationList::from(webpki::BorrowedCertRevocationList::from_der(crl).unwrap());
+    let lists = [&list];
+    let options = webpki::RevocationOptionsBuilder::new(&lists).unwrap();
+    let options = options.with_depth(webpki::RevocationCheckDepth::EndEntity);
+    let options = options.with_expiration_policy(webpki::ExpirationPolicy::Enforce).build();
+    let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(case.at.as_second()).unwrap()));
+    let leaf = webpki::EndEntityCert::try_from(&case.chain[0])?;
+    let usage = match case.shown {
+        Use::Client => webpki::KeyUsage::client_auth(),
+        Use::Server => webpki::KeyUsage::server_auth(),
+    };
+    let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms.all;
+    leaf.verify_for_usage(algorithms, &[anchor], &case.chain[1..], at, usage, Some(options), None).map(drop)
+}
+
+/// What we say if the leaf's serial number is in the revocations.
+fn ours_with(case: &Case, serials: &[String]) -> Result<(), PeerError> {
+    let (purpose, prefix) = match case.shown {
+        Use::Client => (Purpose::Users, Some("spiffe://example.com/org/".to_owned())),
+        Use::Server => return ours(case), // in a handshake: `tests/handshakes.rs`
+    };
+    let anchor = Anchor { certificate: case.anchor.clone().into(), spiffe_prefix: prefix };
+    let bundle = TrustBundle {
+        trust_domain: "example.com".into(),
+        roots: Vec::new(),
+        anchors: BTreeMap::from([(purpose, vec![anchor])]),
+        signing_keys: Vec::new(),
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let trust = TrustSource::new(bundle, provider, Arc::new(ManualClock::at(case.at))).unwrap();
+    let revoked = Revocations { serials: serials.iter().cloned().collect(), ..Revocations::default() };
+    trust.set_revocations(None, revoked);
+    trust.verify(purpose, &case.chain).map(drop)
+}
+
+#[test]
+fn a_revoked_leaf_is_refused_and_a_list_makes_nothing_good() {
+    let cases = cases();
+    let (directory, with_openssl) = (tempfile::tempdir().unwrap(), has("openssl"));
+    let mut wrong = Vec::new();
+    for case in &cases {
+        // The list is that of the good authority: of one with another key, name or rights, and of a leaf that is signed
+        // by somebody else, there is none, and without one nothing passes.
+        let [other, own] = &case.crls;
+        let serial = webpki::EndEntityCert::try_from(&case.chain[0]).map(|leaf| leaf.serial().to_vec());
+        let hex: String = serial.unwrap_or_default().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex.trim_start_matches('0').to_owned();
+        for (crl, revoked) in [(other, false), (own, true)] {
+            let serials = if revoked { vec![hex.clone()] } else { vec!["7".to_owned()] };
+            let judged = ours_with(case, &serials);
+            let good = ours(case).is_ok();
+            let expected = good && !(revoked && case.shown == Use::Client);
+            if judged.is_ok() != expected
+                || (good && revoked && case.shown == Use::Client && judged != Err(PeerError::Revoked))
+            {
+                wrong.push(format!("ours, {}: {judged:?}", name(case)));
+            }
+            if with_openssl {
+                let without = Judge::OpenSsl.expected(case);
+                let (accepted, why) = openssl(case, directory.path(), Some(crl));
+                if accepted != (without && !revoked) {
+                    wrong.push(format!("openssl, {}, revoked {revoked}: {accepted} ({why})", name(case)));
+                }
+            }
+            // webpki wants a list whose authority may sign it by its keyUsage, which it does not want of certificates.
+            let signs = case.above != Above::NoCertSign;
+            let (without, with) =
+                (webpki(case).0 || case.server.is_some() && webpki_path(case), webpki_with(case, crl));
+            if with.is_ok() != (without && signs && !revoked) {
+                wrong.push(format!("webpki, {}, revoked {revoked}: {with:?}", name(case)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Whether webpki takes the path, whatever server it is for.
+fn webpki_path(case: &Case) -> bool {
+    let anchor = webpki::anchor_from_trusted_cert(&case.anchor).unwrap();
+    let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(case.at.as_second()).unwrap()));
+    let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms.all;
+    webpki::EndEntityCert::try_from(&case.chain[0]).is_ok_and(|leaf| {
+        let usage = webpki::KeyUsage::server_auth();
+        leaf.verify_for_usage(algorithms, &[anchor], &case.chain[1..], at, usage, None, None).is_ok()
+    })
+}
+
 #[test]
 fn the_first_and_the_last_second_count() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/rsa2048.csr");
@@ -246,7 +342,7 @@ fn the_first_and_the_last_second_count() {
             assert_eq!(webpki(case).0, valid, "{}", name(case));
             if has("openssl") {
                 let directory = tempfile::tempdir().unwrap();
-                assert_eq!(openssl(case, directory.path()).0, by_openssl, "{}", name(case));
+                assert_eq!(openssl(case, directory.path(), None).0, by_openssl, "{}", name(case));
             }
         }
         if has("go") {

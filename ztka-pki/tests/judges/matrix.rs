@@ -2,9 +2,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519,
-    PublicKeyData, SanType, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DnType,
+    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, NameConstraints,
+    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData, RevokedCertParams, SanType,
+    SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
@@ -150,6 +151,8 @@ pub(crate) struct Case {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     /// The server that is asked for.
     pub(crate) server: Option<&'static str>,
+    /// Lists of the authority that has signed a good leaf, in DER: without the leaf, and with it.
+    pub(crate) crls: [Vec<u8>; 2],
 }
 
 pub(crate) fn now() -> Timestamp {
@@ -292,11 +295,13 @@ impl Keys {
             _ => chain.push(between_der),
         }
         let server = self.leaf(shown, leaf, &issuer, &mut chain);
+        let serial = serial_of(chain.first().unwrap());
+        let crls = [vec![7], serial].map(|serial| crl(&issuer, &serial));
         let anchor = match above {
             Above::OtherAnchor => authority("other purpose", shown, 1).signed_by(&self.below, &root).unwrap().into(),
             _ => anchor_der,
         };
-        Case { shown, leaf, above, at: now(), anchor, chain, server }
+        Case { shown, leaf, above, at: now(), anchor, chain, server, crls }
     }
 
     fn between(&self, shown: Use) -> CertificateParams {
@@ -396,6 +401,31 @@ impl Keys {
         chain.insert(0, der);
         server
     }
+}
+
+/// The serial number of a certificate; anything for one that cannot be read.
+fn serial_of(certificate: &CertificateDer<'_>) -> Vec<u8> {
+    webpki::EndEntityCert::try_from(certificate).map_or_else(|_| vec![1], |read| read.serial().to_vec())
+}
+
+/// A list with one entry.
+fn crl(issuer: &Issuer<'_, &KeyPair>, serial: &[u8]) -> Vec<u8> {
+    let at = |at: Timestamp| OffsetDateTime::from_unix_timestamp(at.as_second()).unwrap();
+    let entry = RevokedCertParams {
+        serial_number: SerialNumber::from_slice(serial),
+        revocation_time: at(now() - SignedDuration::from_hours(1)),
+        reason_code: None,
+        invalidity_date: None,
+    };
+    let params = CertificateRevocationListParams {
+        this_update: at(now() - DAY),
+        next_update: at(now() + DAY),
+        crl_number: SerialNumber::from(1_u64),
+        issuing_distribution_point: None,
+        revoked_certs: vec![entry],
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    params.signed_by(issuer).unwrap().der().to_vec()
 }
 
 /// `signed_by` is generic over the key.

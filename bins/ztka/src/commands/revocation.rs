@@ -42,10 +42,12 @@ pub(crate) struct What {
     whole_org: bool,
 }
 
-/// As openssl and others print it, with colons, capitals and zeros in front.
+/// As openssl and others print it, with colons, capitals and zeros in front; whole bytes.
 fn serial(text: &str) -> String {
     let digits: String = text.chars().filter(|char| *char != ':').collect();
-    digits.to_ascii_lowercase().trim_start_matches("0x").trim_start_matches('0').to_owned()
+    let digits = digits.to_ascii_lowercase();
+    let digits = digits.trim_start_matches("0x").trim_start_matches('0');
+    if digits.len().is_multiple_of(2) { digits.to_owned() } else { format!("0{digits}") }
 }
 
 impl Revocation {
@@ -100,8 +102,9 @@ mod tests {
 
     #[test]
     fn serial_numbers_are_taken_as_others_print_them() {
-        for text in ["0A:1b:FF", "0a1bff", "A1BFF", "0x0a1bff"] {
-            assert_eq!(serial(text), "a1bff");
+        for text in ["0A:1b:FF", "0a1bff", "A1BFF", "0x0a1bff", "00:0A:1B:FF"] {
+            assert_eq!(serial(text), "0a1bff");
         }
+        assert_eq!(serial("FF:00"), "ff00");
     }
 }
