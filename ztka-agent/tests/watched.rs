@@ -26,6 +26,7 @@ async fn a_connection_ends_when_its_proxy_is_revoked_and_not_before() {
         serial: "1f".into(),
         not_after: "2031-01-01T00:00:00Z".parse().unwrap(),
         spki: KeyId("00".into()),
+        authorities: Vec::new(),
     });
     let (near, known) = (std::sync::Mutex::new(Some(near)), Verified::assertion(id));
     let connect = connect_fn(move |_| {

@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -72,7 +72,7 @@ async fn a_server_is_renewed_in_time_or_raises_an_alarm_and_shows_the_new_certif
         handshake(&server, &client, "api.example.com").await.1.unwrap();
     };
     tokio::select! {
-        () = source.keep_fresh(&*clock, renew, failed) => {}
+        () = source.keep_fresh(&*clock, renew, |_| std::future::pending(), failed) => {}
         () = story => {}
     }
     let failures = failures.into_inner().unwrap();
@@ -82,4 +82,43 @@ async fn a_server_is_renewed_in_time_or_raises_an_alarm_and_shows_the_new_certif
         assert!(again.as_secs_f64() <= (900.0 - age).max(10.0) / 10.0 + 1.0, "{again:?} after {age} s");
     }
     assert!(failures.iter().any(|(.., overdue)| *overdue) && failures.iter().any(|(.., overdue)| !*overdue));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_superseded_is_renewed_at_once_and_by_an_issuer_that_is_behind_not_without_pause() {
+    let clock: Arc<dyn Clock> = Arc::new(Paused(Instant::now()));
+    let keys = Arc::new(MemoryKeyStore::new(provider()));
+    let hierarchy =
+        Hierarchy::create(Names::of("example.com"), Lifetimes::default(), keys, clock.clone()).await.unwrap();
+    let renewals = AtomicU32::new(0);
+    let renew = || async {
+        renewals.fetch_add(1, Ordering::Relaxed);
+        let key = key();
+        let issued = hierarchy.issue_server(key.public(), &["api.example.com"]).await?;
+        Ok(Credential::new(issued.chain().to_vec(), &key)?)
+    };
+    let source = CredentialSource::new(renew().await.unwrap());
+    renewals.store(0, Ordering::Relaxed);
+    let (moved_on, _) = tokio::sync::watch::channel(false);
+    let superseded = |_| {
+        let mut moved_on = moved_on.subscribe();
+        async move { drop(moved_on.wait_for(|moved_on| *moved_on).await) }
+    };
+    let story = async {
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        assert_eq!(renewals.load(Ordering::Relaxed), 0);
+        moved_on.send_replace(true);
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        assert_eq!(renewals.load(Ordering::Relaxed), 1);
+        tokio::time::sleep(std::time::Duration::from_secs(30)).await;
+        assert!((5..=12).contains(&renewals.load(Ordering::Relaxed)), "{renewals:?}");
+        moved_on.send_replace(false);
+        let before = renewals.load(Ordering::Relaxed);
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        assert!(renewals.load(Ordering::Relaxed) <= before + 1);
+    };
+    tokio::select! {
+        () = source.keep_fresh(&*clock, renew, superseded, |_, _, _| {}) => {}
+        () = story => {}
+    }
 }

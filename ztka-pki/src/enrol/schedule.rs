@@ -98,9 +98,10 @@ impl CredentialSource {
         let (mut failures, mut next) = (0, due_of(&self.current()));
         loop {
             let due = pin!(sleep_until(clock, next));
-            match failures {
-                0 => drop(select(due, pin!(superseded(self.current()))).await),
-                _ => due.await,
+            if failures == 0 {
+                let _either = select(due, pin!(superseded(self.current()))).await;
+            } else {
+                due.await;
             }
             match renew().await {
                 Ok(credential) => {

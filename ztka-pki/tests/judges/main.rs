@@ -266,6 +266,7 @@ fn ours_with(case: &Case, serials: &[String]) -> Result<(), PeerError> {
         roots: Vec::new(),
         anchors: BTreeMap::from([(purpose, vec![anchor])]),
         signing_keys: Vec::new(),
+        ..TrustBundle::default()
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let trust = TrustSource::new(bundle, provider, Arc::new(ManualClock::at(case.at))).unwrap();
