@@ -119,6 +119,7 @@ async fn each_authority_has_a_list_that_is_made_anew_when_it_says_something_new_
     let (acme, root) = (kit.org("acme").await.id, kit.system_admin().await);
     let boss = kit.user(&acme, "boss", Some(AdminRole::OrgAdmin)).await;
     let alice = kit.user(&acme, "alice", None).await;
+    certificate(&kit, &alice, &boss).await;
     // One in sixteen serial numbers begins with the digit 0; this one does.
     let alice = loop {
         let issued = certificate(&kit, &alice, &boss).await;
@@ -146,13 +147,17 @@ async fn each_authority_has_a_list_that_is_made_anew_when_it_says_something_new_
 
     // A whole organisation: its certificates, and its authorities in the lists of those above.
     revoke(&kit, &root, None, "org", acme.as_str()).await;
-    assert_eq!(kit.controller.refresh_crls().await.unwrap(), 2, "of agents and of users; what alice has is listed");
+    let made = kit.controller.refresh_crls().await.unwrap();
+    assert_eq!(
+        made, 3,
+        "of all agents' and all users' authorities, and of acme's users' with alice's other certificate"
+    );
     kit.clock.advance(SignedDuration::from_hours(13));
     assert_eq!(kit.controller.refresh_crls().await.unwrap(), lists.len(), "half over");
     kit.clock.advance(SignedDuration::from_hours(24 * 31));
     kit.controller.refresh_crls().await.unwrap();
     let left: usize = crls(&kit.controller).await.iter().map(|(.., entries)| entries).sum();
-    assert_eq!(left, 2, "alice's certificate has expired; the authorities have not");
+    assert_eq!(left, 2, "alice's certificates have expired; the authorities have not");
 
     let unknown = Request::get("/crl/00.crl").body(Body::empty()).unwrap();
     assert_eq!(kit.controller.crls().oneshot(unknown).await.unwrap().status(), StatusCode::NOT_FOUND);

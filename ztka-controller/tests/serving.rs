@@ -247,6 +247,13 @@ async fn the_first_administrator_makes_an_organisation_whose_users_get_kubeconfi
     assert_eq!(alices.clusters(&org).await.unwrap().len(), 1);
     // She gets another credential by herself, which lasts no longer than her session.
     let again = CreateCredential { life_seconds: Some(3600), ..asked };
+    let refused = alices.create_credential(&org, &alice.id, &again).await;
+    assert!(
+        matches!(refused, Err(ClientError::Problem(problem)) if problem.code() == Code::Refused),
+        "a key is one credential's"
+    );
+    let csr = SoftwareKey::generate(&provider()).unwrap().csr_pem().unwrap();
+    let again = CreateCredential { csr, ..again };
     let again = alices.create_credential(&org, &alice.id, &again).await.unwrap();
     assert!(again.credential.not_after <= issued.credential.not_after);
     assert!(
