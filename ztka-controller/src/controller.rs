@@ -16,7 +16,7 @@ use crate::{
     audit::OwnJournal,
     authority::Authorities,
     changes::Watched,
-    crls::Crls,
+    crls::{self, Crls},
     enrolment::{Refusals, SeenKeys},
     figures::Counts,
     store::Stores,
@@ -118,6 +118,8 @@ pub(crate) struct Inner {
     pub(crate) own: RwLock<BTreeMap<&'static str, CredentialSource>>,
     /// CRLs as they are served.
     pub(crate) crls: Crls,
+    /// Whose revocations are to be listed anew.
+    pub(crate) crls_changed: crls::Changed,
     /// When credentials were used, until it is written.
     pub(crate) uses: Uses,
 }
@@ -173,6 +175,7 @@ impl Controller {
             seen_keys: SeenKeys::default(),
             own: RwLock::default(),
             crls: Crls::default(),
+            crls_changed: crls::Changed::default(),
             uses: Uses::default(),
         }));
         if let Err(error) = controller.publish_due().await {

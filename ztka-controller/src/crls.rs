@@ -2,8 +2,8 @@
 //! to whoever asks.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -19,7 +19,10 @@ use http::{HeaderValue, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, Semaphore},
+};
 use tower::ServiceExt as _;
 use ztka_core::OrgId;
 use ztka_identity::StoreError;
@@ -33,8 +36,10 @@ use crate::{
 
 /// A list is good for so long, and a new one is made at half of it.
 const LIFE: SignedDuration = SignedDuration::from_hours(24);
-/// What has changed at another controller is looked for this often, and so is what has expired.
-const LOOK: Duration = Duration::from_secs(5);
+/// All lists are looked at this often: for what is half over, and what has expired.
+const LOOK: Duration = Duration::from_secs(600);
+/// Between two looks, since changes come in bursts.
+const PAUSE: Duration = Duration::from_secs(2);
 /// Connections for plain HTTP, all together.
 const CONNECTIONS: usize = 256;
 /// For one request and its answer.
@@ -42,6 +47,24 @@ const WITHIN: Duration = Duration::from_secs(10);
 
 /// The lists as they are served, by the key of the authority.
 pub(crate) type Crls = RwLock<BTreeMap<String, Served>>;
+
+/// Organisations (none: the installation) whose revocations say something new.
+#[derive(Debug, Default)]
+pub(crate) struct Changed {
+    scopes: Mutex<BTreeSet<Option<OrgId>>>,
+    notify: Notify,
+}
+
+impl Changed {
+    pub(crate) fn note(&self, scope: Option<OrgId>) {
+        self.scopes.lock().unwrap_or_else(PoisonError::into_inner).insert(scope);
+        self.notify.notify_one();
+    }
+
+    fn take(&self) -> BTreeSet<Option<OrgId>> {
+        std::mem::take(&mut *self.scopes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct Served {
@@ -76,9 +99,13 @@ impl Controller {
     /// # Errors
     /// [`CrlError`]; lists that were made stay so.
     pub async fn refresh_crls(&self) -> Result<usize, CrlError> {
+        self.0.stores.revocations.forget_expired(self.now()).await?;
+        self.refresh_crls_of(|_| true).await
+    }
+
+    async fn refresh_crls_of(&self, is_wanted: impl Fn(&Issuer) -> bool) -> Result<usize, CrlError> {
         let store = &self.0.stores.revocations;
         let now = self.now();
-        store.forget_expired(now).await?;
         let cut_off = store.revocations(None, now).await?;
         let cut_off: Vec<_> = cut_off
             .into_iter()
@@ -89,7 +116,7 @@ impl Controller {
             .collect();
         let issuers = self.hierarchy().issuers();
         let mut made = 0;
-        for issuer in issuers.iter().filter(|issuer| now < issuer.not_after) {
+        for issuer in issuers.iter().filter(|issuer| now < issuer.not_after && is_wanted(issuer)) {
             let mut revoked = store.revoked_certificates(&issuer.key, now).await?;
             revoked.extend(authorities_below(issuer, &issuers, &cut_off));
             revoked.sort();
@@ -125,18 +152,28 @@ impl Controller {
 
     /// Makes lists in time, without end.
     pub(crate) async fn keep_crls(&self) {
-        let mut hint = self.0.stores.changes.hint();
+        let mut all = true;
         loop {
-            if let Err(error) = self.refresh_crls().await {
+            let scopes = self.0.crls_changed.take();
+            for org in scopes.iter().flatten() {
+                // Another controller may have made the organisation; should this fail, the next look mends it.
+                let _ = self.0.authorities.ensure_org(org).await;
+            }
+            // What the installation's document says may be of any authority.
+            let made = match all || scopes.contains(&None) {
+                true => self.refresh_crls().await,
+                false => self.refresh_crls_of(|issuer| issuer.org.is_some() && scopes.contains(&issuer.org)).await,
+            };
+            all = made.is_err();
+            if let Err(error) = made {
                 tracing::error!(error = &error as &dyn std::error::Error, "CRLs cannot be made now");
                 if matches!(error, CrlError::Store(_)) {
                     self.0.counts.store_failed();
                 }
-                tokio::time::sleep(LOOK).await;
+            } else {
+                all = tokio::time::timeout(LOOK, self.0.crls_changed.notify.notified()).await.is_err();
             }
-            let _ = tokio::time::timeout(LOOK * 6, hint.changed()).await;
-            // Changes come in bursts.
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(PAUSE).await;
         }
     }
 

@@ -165,7 +165,8 @@ impl Controller {
             }
             DocumentKind::Revocations => {
                 let accepted = document.accept(&self.hierarchy().trust_bundle(), None, self.now())?;
-                self.0.trust.set_revocations(series.org, accepted.body()?);
+                self.0.trust.set_revocations(series.org.clone(), accepted.body()?);
+                self.0.crls_changed.note(series.org);
                 Ok(())
             }
             DocumentKind::Policy | DocumentKind::Session | DocumentKind::Head => Ok(()),
