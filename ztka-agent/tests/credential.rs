@@ -121,6 +121,10 @@ async fn agents_that_write_at_once_leave_one_whole_credential() -> Result<()> {
     assert_eq!(kept.chain, newest);
     assert_eq!(kept.token, Some(token(1)), "a renewal leaves the token that it goes back to");
     assert_eq!(store(&stage).pending_key(&token(1)).await?, None);
+    // One that comes too late leaves no key for a token that is done with.
+    let late = SoftwareKey::generate(&provider())?.to_pem();
+    assert_eq!(store(&stage).keep_pending_key(&token(1), late.clone()).await?, late);
+    assert_eq!(store(&stage).pending_key(&token(1)).await?, None);
     Ok(())
 }
 

@@ -331,6 +331,10 @@ pub async fn credential_store(store: &dyn CredentialStore, provider: Arc<CryptoP
         rule(loaded.token.as_ref() == Some(&one), "the token stays that of the first")?;
     }
     rule(store.pending_key(&one).await.map_err(failed)?.is_none(), "saving what a token gave forgets pending keys")?;
+    let late = SoftwareKey::generate(&provider).map_err(failed)?.to_pem();
+    let kept = store.keep_pending_key(&one, late.clone()).await.map_err(failed)?;
+    rule(kept == late, "a key for a token that is done with is returned")?;
+    rule(store.pending_key(&one).await.map_err(failed)?.is_none(), "and not kept")?;
     // Somebody may wait for an approval with it while what is there is renewed.
     let pending = SoftwareKey::generate(&provider).map_err(failed)?.to_pem();
     store.keep_pending_key(&two, pending.clone()).await.map_err(failed)?;

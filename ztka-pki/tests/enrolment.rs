@@ -318,6 +318,11 @@ async fn a_lost_answer_is_asked_for_again_after_a_restart() {
     assert_eq!(site.audit.last().outcome, EnrolmentOutcome::Repeated);
     let loaded = store.load().await.unwrap().unwrap();
     assert_eq!(loaded.credential(&provider()).unwrap().serial(), enrolled.credential.serial());
+    // Who shares the store and has begun at the same time asks for nothing that is there already.
+    let before = site.audit.0.lock().unwrap().len();
+    let again = site.client(&token).enrol_into(&store).await.unwrap();
+    assert_eq!((again.credential.serial(), &again.id), (enrolled.credential.serial(), &enrolled.id));
+    assert_eq!(site.audit.0.lock().unwrap().len(), before);
     assert_eq!(loaded.token.as_ref(), Some(token.id()));
     assert_eq!(std::fs::read_dir(directory.path().join("state")).unwrap().count(), 3, "no pending key");
 }

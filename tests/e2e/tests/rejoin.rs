@@ -111,6 +111,11 @@ async fn a_new_token_replaces_a_certificate_that_is_good_and_refused() -> Result
     let mut old = Fleet::start().await?;
     old.org(ORG).await?;
     old.cluster(ORG, "dev", &cluster, &[]).await?;
+    wait_for("what the token gives to be kept", || async {
+        ensure!(said(&old)?.contains("tunnel is ready"), "{}", said(&old)?);
+        Ok(())
+    })
+    .await?;
     stop(&mut old)?;
     let mut both = Both::around(cluster).await?;
     stop(&mut both.fleet)?;

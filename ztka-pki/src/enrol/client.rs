@@ -134,7 +134,17 @@ impl EnrolmentClient {
         accept(answer, key, &self.provider, &*self.clock, None)
     }
 
-    /// Enrols and stores what comes of it. The key is stored before it is sent, so that a process that ends before the
+    /// What the token has given to somebody who shares the store, since this was begun.
+    async fn kept(&self, store: &dyn CredentialStore) -> Result<Option<Enrolled>, EnrolError> {
+        let Some(stored) = store.load().await?.filter(|stored| stored.token.as_ref() == Some(self.token.id())) else {
+            return Ok(None);
+        };
+        let credential = stored.credential(&self.provider)?;
+        let id = credential.id().filter(|_| credential.not_after() > self.clock.now());
+        Ok(id.map(|id| Enrolled { credential, id, trust: stored.trust, document: None }))
+    }
+
+    /// Enrols and stores what comes of it; what the token has given already is not asked for again while it is good. The key is stored before it is sent, so that a process that ends before the
     /// answer arrives asks for the same again when it is started anew.
     ///
     /// # Errors
@@ -146,6 +156,9 @@ impl EnrolmentClient {
             None => store.keep_pending_key(token, SoftwareKey::generate(&self.provider)?.to_pem()).await?,
         };
         let key = SoftwareKey::from_pem(pem.as_bytes(), &self.provider)?;
+        if let Some(kept) = self.kept(store).await? {
+            return Ok(kept);
+        }
         let enrolled = self.enrol(&key).await?;
         let stored = StoredCredential::of(&enrolled.credential, &key, enrolled.trust.clone());
         store.save(&StoredCredential { token: Some(token.clone()), ..stored }).await?;

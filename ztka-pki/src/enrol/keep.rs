@@ -103,7 +103,8 @@ pub trait CredentialStore: Send + Sync + fmt::Debug {
     async fn pending_key(&self, token: &TokenId) -> Result<Option<Zeroizing<String>>, CredentialStoreError>;
 
     /// Keeps a key that is about to be sent with this token, unless one is kept for it; returns the one kept. So several
-    /// members that share a store and a token send the same key.
+    /// members that share a store and a token send the same key. For a token whose credential is there none is kept, and
+    /// `key` is returned.
     ///
     /// # Errors
     /// [`CredentialStoreError`]
@@ -152,8 +153,10 @@ impl CredentialStore for MemoryCredentialStore {
         key: Zeroizing<String>,
     ) -> Result<Zeroizing<String>, CredentialStoreError> {
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = memory.credential.as_ref().and_then(|credential| credential.token.as_ref());
         match &memory.pending {
             Some((of, kept)) if of == token => Ok(kept.clone()),
+            _ if done == Some(token) => Ok(key),
             _ => {
                 memory.pending = Some((token.clone(), key.clone()));
                 Ok(key)
@@ -196,6 +199,12 @@ impl CredentialDirectory {
         self.directory.join("token-id")
     }
 
+    /// What is no id is as good as none: it is only held against others.
+    fn token_of_credential(&self) -> Result<Option<TokenId>, FileError> {
+        let id = file::read_private(&self.token())?;
+        Ok(id.and_then(|id| str::from_utf8(&id).ok()?.trim().parse().ok()))
+    }
+
     fn pending(&self, token: &TokenId) -> PathBuf {
         self.directory.join(format!("pending-{token}.key"))
     }
@@ -222,9 +231,7 @@ impl CredentialDirectory {
         let trust = trust.ok_or_else(|| FileError::content(&path, "is missing beside the credential; enrol again"))?;
         let trust = serde_json::from_slice(&trust)
             .map_err(|_| FileError::content(&path, "is not a trust bundle in JSON; enrol again"))?;
-        // What is no id is as good as none: it is looked at for a token that is newer, no more.
-        let token = file::read_private(&self.token())?;
-        let token = token.and_then(|id| str::from_utf8(&id).ok()?.trim().parse().ok());
+        let token = self.token_of_credential()?;
         Ok(Some(StoredCredential { token, ..StoredCredential::of(&credential, &key, trust) }))
     }
 }
@@ -264,7 +271,9 @@ impl CredentialStore for CredentialDirectory {
         if let Some(kept) = self.pending_key(token).await? {
             return Ok(kept);
         }
-        file::write_private(&self.pending(token), key.as_bytes())?;
+        if self.token_of_credential()?.as_ref() != Some(token) {
+            file::write_private(&self.pending(token), key.as_bytes())?;
+        }
         Ok(key)
     }
 }
