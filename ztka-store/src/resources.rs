@@ -134,9 +134,11 @@ impl ResourceStore for Store {
     }
 
     async fn overdue(&self, now: Timestamp) -> Result<Overdue, StoreError> {
-        // Divided first: the product of two times would be larger than a number.
+        // Divided first: the product of two times would be larger than a number. Not replicas: a pod that is gone never
+        // renews, and what they all depend on is the cluster's own credential.
         let query = "SELECT (SELECT count(*) FROM instances i JOIN clusters c ON c.id = i.cluster \
                      WHERE c.deleted IS NULL AND i.not_after > $1 \
+                     AND NOT EXISTS (SELECT 1 FROM replicas r WHERE r.id = i.id) \
                      AND $1 - i.renewed >= (i.not_after - i.renewed) / 9 * 7) AS agents, \
                      (SELECT count(*) FROM proxies WHERE not_after > $1 \
                      AND $1 - renewed >= (not_after - renewed) / 9 * 7) AS proxies";
