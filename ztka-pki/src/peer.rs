@@ -46,7 +46,7 @@ impl Usage {
 pub struct Peer {
     /// The name.
     pub id: SpiffeId,
-    /// Serial number of the leaf, in lower-case hexadecimal without zeros in front.
+    /// Serial number of the leaf, in lower-case hexadecimal, two digits for each byte of the number.
     pub serial: String,
     /// End of the leaf's validity.
     pub not_after: Timestamp,

@@ -7,7 +7,9 @@ mod world;
 use support::{id, key};
 use world::{World, believes, days};
 use ztka_core::{Clock as _, Subject};
-use ztka_pki::{AuthorityName, Awaited, CaPin, Credential, KeyError, Phase, Purpose, RotationError, Straggler};
+use ztka_pki::{
+    AuthorityName, Awaited, CaPin, Credential, CrlContents, KeyError, Phase, Purpose, RotationError, Straggler,
+};
 
 fn agent(org: &str, instance: &str) -> Subject {
     Subject::Agent { org: id(org), cluster: id("c1"), instance: id(instance) }
@@ -98,6 +100,17 @@ async fn each_authority_is_replaced_while_everybody_stays_connected() {
         rotator.activate(&name, false).await.unwrap();
         rotator.activate(&name, false).await.unwrap();
         everybody_is_connected(&world, &format!("{name} is activated, and nobody has heard")).await;
+        // What the old one has issued is still believed: it can be revoked, and listed by the old one.
+        let crl = CrlContents {
+            number: 1,
+            this_update: world.clock.now(),
+            next_update: world.clock.now() + days(1),
+            revoked: Vec::new(),
+        };
+        for outgoing in hierarchy.trust_bundle().retiring {
+            assert!(hierarchy.issuers().iter().any(|issuer| issuer.key == outgoing), "{name}");
+            assert!(hierarchy.sign_crl(&outgoing, &crl).await.unwrap().is_some(), "{name}");
+        }
         waits_for(rotator.retire(&name, false).await, Awaited::Trust);
         world.hear().await;
         if !matches!(name, AuthorityName::Purpose(Purpose::Controllers | Purpose::Signing)) {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
-use ztka_core::KeyId;
+use ztka_core::{KeyId, OrgId};
 
 use super::{AuthorityName, HierarchyState, Kept, Phase, StoredAuthority, UNREADABLE_ROOT};
 use crate::{
@@ -23,6 +23,8 @@ pub(super) struct Held {
     pub(super) root: CertificateDer<'static>,
     pub(super) pin: CaPin,
     pub(super) purposes: BTreeMap<Purpose, Kept>,
+    /// On their way in or out, with the organisation that they are of; only those whose key is to be had.
+    pub(super) standby: Vec<(CertificateAuthority, Option<OrgId>)>,
     /// Signs the `trust` document, if it is not the one that signs all others: whoever has not heard of that one yet
     /// believes this one.
     announcer: Option<Kept>,
@@ -49,6 +51,17 @@ impl Held {
             let stored = stored.ok_or(IssueError::State("the stored hierarchy lacks an intermediate"))?;
             purposes.insert(purpose, open_authority(stored, keys).await?);
         }
+        let mut standby = Vec::new();
+        for (name, rotation) in state.rotations.iter().filter(|(_, rotation)| rotation.phase != Phase::Requested) {
+            let org = match name {
+                AuthorityName::Root => continue,
+                AuthorityName::Purpose(_) => None,
+                AuthorityName::Org(_, org) => Some(org.clone()),
+            };
+            if let Ok(kept) = open_authority(&rotation.standby, keys).await {
+                standby.push((kept.authority, org));
+            }
+        }
         let signing = state.rotations.get(&AuthorityName::Purpose(Purpose::Signing));
         let outgoing = signing.filter(|rotation| rotation.phase == Phase::Activated && !rotation.reversed);
         let outgoing = outgoing.map(|rotation| &rotation.standby);
@@ -58,7 +71,7 @@ impl Held {
         };
         let server_chain = server_chain(&state, &root)?;
         let bundle = bundle(&state, &root, &purposes, &server_chain)?;
-        Ok(Arc::new(Self { state, root, pin, purposes, announcer, server_chain, bundle }))
+        Ok(Arc::new(Self { state, root, pin, purposes, standby, announcer, server_chain, bundle }))
     }
 
     pub(super) fn purpose(&self, purpose: Purpose) -> Result<&Kept, IssueError> {

@@ -77,7 +77,8 @@ impl Hierarchy {
         Ok(issued)
     }
 
-    /// The authorities that can sign here: one for each purpose, and those of the organisations that are open. Without
+    /// The authorities that can sign here: one for each purpose, those of the organisations that are open, and while one
+    /// is replaced, both. Without
     /// the root, whose key may be elsewhere: what it has issued is believed for as long as the trust document has it.
     pub fn issuers(&self) -> Vec<Issuer> {
         self.authorities().into_iter().filter_map(|(authority, org)| self.issuer(&authority, org)).collect()
@@ -104,7 +105,7 @@ impl Hierarchy {
             .flat_map(|(id, org)| [&org.agents, &org.users].map(|kept| (kept.authority.clone(), Some(id.clone()))));
         let held = self.held();
         let of_all = held.purposes.values().map(|kept| (kept.authority.clone(), None));
-        of_all.chain(of_orgs).collect()
+        of_all.chain(held.standby.iter().cloned()).chain(of_orgs).collect()
     }
 
     /// Signs a list of revoked certificates of the authority with this key. `None` if there is no such authority here.

@@ -46,3 +46,4 @@ INSERT INTO events (number, source, audit_id, stage, org, cluster, user_name, ve
      '{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"01a1fdbb-8545-75fa-b6c7-60ebd5574e08","stage":"ResponseComplete","requestURI":"/api/v1/namespaces/shop/pods/a","verb":"get","user":{"username":"alice"},"requestReceivedTimestamp":"2023-11-14T22:13:20.000000Z","stageTimestamp":"2023-11-14T22:13:20.000000Z"}');
 INSERT INTO receipts (cluster, time, payload) VALUES ('c1', 1700000000000000, '{}');
 INSERT INTO findings (org, cluster, source, at, body) VALUES ('acme', 'c1', 'agent', 1700000000000000, '{}');
+INSERT INTO acknowledgements (member, epoch, version, authorities, at) VALUES ('proxy/p1', 1, 40, '["00"]', 1700000000000000);

@@ -48,3 +48,4 @@ INSERT INTO revocations (org, kind, name, since, ends) VALUES ('acme', 'serial',
     ('', 'org', 'other', 1700000000000000, NULL);
 INSERT INTO crls (issuer, number, entries, this_update, next_update, der) VALUES
     ('aa', 3, '00', 1700000000000000, 1700086400000000, $BYTES);
+INSERT INTO acknowledgements (member, epoch, version, authorities, at) VALUES ('proxy/p1', 1, 40, '["00"]', 1700000000000000);
