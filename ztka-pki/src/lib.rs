@@ -69,6 +69,9 @@ pub mod tls;
 mod trust;
 mod x509;
 
+/// The crates whose types stand in signatures here, in the versions that they are of.
+pub use {bytes, http, jiff, rustls, rustls_pki_types, tower, ztka_core};
+
 #[cfg(feature = "pkcs11")]
 pub use self::key::{Pkcs11KeyStore, Pkcs11Token};
 pub use self::{

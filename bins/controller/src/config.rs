@@ -41,6 +41,9 @@ pub struct Config {
     /// How long certificates live.
     #[serde(default)]
     pub certificates: Certificates,
+    /// Where the private keys of the certificate authorities are.
+    #[serde(default)]
+    pub keys: Keys,
     /// How many connections there may be, and for how long without a certificate.
     #[serde(default)]
     pub limits: Limits,
@@ -59,6 +62,30 @@ pub struct Certificates {
     /// Of proxies. Default 72 h.
     #[serde(default)]
     pub proxy: Option<SignedDuration>,
+}
+
+/// The `[keys]` table. It is chosen before the first start: keys do not move.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// In a PKCS#11 token, the same for all controllers. Default: in the database, sealed under `master.key`.
+    #[serde(default)]
+    pub token: Option<Token>,
+}
+
+/// The `[keys.token]` table: an HSM, or SoftHSM.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// The PKCS#11 library, such as `/usr/lib/softhsm/libsofthsm2.so`.
+    pub module: PathBuf,
+    /// The token's label.
+    pub label: String,
+    /// Private file (0600) with the user's PIN, one line; read at every login.
+    pub pin_file: PathBuf,
+    /// Sessions, and threads, that use the token at once. Default 4.
+    #[serde(default)]
+    pub sessions: Option<usize>,
 }
 
 impl Configuration for Config {

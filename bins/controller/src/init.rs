@@ -6,9 +6,9 @@ use anyhow::{Context as _, bail, ensure};
 use ztka_controller::store::AuthorityStore as _;
 use ztka_core::{Clock as _, SystemClock};
 use ztka_pki::{Hierarchy, HierarchyState, Names, Passphrase, Purpose, Root, SoftwareKey, file};
-use ztka_store::{MasterKey, SealedKeyStore, Store};
+use ztka_store::Store;
 
-use crate::Config;
+use crate::{Config, keys};
 
 /// Where the root's key is.
 #[derive(Clone, Debug)]
@@ -44,13 +44,12 @@ pub enum Initialised {
 pub async fn init(config: &Config, root: RootKey) -> anyhow::Result<Initialised> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     file::private_directory(&config.data_dir).context("data_dir cannot be used")?;
-    let master = MasterKey::load_or_create(&config.data_dir.join("master.key"))?;
     let store = Store::open(&config.database()?).await?;
     ensure!(
         store.hierarchy().await?.is_none(),
         "there are certificate authorities already, which were left as they are; replace them with: ztka pki rotate"
     );
-    let keys = Arc::new(SealedKeyStore::new(store.clone(), master, provider.clone()));
+    let keys = keys::open(config, &store, &provider).await?;
     let (names, lifetimes, clock) = (Names::of(&config.domain), config.settings().lifetimes, Arc::new(SystemClock));
     let state: HierarchyState = match root {
         RootKey::Here => Hierarchy::create(names, lifetimes, keys, clock).await?.state(),

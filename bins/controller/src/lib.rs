@@ -3,6 +3,7 @@
 mod config;
 mod figures;
 mod init;
+mod keys;
 
 use std::{
     path::{Path, PathBuf},
@@ -17,10 +18,10 @@ use ztka_controller::{Controller, serve::Sites, store::Stores};
 use ztka_core::{Clock, SystemClock};
 use ztka_pki::{CredentialSource, Names, file};
 use ztka_runtime::Process;
-use ztka_store::{MasterKey, SealedKeyStore, Store};
+use ztka_store::Store;
 
 pub use self::{
-    config::{Certificates, Config},
+    config::{Certificates, Config, Keys, Token},
     init::{Initialised, RootKey, init},
 };
 
@@ -81,9 +82,8 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     file::private_directory(&config.data_dir).context("data_dir cannot be used")?;
-    let master = MasterKey::load_or_create(&config.data_dir.join("master.key"))?;
     let store = Store::open(&config.database()?).await?;
-    let keys = Arc::new(SealedKeyStore::new(store.clone(), master, provider.clone()));
+    let keys = keys::open(config, &store, &provider).await?;
     let stores = Stores::of(Arc::new(store.clone()), keys);
     let names = Names::of(&config.domain);
     let controller = Controller::open(stores, names, config.settings(), provider, clock).await?;

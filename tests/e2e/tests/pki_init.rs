@@ -34,19 +34,30 @@ impl Site {
         ztka(None, &all).await
     }
 
-    /// Starts the controller and tells how its authorities are, by its first administrator.
+    /// Starts the controller and gives it with the credential of its first administrator.
     async fn start(&self) -> Result<(Process, String)> {
+        self.start_with("").await
+    }
+
+    /// The same, with more of a configuration file.
+    async fn start_with(&self, more: &str) -> Result<(Process, String)> {
         let (listen, front) = (free_port()?, free_port()?);
         let config = self.folder.path().join("controller.toml");
         let text = format!(
             "domain = 'ztka.test'\ndata_dir = '{}'\nfront = '127.0.0.1:{listen}'\nlisten = '127.0.0.1:{listen}'\n\
-             listen_passed = '127.0.0.1:{front}'\n",
+             listen_passed = '127.0.0.1:{front}'\n{more}",
             self.path("data")
         );
         fs::write(&config, text)?;
         let log = config.with_extension("log");
-        let process = Process::start(&program("ztka-controller")?, ["--config".as_ref(), config.as_os_str()], &log)?;
+        // Of an earlier start, at another address; a new one is written.
         let admin = self.path("data/admin.toml");
+        drop(fs::remove_file(&admin));
+        let arguments = ["--config".as_ref(), config.as_os_str()];
+        let token = self.folder.path().join("softhsm2.conf");
+        let process = Process::start_with(&program("ztka-controller")?, arguments, &log, |command| {
+            command.env("SOFTHSM2_CONF", token);
+        })?;
         let answers = wait_for("the controller", || async {
             ensure!(Path::new(&admin).exists(), "no credential yet");
             ztka(Some(&admin), &["whoami"]).await
@@ -164,5 +175,61 @@ async fn a_root_of_ones_own_signs_the_intermediates() -> Result<()> {
     let corporate = fs::read_to_string(&root)?;
     let line = corporate.lines().nth(3).context("a certificate has more lines")?;
     ensure!(credential.contains(line), "kubeconfigs are given the root of their own");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_keys_may_be_in_a_token() -> Result<()> {
+    let modules = ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so"];
+    let Some(module) = modules.into_iter().find(|module| Path::new(module).exists()) else {
+        ensure!(std::env::var("CI").as_deref() != Ok("true"), "softhsm2 is missing: apt-get install softhsm2");
+        eprintln!("SKIPPED: there is no SoftHSM here (apt-get install softhsm2), so no token has been tried");
+        return Ok(());
+    };
+    let site = Site::new()?;
+    let (conf, tokens) = (site.path("softhsm2.conf"), site.path("tokens"));
+    fs::create_dir(&tokens)?;
+    fs::write(&conf, format!("directories.tokendir = {tokens}\n"))?;
+    let mut made = Command::new("softhsm2-util");
+    made.args(["--init-token", "--free", "--label", "ztka", "--so-pin", "5678", "--pin", "1234"]);
+    let made = made.env("SOFTHSM2_CONF", &conf).output().await?;
+    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    fs::write(site.path("pin"), "1234\n")?;
+    fs::set_permissions(site.path("pin"), fs::Permissions::from_mode(0o600))?;
+    let token = format!("[keys.token]\nmodule = '{module}'\nlabel = 'ztka'\npin_file = '{}'\n", site.path("pin"));
+
+    let (controller, admin) = site.start_with(&token).await?;
+    ztka(Some(&admin), &["org", "create", "acme"]).await?;
+    ensure!(!Path::new(&site.path("data/master.key")).exists(), "a key that is not needed");
+    // The root, six purposes, and two of each of the organisations; each as a private and a public key.
+    let mut listed = Command::new("pkcs11-tool");
+    listed.args(["--module", module, "--login", "--pin", "1234", "--list-objects", "--type", "privkey"]);
+    if let Ok(listed) = listed.env("SOFTHSM2_CONF", &conf).output().await {
+        let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+        for label in ["root", "servers", "signing"] {
+            ensure!(text.contains(label), "{label} is not in the token: {text}");
+        }
+    }
+
+    // It is found again, and an authority whose key is in it can be replaced.
+    drop(controller);
+    let (controller, admin) = site.start_with(&token).await?;
+    let before = authority(&admin, "agents").await?;
+    ztka(Some(&admin), &["pki", "rotate", "agents"]).await?;
+    wait_for("the end of the rotation", || async {
+        let now = authority(&admin, "agents").await?;
+        ensure!(now["key"] != before["key"] && now["rotation"].is_null(), "{now}");
+        Ok(())
+    })
+    .await?;
+    drop(controller);
+
+    // A token that does not open is told as such.
+    fs::write(site.path("pin"), "4321\n")?;
+    let mut refused = Command::new(program("ztka-controller")?);
+    refused.args(["--config", &site.path("controller.toml")]).env("SOFTHSM2_CONF", &conf).kill_on_drop(true);
+    let refused = tokio::time::timeout(std::time::Duration::from_secs(60), refused.output()).await??;
+    let said = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
+    ensure!(!refused.status.success() && said.contains("keys.token") && said.contains("PIN"), "{said}");
     Ok(())
 }

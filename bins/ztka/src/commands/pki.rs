@@ -72,6 +72,7 @@ impl Init {
         };
         let config = controller::Config {
             listen_crls: None,
+            keys: controller::Keys::default(),
             domain: self.domain,
             data_dir: self.data,
             database: self.database,

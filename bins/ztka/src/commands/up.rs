@@ -124,6 +124,7 @@ impl Up {
             listen,
             listen_passed: None,
             listen_crls: None,
+            keys: controller::Keys::default(),
             certificates: controller::Certificates::default(),
             limits: ztka_controller::serve::Limits::default(),
             runtime: Common::default(),
