@@ -270,19 +270,21 @@ impl Next {
         *request.uri_mut() = Uri::from(path);
         *request.version_mut() = Version::HTTP_11;
         request.headers_mut().insert(header::HOST, HeaderValue::from_str(&self.name)?);
-        let mut sender = loop {
-            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let Some(mut sender) = idle else {
+        let idle = {
+            let mut all = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|sender| !sender.is_closed());
+            all.iter().position(http1::SendRequest::is_ready).map(|at| all.swap_remove(at))
+        };
+        let mut sender = match idle {
+            Some(sender) => sender,
+            None => {
                 let (sender, connection) = http1::handshake(self.dial().await?).await?;
                 tokio::spawn(connection);
-                break sender;
-            };
-            if sender.ready().await.is_ok() {
-                break sender;
+                sender
             }
         };
         let response = sender.send_request(request).await?;
-        // Ready again once the answer has been read; whoever takes it waits for that.
+        // Ready again once the answer has been read, which may be never.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
         Ok(response.map(BodyExt::boxed))
     }
