@@ -68,8 +68,8 @@ pub struct Directory(Arc<Shared>);
 struct Shared {
     documents: Documents,
     changes: watch::Receiver<u64>,
-    /// What somebody has in use of what was read.
-    known: Mutex<HashMap<CredentialId, Weak<Known>>>,
+    /// What somebody has in use of what was read. By organisation too: an id is only as good as who has issued it.
+    known: Mutex<HashMap<(OrgId, CredentialId), Weak<Known>>>,
     synced: AtomicBool,
     login: String,
 }
@@ -141,7 +141,8 @@ impl Directory {
 
     fn known(&self, org: &OrgId, credential: &CredentialId) -> Option<Arc<Known>> {
         let changes = *self.0.changes.borrow(); // read first: what comes meanwhile is looked at the next time
-        let held = self.lock().get(credential).and_then(Weak::upgrade);
+        let name = (org.clone(), credential.clone());
+        let held = self.lock().get(&name).and_then(Weak::upgrade);
         if let Some(held) = &held
             && held.seen.load(Relaxed) == changes
             && self.clock().now() < held.document.header().expires
@@ -151,25 +152,24 @@ impl Directory {
         let document = self.0.documents.session(org, credential)?;
         let known = match held {
             Some(held) if place(&held.document) == place(&document) => held,
-            _ => match Known::read(document, org) {
-                Ok(known) => Arc::new(known),
-                Err(error) => {
+            _ => {
+                let read = Known::read(document, org).inspect_err(|error| {
                     tracing::error!(%error, %credential, "a session document cannot be used");
-                    return None;
+                });
+                let known = Arc::new(read.ok()?);
+                let mut all = self.lock();
+                if all.len() == all.capacity() {
+                    all.retain(|_, known| known.strong_count() > 0);
                 }
-            },
+                all.insert(name, Arc::downgrade(&known));
+                known
+            }
         };
         known.seen.store(changes, Relaxed);
-        let mut all = self.lock();
-        if all.len() == all.capacity() {
-            all.retain(|_, known| known.strong_count() > 0);
-        }
-        all.insert(credential.clone(), Arc::downgrade(&known));
-        drop(all);
         Some(known)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<CredentialId, Weak<Known>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(OrgId, CredentialId), Weak<Known>>> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -90,6 +90,28 @@ async fn what_changed_before_anybody_watched_counts_too() {
     tokio::time::timeout(BOUND, ends(body, feed, &made)).await.expect("the stream goes on");
 }
 
+/// Ids are made by the controller; whoever has stolen an organisation's issuer makes them up.
+#[tokio::test]
+async fn a_session_in_use_is_nobody_elses_of_the_same_ids_in_another_organisation() {
+    let made = installation().await;
+    let (_body, _feed) = open(&made, WATCH).await;
+    let (_, issued) = made.user("globex", "u1", "k1", 30).await;
+    let chain: Vec<_> = issued.chain().to_vec();
+    let peer = made.documents.trust().identify(ztka_pki::Purpose::Users, &chain).unwrap();
+    let theirs = Some(ztka_proxy::Certificate { peer, chain });
+    let (name, cluster) = (Some("c1.kube.example.com".into()), Some("c1".parse().unwrap()));
+    let connection = Connection::new("192.0.2.2:4711".parse().unwrap(), name, cluster, theirs);
+    let users = made.users(&Limits::default(), |_| ok("acme's"));
+    let (client, server) = tokio::io::duplex(64 * 1024);
+    tokio::spawn(async move { users.serve(server, true, connection, Drain::default()).await });
+    let (mut sender, driver) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client)).await.unwrap();
+    tokio::spawn(driver);
+    let request = Request::get(DOWNLOAD).body(Empty::<Bytes>::new()).unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(made.sent().len(), 1);
+}
+
 #[tokio::test]
 async fn the_end_of_a_session_ends_its_streams() {
     let made = installation().await;
