@@ -46,7 +46,7 @@ const CONNECTIONS: usize = 256;
 const WITHIN: Duration = Duration::from_secs(10);
 
 /// The lists as they are served, by the key of the authority.
-pub(crate) type Crls = RwLock<BTreeMap<String, Served>>;
+pub(crate) type Crls = RwLock<BTreeMap<String, StoredCrl>>;
 
 /// Organisations (none: the installation) whose revocations say something new.
 #[derive(Debug, Default)]
@@ -64,12 +64,6 @@ impl Changed {
     fn take(&self) -> BTreeSet<Option<OrgId>> {
         std::mem::take(&mut *self.scopes.lock().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Served {
-    org: Option<OrgId>,
-    crl: StoredCrl,
 }
 
 /// Why lists were not made.
@@ -142,9 +136,8 @@ impl Controller {
                 }
             }
             if let Some(crl) = kept {
-                let served = Served { org: issuer.org.clone(), crl };
                 let mut crls = self.0.crls.write().unwrap_or_else(PoisonError::into_inner);
-                crls.insert(issuer.key.0.clone(), served);
+                crls.insert(issuer.key.0.clone(), crl);
             }
         }
         Ok(made)
@@ -235,11 +228,10 @@ async fn list(State(controller): State<Controller>) -> Response {
     let crls = controller.0.crls.read().unwrap_or_else(PoisonError::into_inner).clone();
     let crls: Vec<_> = crls
         .values()
-        .map(|Served { org, crl }| {
+        .map(|crl| {
             serde_json::json!({
                 "issuer": crl.issuer.0,
                 "path": format!("/crl/{}.crl", crl.issuer.0),
-                "org": org,
                 "number": crl.number,
                 "this_update": crl.this_update,
                 "next_update": crl.next_update,
@@ -251,7 +243,7 @@ async fn list(State(controller): State<Controller>) -> Response {
 
 async fn one(State(controller): State<Controller>, Path(file): Path<String>) -> Response {
     let crls = controller.0.crls.read().unwrap_or_else(PoisonError::into_inner);
-    let Some(Served { crl, .. }) = file.strip_suffix(".crl").and_then(|issuer| crls.get(issuer)) else {
+    let Some(crl) = file.strip_suffix(".crl").and_then(|issuer| crls.get(issuer)) else {
         drop(crls);
         return refuse(StatusCode::NOT_FOUND, "there is no such list; see /crl for those that there are");
     };
