@@ -149,7 +149,8 @@ impl ServiceAccounts {
         {
             return Ok(authorization);
         }
-        let made = timeout(PATIENCE, self.make(&account, who, namespace));
+        // In a place of its own: it is large, and almost every request goes without it.
+        let made = timeout(PATIENCE, Box::pin(self.make(&account, who, namespace)));
         made.await.unwrap_or_else(|_| Err(CallError::Late.status()))
     }
 
