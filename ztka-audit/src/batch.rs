@@ -5,25 +5,96 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use ztka_core::{AuditId, BoxError};
 
-use crate::{Finding, Hash, Record};
+use crate::{
+    Finding, Hash, Record,
+    spool::{framed, unframed},
+};
+
+/// What a batch on its way begins with: kind and version.
+const MAGIC: &[u8; 8] = b"ZTKABAT1";
+/// Longest header; one has an id and a signature.
+const MAX_HEADER: usize = 4096;
 
 /// Keeps these signatures apart from anything else that the same key might sign.
 const CONTEXT: &[u8] = b"ztka audit batch v1\0";
 
-/// Records of one journal in order. As JSON it is the body in which journals are sent.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
+/// Records of one journal in order.
+///
+/// On its way it is the eight bytes `ZTKABAT1`, a frame with a header in JSON, and a frame for each record, just as it
+/// is in a spool's segment ([`Spool`](crate::Spool)): receivers check the same bytes that were written.
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Batch {
     /// The journal: the chain that the records are of.
     pub journal: AuditId,
     /// The records.
     pub records: Vec<Record>,
     /// By the sender's key over [`Self::message`], in base64.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
 }
 
+/// What stands before the records.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    journal: AuditId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signature: Option<String>,
+}
+
+/// Bytes that are no batch.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotABatch {
+    /// They begin otherwise.
+    #[error("not a batch of audit records, or of a version that is not known here")]
+    Magic,
+    /// The header is cut short, spoilt, or says something else.
+    #[error("the header of the batch cannot be read")]
+    Header,
+    /// A record is cut short or spoilt.
+    #[error("record {index} of the batch cannot be read")]
+    Record {
+        /// Which, from 0.
+        index: usize,
+    },
+}
+
 impl Batch {
+    /// The media type of [`Self::encode`]'s bytes.
+    pub const MEDIA_TYPE: &str = "application/vnd.ztka.audit-batch";
+
+    /// The batch as bytes. Where its records lie in the sender's spool is not among them.
+    pub fn encode(&self) -> Vec<u8> {
+        let records: u64 = self.records.iter().map(Record::length).sum();
+        let mut out = Vec::with_capacity(usize::try_from(records).unwrap_or_default() + 512);
+        out.extend_from_slice(MAGIC);
+        let header = Header { journal: self.journal, signature: self.signature.clone() };
+        // An id and a text always serialise.
+        let header = serde_json::to_vec(&header).unwrap_or_default();
+        framed(&mut out, |out| out.extend_from_slice(&header));
+        for record in &self.records {
+            record.encode(&mut out);
+        }
+        out
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`NotABatch`]; it is all or nothing.
+    pub fn decode(bytes: &[u8]) -> Result<Self, NotABatch> {
+        let rest = bytes.strip_prefix(MAGIC).ok_or(NotABatch::Magic)?;
+        let (header, mut rest) = unframed(rest, ..=MAX_HEADER).ok_or(NotABatch::Header)?;
+        let Header { journal, signature } = serde_json::from_slice(header).map_err(|_| NotABatch::Header)?;
+        let mut records = Vec::new();
+        while !rest.is_empty() {
+            let record = Record::decode(rest).ok_or(NotABatch::Record { index: records.len() })?;
+            rest = usize::try_from(record.length()).ok().and_then(|length| rest.get(length..)).unwrap_or_default();
+            records.push(record);
+        }
+        Ok(Self { journal, records, signature })
+    }
+
     /// What a signature covers: the journal, and every record by its hash.
     pub fn message(&self) -> Vec<u8> {
         let mut message = CONTEXT.to_vec();
@@ -94,5 +165,51 @@ impl Chain {
             }
         }
         findings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Kind, Position};
+
+    fn batch(payloads: &[String]) -> Batch {
+        let mut previous = Hash::default();
+        let records = payloads.iter().enumerate().map(|(sequence, payload)| {
+            let (sequence, id, payload) = (sequence as u64, AuditId::generate(), payload.clone());
+            let record = Record { position: Position::default(), sequence, previous, kind: Kind::Open, id, payload };
+            previous = record.hash();
+            record
+        });
+        Batch { records: records.collect(), journal: AuditId::generate(), signature: None }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_encoded_is_decoded(payloads: Vec<String>, signature: Option<String>, flip: usize) {
+            let batch = Batch { signature, ..batch(&payloads) };
+            let mut bytes = batch.encode();
+            prop_assert_eq!(Batch::decode(&bytes).unwrap(), batch.clone());
+            // Cut short, or with another byte in it, it is not another batch.
+            let at = flip % bytes.len();
+            prop_assert!(Batch::decode(&bytes[..at]).map_or(true, |cut| cut.records.len() < batch.records.len()));
+            bytes[at] ^= 0x40;
+            prop_assert!(Batch::decode(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_told_apart() {
+        assert!(matches!(Batch::decode(b""), Err(NotABatch::Magic)));
+        assert!(matches!(Batch::decode(b"{\"journal\": \"\"}"), Err(NotABatch::Magic)));
+        assert!(matches!(Batch::decode(MAGIC), Err(NotABatch::Header)));
+        let mut long = MAGIC.to_vec();
+        framed(&mut long, |out| out.extend_from_slice(&[b' '; MAX_HEADER + 1]));
+        assert!(matches!(Batch::decode(&long), Err(NotABatch::Header)));
+        let mut bytes = batch(&["a".into(), "b".into()]).encode();
+        bytes.pop();
+        assert!(matches!(Batch::decode(&bytes), Err(NotABatch::Record { index: 1 })));
     }
 }

@@ -111,7 +111,7 @@ mod spool;
 mod store;
 
 pub use self::{
-    batch::{Batch, Chain},
+    batch::{Batch, Chain, NotABatch},
     compare::{Finding, compare},
     event::{Annotations, End, Event, Level, ObjectRef, ResponseStatus, Stage, User},
     file_sink::{FileSink, FileSinkError},

@@ -33,6 +33,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use ztka_core::{AuditId, Clock};
 
+pub(crate) use self::frame::{framed, unframed};
 use self::{
     commit::Shared,
     cursor::Cursors,

@@ -16,8 +16,8 @@ use ztka_pki::Peer;
 
 use crate::{Controller, PeerKey, feed::refuse, store::Found};
 
-/// Larger than any batch: records of 256 KiB, escaped, behind one another up to a megabyte.
-const LARGEST: usize = 16 << 20;
+/// Larger than any batch: records of at most 256 KiB, behind one another up to a megabyte.
+const LARGEST: usize = 4 << 20;
 
 /// What became of a batch.
 #[derive(Debug, Serialize)]
@@ -32,10 +32,6 @@ pub(crate) fn events() -> MethodRouter<Controller> {
 
 pub(crate) fn receipts() -> MethodRouter<Controller> {
     post(take_receipts).layer(DefaultBodyLimit::max(LARGEST))
-}
-
-fn batch(body: &[u8]) -> Result<Batch, String> {
-    serde_json::from_slice(body).map_err(|error| format!("not a batch of records: {error}"))
 }
 
 impl Controller {
@@ -90,9 +86,9 @@ async fn take_events(
     if controller.trust().is_revoked(&peer) {
         return refuse(StatusCode::FORBIDDEN, "the certificate is revoked; join again with a new token");
     }
-    let batch = match batch(&body) {
+    let batch = match Batch::decode(&body) {
         Ok(batch) => batch,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, error.to_string()),
     };
     let ingested = controller.0.stores.events.ingest(&peer.id.to_string(), &batch).await;
     if ingested.is_ok() {
@@ -116,9 +112,9 @@ async fn take_receipts(
     if controller.trust().is_revoked(&peer) {
         return refuse(StatusCode::FORBIDDEN, "the certificate is revoked; join again with a new enrolment token");
     }
-    let batch = match batch(&body) {
+    let batch = match Batch::decode(&body) {
         Ok(batch) => batch,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, error.to_string()),
     };
     if !batch.is_signed(|message, signature| key.is_signed(message, signature)) {
         let message =

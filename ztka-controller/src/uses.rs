@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::sync::Notify;
-use ztka_audit::Batch;
+use ztka_audit::{Batch, Kind};
 use ztka_core::CredentialId;
 use ztka_identity::StoreError;
 
@@ -55,9 +55,9 @@ impl Uses {
         }
     }
 
-    /// Whoever is in these events was here. What lies in the future is as of now: a proxy's clock may be wrong.
+    /// Whoever has opened a record in these events was here. What lies in the future is as of now: a proxy's clock may be wrong.
     pub(crate) fn note_events(&self, batch: &Batch, now: Timestamp) {
-        for record in &batch.records {
+        for record in batch.records.iter().filter(|record| record.kind == Kind::Open) {
             if let Ok(used) = serde_json::from_str::<Used>(&record.payload) {
                 self.note(&used.annotations.credential, used.request_received_timestamp.min(now));
             }

@@ -65,7 +65,7 @@ impl World {
         let record = Record { position: Position::default(), sequence, previous, kind: Kind::Open, id, payload };
         let batch = Batch { journal: AuditId::generate(), records: vec![record], signature: None };
         let proxy = Some(peer(Subject::Proxy(ProxyId::generate())));
-        let body = serde_json::to_string(&batch).unwrap();
+        let body = batch.encode();
         let (status, answer) = call(self.kit.controller.proxies(), proxy, "POST", "/v1/events", &body).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
     }

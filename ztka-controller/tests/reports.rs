@@ -326,7 +326,7 @@ async fn what_happens_is_counted() {
         payload: payload.unwrap(),
     };
     let batch = Batch { journal: AuditId::generate(), records: vec![record], signature: None };
-    let batch = serde_json::to_string(&batch).unwrap();
+    let batch = batch.encode();
     let by = peer(Subject::Proxy(ProxyId::generate()));
     for _ in 0..2 {
         call(kit.controller.proxies(), Some(by.clone()), "POST", "/v1/events", &batch).await;

@@ -357,11 +357,11 @@ async fn receipts(
         payload: serde_json::to_string(&Receipt::of(&event)).unwrap(),
     };
     let batch = Batch { journal: AuditId::generate(), records: vec![record], signature: None };
-    let unsigned = serde_json::to_vec(&batch).unwrap();
+    let unsigned = batch.encode();
     let answer = ask(served.public, tls.clone(), &agents, post("/v1/receipts", unsigned)).await.unwrap();
     assert_eq!(answer.status(), StatusCode::FORBIDDEN, "unsigned");
     let signed = batch.signed(|message| Ok(credential.sign(message)?)).unwrap();
-    let signed = serde_json::to_vec(&signed).unwrap();
+    let signed = signed.encode();
     let answer = ask(served.public, tls.clone(), &agents, post("/v1/receipts", signed)).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     let until = jiff::Timestamp::now() + SignedDuration::from_mins(1);
@@ -419,7 +419,7 @@ async fn a_proxy_joins_follows_everything_and_reports_events() {
         payload: String::from_utf8(event.to_json()).unwrap(),
     };
     let batch = Batch { journal: AuditId::generate(), records: vec![record], signature: None };
-    let batch = serde_json::to_vec(&batch).unwrap();
+    let batch = batch.encode();
     let query = ztka_api::EventQuery { cluster: Some(cluster.id.clone()), limit: Some(1), ..Default::default() };
     let mut following = api.follow_events(&org, &query).await.unwrap();
     for known in [0, 1] {

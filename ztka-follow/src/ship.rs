@@ -34,8 +34,8 @@ impl ToController {
 #[async_trait]
 impl Shipper for ToController {
     async fn ship(&self, batch: Batch) -> Result<(), BoxError> {
-        let body = Full::new(Bytes::from(serde_json::to_vec(&batch)?));
-        let request = Request::post(self.path).header(header::CONTENT_TYPE, "application/json").body(body)?;
+        let body = Full::new(Bytes::from(batch.encode()));
+        let request = Request::post(self.path).header(header::CONTENT_TYPE, Batch::MEDIA_TYPE).body(body)?;
         let response = self.channel.send(request).await?;
         let status = response.status();
         let answer = Limited::new(response.into_body(), LARGEST).collect().await?.to_bytes();

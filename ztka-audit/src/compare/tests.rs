@@ -114,7 +114,7 @@ fn history_that_is_told_anew_breaks_the_chain() {
 fn a_signature_covers_every_record() {
     let mut signed = batch(&chained(3), 0, 3).signed(|message| Ok(message.to_vec())).unwrap();
     let verify = |message: &[u8], signature: &[u8]| message == signature;
-    let read: Batch = serde_json::from_str(&serde_json::to_string(&signed).unwrap()).unwrap();
+    let read = Batch::decode(&signed.encode()).unwrap();
     assert_eq!(read, signed);
     assert!(read.is_signed(verify));
     signed.records[2].payload.push(' ');

@@ -1,6 +1,6 @@
 //! One record as bytes: length and CRC32C, then sequence, hash of the record before, kind, id, payload.
 
-use std::fmt;
+use std::{fmt, ops::RangeToInclusive};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -118,10 +118,9 @@ pub struct Position {
 }
 
 /// One record of a spool, whole and with a valid checksum.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Record {
-    /// Where it is.
-    #[serde(flatten)]
+    /// Where it is in its spool; zero once it has left it.
     pub position: Position,
     /// Its number in the journal, from 0, without holes.
     pub sequence: u64,
@@ -143,8 +142,19 @@ impl Record {
         Hash::of(&out)
     }
 
-    pub(super) fn length(&self) -> u64 {
+    /// Bytes of its frame.
+    pub(crate) fn length(&self) -> u64 {
         length(self.payload.len())
+    }
+
+    /// Appends its frame.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        framed(out, |out| body(out, self.sequence, &self.previous, self.kind, self.id, self.payload.as_bytes()));
+    }
+
+    /// The record whose frame is at the start of `bytes`, if there is one.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        decode(bytes, Position::default())
     }
 }
 
@@ -162,7 +172,7 @@ fn body(out: &mut Vec<u8>, sequence: u64, previous: &Hash, kind: Kind, id: Audit
 }
 
 /// Writes length and checksum, and after them what `content` appends.
-pub(super) fn framed(out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn framed(out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; PREFIX]);
     content(out);
@@ -195,6 +205,14 @@ pub(super) fn claimed(prefix: &[u8]) -> Option<usize> {
     let (length, _) = prefix.split_first_chunk::<4>()?;
     let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
     (FIXED..=FIXED + MAX_PAYLOAD).contains(&length).then_some(length)
+}
+
+/// The content of the frame at the start of `bytes`, if its length is `allowed` and its checksum right, and what comes
+/// after it.
+pub(crate) fn unframed(bytes: &[u8], allowed: RangeToInclusive<usize>) -> Option<(&[u8], &[u8])> {
+    let (length, _) = bytes.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).ok().filter(|length| allowed.contains(length))?;
+    Some((content(bytes, length)?, bytes.get(PREFIX + length..)?))
 }
 
 /// The content of a frame of `length` at the start of `bytes`, if its checksum is right.

@@ -120,13 +120,14 @@ pub(crate) async fn call(
     peer: Option<Verified<Peer>>,
     method: &str,
     path: &str,
-    body: &str,
+    body: impl AsRef<[u8]>,
 ) -> (StatusCode, Value) {
     let mut request = Request::builder().method(method).uri(path);
+    let body = body.as_ref();
     if !body.is_empty() {
         request = request.header(header::CONTENT_TYPE, "application/json");
     }
-    let mut request = request.body(Body::from(body.to_owned())).unwrap();
+    let mut request = request.body(Body::from(body.to_vec())).unwrap();
     if let Some(peer) = peer {
         request.extensions_mut().insert(peer);
     }
