@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use ztka_audit::{Batch, Chain, Event, EventQuery, EventStore, Hash, Ingested, Receipt, ReceiptStore, StoredEvent};
+use ztka_audit::{
+    Batch, Chain, Event, EventQuery, EventStore, Hash, Ingested, ObjectRef, Receipt, ReceiptStore, StoredEvent,
+};
 use ztka_controller::store::{FindingStore, Found};
 use ztka_core::{AuditId, BoxError, ClusterId, OrgId};
 use ztka_identity::StoreError;
@@ -10,7 +12,7 @@ use ztka_identity::StoreError;
 use crate::{
     Failed, Store,
     row::{json, micros, number, org_or_empty, searchable, signed, text, time, to_json},
-    sql::{Row, Tx, sql},
+    sql::{Row, Tx, Value, sql},
 };
 
 /// How far a journal has been seen. Its row is locked, so that a sender that comes by two ways at once is one sender.
@@ -38,28 +40,32 @@ async fn numbers(write: &mut Tx, count: usize) -> Result<i64, Failed> {
     Ok(write.fetch_one(raise).await?.number("value")? - count)
 }
 
-async fn insert(write: &mut Tx, number: i64, source: &str, event: &Event, payload: &str) -> Result<bool, Failed> {
+const INSERT_EVENT: &str = "INSERT INTO events (number, source, audit_id, stage, org, cluster, user_name, verb, \
+                            namespace, resource, decision, received, payload) \
+                            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING";
+
+fn row(number: i64, source: &str, event: &Event, payload: &str) -> [Value; 13] {
     let fact = |name| searchable(event.fact(name).unwrap_or_default());
-    let object = event.object_ref.clone().unwrap_or_default();
-    let insert = "INSERT INTO events (number, source, audit_id, stage, org, cluster, user_name, verb, namespace, \
-                  resource, decision, received, payload) \
-                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING";
-    let insert = sql(insert)
-        .bind(number)
-        .bind(source)
-        .bind(event.audit_id.to_string())
-        .bind(event.stage.as_str())
-        .bind(fact("org"))
-        .bind(fact("cluster"))
-        .bind(searchable(&event.user.username))
-        .bind(searchable(&event.verb))
-        .bind(searchable(&object.namespace))
-        .bind(searchable(&object.resource))
-        .bind(fact("decision"))
-        .bind(micros(event.request_received_timestamp))
-        .bind(payload);
-    Ok(write.execute(insert).await? == 1)
+    let object = event.object_ref.as_ref();
+    let of_object = |text: fn(&ObjectRef) -> &String| searchable(object.map(text).map_or("", String::as_str));
+    [
+        number.into(),
+        source.into(),
+        event.audit_id.to_string().into(),
+        event.stage.as_str().into(),
+        fact("org").into(),
+        fact("cluster").into(),
+        searchable(&event.user.username).into(),
+        searchable(&event.verb).into(),
+        of_object(|object| &object.namespace).into(),
+        of_object(|object| &object.resource).into(),
+        fact("decision").into(),
+        micros(event.request_received_timestamp).into(),
+        payload.into(),
+    ]
 }
+
+const INSERT_RECEIPT: &str = "INSERT INTO receipts (cluster, time, payload) VALUES ($1, $2, $3)";
 
 #[async_trait]
 impl EventStore for Store {
@@ -67,15 +73,16 @@ impl EventStore for Store {
         let mut write = self.write().await?;
         let mut seen = chain(&mut write, source, batch.journal).await?;
         let mut ingested = Ingested { findings: seen.follow(batch), ..Ingested::default() };
-        let mut newest = numbers(&mut write, batch.records.len()).await?;
-        for record in &batch.records {
-            newest += 1;
-            let new = match Event::from_json(record.payload.as_bytes()) {
-                Ok(event) => insert(&mut write, newest, source, &event, &record.payload).await?,
-                Err(_) => true,
-            };
-            *(if new { &mut ingested.stored } else { &mut ingested.known }) += 1;
-        }
+        let before = numbers(&mut write, batch.records.len()).await?;
+        let events = batch.records.iter().zip(before + 1..).filter_map(|(record, number)| {
+            let event = Event::from_json(record.payload.as_bytes()).ok()?;
+            Some(row(number, source, &event, &record.payload))
+        });
+        let events: Vec<_> = events.collect();
+        let told = events.len();
+        let new = usize::try_from(write.insert_all(INSERT_EVENT, events).await?).unwrap_or(told);
+        ingested.known = told.saturating_sub(new);
+        ingested.stored = batch.records.len() - ingested.known;
         keep_chain(&mut write, source, batch.journal, seen).await?;
         write.commit().await?;
         Ok(ingested)
@@ -114,18 +121,14 @@ impl ReceiptStore for Store {
         let mut seen = chain(&mut write, source, batch.journal).await?;
         let known = seen.next;
         let mut ingested = Ingested { findings: seen.follow(batch), ..Ingested::default() };
-        for record in &batch.records {
-            if record.sequence < known {
-                ingested.known += 1;
-                continue;
-            }
-            ingested.stored += 1;
-            if let Ok(receipt) = Receipt::from_json(record.payload.as_bytes()) {
-                let insert = sql("INSERT INTO receipts (cluster, time, payload) VALUES ($1, $2, $3)");
-                let insert = insert.bind(cluster.as_str()).bind(micros(receipt.time)).bind(&record.payload);
-                write.execute(insert).await?;
-            }
-        }
+        let new: Vec<_> = batch.records.iter().filter(|record| record.sequence >= known).collect();
+        ingested.stored = new.len();
+        ingested.known = batch.records.len() - new.len();
+        let receipts = new.into_iter().filter_map(|record| {
+            let receipt = Receipt::from_json(record.payload.as_bytes()).ok()?;
+            Some([cluster.as_str().into(), micros(receipt.time).into(), (&record.payload).into()])
+        });
+        write.insert_all(INSERT_RECEIPT, receipts.collect::<Vec<_>>()).await?;
         keep_chain(&mut write, source, batch.journal, seen).await?;
         write.commit().await?;
         Ok(ingested)

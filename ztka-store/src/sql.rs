@@ -125,6 +125,31 @@ columns! {
     bytes -> &[u8];
 }
 
+/// Most rows of one statement; 64 of 13 columns are far from either database's limit of parameters.
+const MOST_ROWS: usize = 64;
+
+/// How many rows of those left go into the next statement. Few sizes, so that few statements are prepared.
+fn rows_at_once(left: usize) -> usize {
+    let power = 1 << left.max(1).ilog2();
+    power.min(MOST_ROWS)
+}
+
+/// `text`, the insertion of one row, as that of all these.
+fn insertion<const N: usize>(text: &'static str, rows: Vec<[Value; N]>) -> Statement {
+    let split = text.split_once("VALUES (").and_then(|(head, rest)| Some((head, rest.split_once(')')?.1)));
+    let Some((head, tail)) = split else { return sql(text) };
+    let mut place = 0;
+    let groups = rows.iter().map(|row| {
+        let places = row.iter().map(|_| {
+            place += 1;
+            format!("${place}")
+        });
+        format!("({})", places.collect::<Vec<_>>().join(", "))
+    });
+    let text = format!("{head}VALUES {}{tail}", groups.collect::<Vec<_>>().join(", "));
+    Statement { text: text.into(), values: rows.into_iter().flatten().collect() }
+}
+
 /// Where statements are carried out: a transaction, which is undone unless it is committed.
 pub(crate) enum Tx {
     Sqlite(Transaction<'static, Sqlite>),
@@ -138,6 +163,22 @@ impl Tx {
             Self::Sqlite(tx) => statement.sqlite().execute(&mut **tx).await?.rows_affected(),
             Self::Postgres(tx) => statement.postgres().execute(&mut **tx).await?.rows_affected(),
         })
+    }
+
+    /// Carries out `text`, the insertion of one row, for many: each goes to the database and back with others. Tells how
+    /// many rows were inserted.
+    pub(crate) async fn insert_all<const N: usize>(
+        &mut self,
+        text: &'static str,
+        rows: impl IntoIterator<Item = [Value; N]>,
+    ) -> Result<u64, Failed> {
+        let mut rows: Vec<_> = rows.into_iter().collect();
+        let mut inserted = 0;
+        while !rows.is_empty() {
+            let rest = rows.split_off(rows_at_once(rows.len()));
+            inserted += self.execute(insertion(text, std::mem::replace(&mut rows, rest))).await?;
+        }
+        Ok(inserted)
     }
 
     pub(crate) async fn fetch_optional(&mut self, statement: Statement) -> Result<Option<Row>, Failed> {
@@ -237,5 +278,33 @@ impl Pool {
             Self::Sqlite(pool) => pool.close().await,
             Self::Postgres(pool) => pool.close().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_rows_are_one_statement() {
+        let rows = vec![[Value::from(1), Value::from("a")], [Value::from(2), Value::from("b")]];
+        // In small letters, so that nobody prepares it.
+        let statement = insertion("insert into t (n, s) VALUES ($1, $2) on conflict do nothing", rows);
+        assert_eq!(statement.text, "insert into t (n, s) VALUES ($1, $2), ($3, $4) on conflict do nothing");
+        assert_eq!(statement.values.len(), 4);
+    }
+
+    #[test]
+    fn any_number_of_rows_is_a_few_sizes() {
+        let sizes = |mut left| {
+            let mut sizes = Vec::new();
+            while left > 0 {
+                sizes.push(rows_at_once(left));
+                left -= rows_at_once(left);
+            }
+            sizes
+        };
+        assert_eq!(sizes(1), [1]);
+        assert_eq!(sizes(207), [64, 64, 64, 8, 4, 2, 1]);
     }
 }
