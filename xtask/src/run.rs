@@ -25,6 +25,10 @@ const LONGEST: Duration = Duration::from_secs(35 * 60);
 pub(crate) fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(workspace::root()).stdin(Stdio::null());
+    if std::env::var_os("RUST_LIB_BACKTRACE").is_none() {
+        // Errors tell what happened; the stack that a test was on when it saw one buries it. Panics keep theirs.
+        command.env("RUST_LIB_BACKTRACE", "0");
+    }
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_our_package(name)) {
         command.env_remove(name);
     }

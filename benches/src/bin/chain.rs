@@ -11,7 +11,7 @@ use clap::Parser;
 use serde::Deserialize;
 use tempfile::TempDir;
 use ztka_benches::{Kind, Paths, Process, Target, Upstream, load, process::Running, upstream};
-use ztka_e2e::Fleet;
+use ztka_e2e::{Fleet, Installation};
 use ztka_test_cluster::{BUSYBOX, Cluster, Options, wait_for};
 
 /// Bytes of the long download; what `path` asks for by itself.
@@ -145,7 +145,7 @@ async fn fill(cluster: &Cluster, pod: bool) -> Result<Paths> {
 
 /// Controller, proxy and agent in front of `end`, and a user who may do everything.
 async fn chain(folder: &TempDir, end: &End) -> Result<(Fleet, Target)> {
-    let mut fleet = Fleet::start().await?;
+    let mut fleet = Fleet::start_with(Installation { event_files: false, ..Installation::default() }).await?;
     fleet.org("bench").await?;
     let direct = &end.upstream.target;
     let at = ztka_e2e::Upstream { url: &format!("https://{}", direct.address), ca: &direct.ca, token: &end.token };

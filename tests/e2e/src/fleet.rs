@@ -30,6 +30,8 @@ pub struct Installation {
     pub controller_config: String,
     /// Lines added to each proxy's configuration.
     pub proxy_config: String,
+    /// Proxies write their events to a file of their own as well.
+    pub event_files: bool,
     /// What controller, proxies and agents log, as a filter of `tracing`; `info` if it is not said.
     pub log: Option<String>,
     /// Address of this machine at which users and agents reach the proxies.
@@ -45,6 +47,7 @@ impl Default for Installation {
             agent_certificates: None,
             controller_config: String::new(),
             proxy_config: String::new(),
+            event_files: true,
             log: None,
             address: Ipv4Addr::LOCALHOST,
             tunnel_host: None,
@@ -165,15 +168,16 @@ impl Fleet {
         fs::write(&token_file, token)?;
         let Ports { internal, passed, address, .. } = self.ports;
         let config = base.with_extension("toml");
+        let events = format!("[audit]\nfile = '{}'\n", base.with_extension("events").display());
+        let events = if wanted.event_files { events } else { String::new() };
         let text = format!(
             "domain = '{DOMAIN}'\nlisten = '{address}:{port}'\nstate_dir = '{}'\ntoken_file = '{}'\n\
              controller = '127.0.0.1:{internal}'\npass_to = '127.0.0.1:{passed}'\ngrace = '2s'\n\
-             login = 'log in again'\n{}\n{}[audit]\nfile = '{}'\n",
+             login = 'log in again'\n{}\n{}{events}",
             base.display(),
             token_file.display(),
             wanted.proxy_config,
             runtime(wanted.log.as_deref()),
-            base.with_extension("events").display(),
         );
         fs::write(&config, text)?;
         let process = start("ztka-proxy", &config)?;

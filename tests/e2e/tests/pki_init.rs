@@ -1,13 +1,13 @@
 //! Certificate authorities that are made before the first start: with the root's key in a file, or with somebody else.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{cell::RefCell, fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
 use ztka_e2e::{Process, free_port, program};
-use ztka_test_cluster::wait_for;
+use ztka_test_cluster::{wait_for, wait_for_within};
 
 /// A data directory without a controller yet.
 struct Site {
@@ -55,15 +55,20 @@ impl Site {
         drop(fs::remove_file(&admin));
         let arguments = ["--config".as_ref(), config.as_os_str()];
         let token = self.folder.path().join("softhsm2.conf");
-        let process = Process::start_with(&program("ztka-controller")?, arguments, &log, |command| {
+        let process = RefCell::new(Process::start_with(&program("ztka-controller")?, arguments, &log, |command| {
             command.env("SOFTHSM2_CONF", token);
-        })?;
-        let answers = wait_for("the controller", || async {
+        })?);
+        // A token makes a dozen keys, each in its own time.
+        let answers = wait_for_within(Duration::from_secs(120), "the controller", || async {
+            if !process.borrow_mut().is_running() {
+                return Ok(None);
+            }
             ensure!(Path::new(&admin).exists(), "no credential yet");
-            ztka(Some(&admin), &["whoami"]).await
+            ztka(Some(&admin), &["whoami"]).await.map(Some)
         });
-        answers.await.with_context(|| process.tail())?;
-        Ok((process, admin))
+        let answers = answers.await.with_context(|| process.borrow().tail())?;
+        answers.with_context(|| format!("the controller has ended: {}", process.borrow().tail()))?;
+        Ok((process.into_inner(), admin))
     }
 }
 
@@ -228,7 +233,7 @@ async fn the_keys_may_be_in_a_token() -> Result<()> {
     fs::write(site.path("pin"), "4321\n")?;
     let mut refused = Command::new(program("ztka-controller")?);
     refused.args(["--config", &site.path("controller.toml")]).env("SOFTHSM2_CONF", &conf).kill_on_drop(true);
-    let refused = tokio::time::timeout(std::time::Duration::from_secs(60), refused.output()).await??;
+    let refused = tokio::time::timeout(Duration::from_secs(60), refused.output()).await??;
     let said = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
     ensure!(!refused.status.success() && said.contains("keys.token") && said.contains("PIN"), "{said}");
     Ok(())
