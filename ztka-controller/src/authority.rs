@@ -38,12 +38,8 @@ impl AuthorityStates for Stored {
         Ok(self.0.hierarchy().await?)
     }
 
-    async fn replace_hierarchy(&self, next: &HierarchyState) -> Result<bool, BoxError> {
-        Ok(self.0.replace_hierarchy(next).await?)
-    }
-
-    async fn replace_org(&self, state: &OrgState) -> Result<(), BoxError> {
-        Ok(self.0.replace_org_authority(state).await?)
+    async fn replace_hierarchy(&self, next: &HierarchyState, org: Option<&OrgState>) -> Result<bool, BoxError> {
+        Ok(self.0.replace_hierarchy(next, org).await?)
     }
 }
 

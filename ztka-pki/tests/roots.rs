@@ -55,7 +55,7 @@ async fn offline() -> (Process, Arc<States>, Root) {
     let made = Hierarchy::create_below(names(), Lifetimes::default(), &root, keys.clone(), clock()).await.unwrap();
     assert!(keys.open(&"root".parse().unwrap()).await.is_err(), "the root's key is not kept");
     let states = Arc::new(States::default());
-    states.replace_hierarchy(&made.state()).await.unwrap();
+    states.replace_hierarchy(&made.state(), None).await.unwrap();
     let hierarchy = Arc::new(Hierarchy::open(made.state(), Lifetimes::default(), keys, clock()).await.unwrap());
     let folk = Folk::nobody(&states, &ManualClock::at(now()));
     let rotator = Rotator::new(hierarchy.clone(), states.clone(), Arc::new(folk), provider());

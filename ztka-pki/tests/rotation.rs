@@ -521,3 +521,34 @@ async fn in_an_emergency_the_old_one_is_believed_no_longer_from_then_on() {
         assert!(state.generation > old.generation);
     }
 }
+
+/// What is stored of an organisation's authority and of its rotation is one thing, wherever a controller is killed.
+#[tokio::test]
+async fn an_emergency_that_was_cut_short_can_be_rolled_back() {
+    for purpose in ["agents", "users"] {
+        let name: AuthorityName = format!("{purpose}.acme").parse().unwrap();
+        let mut left = 0;
+        loop {
+            let mut world = World::new().await;
+            world.process.rotator.publish(&name, false).await.unwrap();
+            world.killer.arm(left, false);
+            let done = world.process.rotator.cut_off(&name).await;
+            if world.killer.disarm() {
+                done.unwrap();
+                break;
+            }
+            world.restart().await;
+            // Whoever looks after it thinks better of it, if it is not too late.
+            match world.process.rotator.roll_back(&name).await {
+                Ok(()) | Err(RotationError::NotRotating(_)) => {}
+                Err(error) => panic!("{name}, killed at write {left}: {error}"),
+            }
+            world.process.rotator.settle().await.unwrap();
+            world.restart().await;
+            world.issue(&agent("acme", "i9"), &key()).await;
+            world.kubeconfig(days(1)).await;
+            left += 1;
+        }
+        assert!(left > 1, "{name}: {left} writes");
+    }
+}

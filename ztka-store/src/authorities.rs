@@ -32,7 +32,7 @@ impl AuthorityStore for Store {
         Ok(change.commit().await?)
     }
 
-    async fn replace_hierarchy(&self, next: &HierarchyState) -> Result<bool, StoreError> {
+    async fn replace_hierarchy(&self, next: &HierarchyState, org: Option<&OrgState>) -> Result<bool, StoreError> {
         // The change has the installation to itself, so that nobody comes between reading and writing.
         let mut change = self.change(None, Action::Updated, ResourceKind::Authority, "root").await?;
         let query = sql("SELECT body FROM authorities WHERE name = $1").bind(HIERARCHY);
@@ -43,6 +43,11 @@ impl AuthorityStore for Store {
         }
         let update = sql("UPDATE authorities SET body = $1 WHERE name = $2").bind(to_json(next)?).bind(HIERARCHY);
         change.execute(update).await?;
+        if let Some(org) = org {
+            let upsert = "INSERT INTO authorities (name, body) VALUES ($1, $2) \
+                          ON CONFLICT (name) DO UPDATE SET body = excluded.body";
+            change.execute(sql(upsert).bind(org.org.as_str()).bind(to_json(org)?)).await?;
+        }
         change.touch(DocumentKind::Trust).await?;
         change.commit().await?;
         Ok(true)
@@ -68,13 +73,5 @@ impl AuthorityStore for Store {
         let kept = json(&write.fetch_one(query).await?, "body")?;
         write.commit().await?;
         Ok(kept)
-    }
-
-    async fn replace_org_authority(&self, state: &OrgState) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        let upsert = "INSERT INTO authorities (name, body) VALUES ($1, $2) \
-                      ON CONFLICT (name) DO UPDATE SET body = excluded.body";
-        write.execute(sql(upsert).bind(state.org.as_str()).bind(to_json(state)?)).await?;
-        Ok(write.commit().await?)
     }
 }

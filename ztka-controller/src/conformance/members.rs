@@ -104,25 +104,25 @@ fn state(generation: u64) -> HierarchyState {
 /// Runs everything about stored certificate authorities on an empty store. Panics at the first difference.
 pub async fn authorities(store: &(impl AuthorityStore + DocumentStore + IdentityStore)) {
     assert_eq!(store.hierarchy().await.unwrap(), None);
-    assert!(!store.replace_hierarchy(&state(1)).await.unwrap(), "there is nothing to replace");
+    assert!(!store.replace_hierarchy(&state(1), None).await.unwrap(), "there is nothing to replace");
     store.create_hierarchy(&state(0)).await.unwrap();
     assert!(is_exists(store.create_hierarchy(&state(0)).await));
     let series = ztka_core::SeriesKey { kind: ztka_core::DocumentKind::Trust, org: None, subject: String::new() };
     let now = at(0) + SignedDuration::from_secs(1);
     let before = store.snapshot(&series, now).await.unwrap().unwrap().revision;
-    assert!(!store.replace_hierarchy(&state(2)).await.unwrap(), "none is left out");
-    assert!(!store.replace_hierarchy(&state(0)).await.unwrap(), "none comes twice");
+    assert!(!store.replace_hierarchy(&state(2), None).await.unwrap(), "none is left out");
+    assert!(!store.replace_hierarchy(&state(0), None).await.unwrap(), "none comes twice");
     assert_eq!(
         store.snapshot(&series, now).await.unwrap().unwrap().revision,
         before,
         "what is refused changes nothing"
     );
-    assert!(store.replace_hierarchy(&state(1)).await.unwrap());
+    assert!(store.replace_hierarchy(&state(1), None).await.unwrap());
     assert!(store.snapshot(&series, now).await.unwrap().unwrap().revision > before);
     assert_eq!(store.hierarchy().await.unwrap(), Some(state(1)));
     // Of many at once, one.
     let (second, third) = (state(2), state(2));
-    let (one, two) = futures_util::join!(store.replace_hierarchy(&second), store.replace_hierarchy(&third));
+    let (one, two) = futures_util::join!(store.replace_hierarchy(&second, None), store.replace_hierarchy(&third, None));
     assert!(one.unwrap() != two.unwrap(), "of two at once, one");
 
     let acme = org(store, "acme").await;
@@ -133,7 +133,9 @@ pub async fn authorities(store: &(impl AuthorityStore + DocumentStore + Identity
     };
     assert_eq!(store.create_org_authority(&made("one")).await.unwrap(), made("one"));
     assert_eq!(store.create_org_authority(&made("two")).await.unwrap(), made("one"), "the first stays");
-    store.replace_org_authority(&made("three")).await.unwrap();
+    assert!(!store.replace_hierarchy(&state(2), Some(&made("four"))).await.unwrap(), "of another generation");
+    assert_eq!(store.org_authority(&acme).await.unwrap(), Some(made("one")), "all of it or nothing");
+    assert!(store.replace_hierarchy(&state(3), Some(&made("three"))).await.unwrap());
     assert_eq!(store.org_authority(&acme).await.unwrap(), Some(made("three")));
     assert_eq!(store.org_authorities().await.unwrap(), [made("three")]);
 }

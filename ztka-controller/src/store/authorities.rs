@@ -15,9 +15,9 @@ pub trait AuthorityStore: Send + Sync + std::fmt::Debug + 'static {
     /// Keeps them, once: [`StoreError::Exists`] if there are some. Raises the version of the `trust` document.
     async fn create_hierarchy(&self, state: &HierarchyState) -> Result<(), StoreError>;
 
-    /// Replaces them, if the ones kept are of the generation before; `false`, and nothing has changed, if they are not.
-    /// Raises the version of the `trust` document.
-    async fn replace_hierarchy(&self, next: &HierarchyState) -> Result<bool, StoreError>;
+    /// Replaces them, if the ones kept are of the generation before, and the intermediates of `org` with them, if it is
+    /// given; `false`, and nothing has changed, if they are not. Raises the version of the `trust` document.
+    async fn replace_hierarchy(&self, next: &HierarchyState, org: Option<&OrgState>) -> Result<bool, StoreError>;
 
     /// The intermediates of an organisation.
     async fn org_authority(&self, org: &OrgId) -> Result<Option<OrgState>, StoreError>;
@@ -27,7 +27,4 @@ pub trait AuthorityStore: Send + Sync + std::fmt::Debug + 'static {
 
     /// Keeps the intermediates of an organisation, unless there are some; returns those kept.
     async fn create_org_authority(&self, state: &OrgState) -> Result<OrgState, StoreError>;
-
-    /// Replaces the intermediates of an organisation.
-    async fn replace_org_authority(&self, state: &OrgState) -> Result<(), StoreError>;
 }

@@ -30,18 +30,13 @@ pub trait AuthorityStates: OrgStates {
     /// What the store says.
     async fn hierarchy_state(&self) -> Result<Option<HierarchyState>, BoxError>;
 
-    /// Replaces what is stored, if that is of the generation before; `false` (and nothing has changed) if it is not. It
-    /// is durable before this returns, and from then on the `trust` document says something new.
+    /// Replaces what is stored, if that is of the generation before, and with it the intermediates of `org`, if there is
+    /// one: all of it or nothing. `false` (and nothing has changed) if it is of another generation. It is durable before
+    /// this returns, and from then on the `trust` document says something new.
     ///
     /// # Errors
     /// What the store says.
-    async fn replace_hierarchy(&self, next: &HierarchyState) -> Result<bool, BoxError>;
-
-    /// Replaces the intermediates of an organisation.
-    ///
-    /// # Errors
-    /// What the store says.
-    async fn replace_org(&self, state: &OrgState) -> Result<(), BoxError>;
+    async fn replace_hierarchy(&self, next: &HierarchyState, org: Option<&OrgState>) -> Result<bool, BoxError>;
 }
 
 /// Rotates the authorities of a hierarchy, which any number of processes may do.
@@ -93,7 +88,12 @@ impl Rotator {
     }
 
     async fn store(&self, next: HierarchyState) -> Done {
-        if !self.states.replace_hierarchy(&next).await.map_err(RotationError::Store)? {
+        self.store_with(next, None).await
+    }
+
+    /// Stores `next`, and `org` with it.
+    async fn store_with(&self, next: HierarchyState, org: Option<OrgState>) -> Done {
+        if !self.states.replace_hierarchy(&next, org.as_ref()).await.map_err(RotationError::Store)? {
             return Err(RotationError::Conflict);
         }
         self.hierarchy.adopt(next).await?;
@@ -286,18 +286,22 @@ impl Rotator {
         state.in_phase(name, Phase::Activated)?;
         self.wait(&state, name, anyway).await?;
         let next = state.retired(name, self.now())?;
-        self.keep_org(name, &state).await?;
-        self.store(next).await?;
+        self.store_with(next, self.org_after(name, &state).await?).await?;
         self.settle().await.map(drop)
     }
 
-    /// Before a rotation ends that said who signs in an organisation, that goes where it is otherwise.
-    async fn keep_org(&self, name: &AuthorityName, ending: &HierarchyState) -> Done {
+    /// When a rotation ends that said who signs in an organisation, that goes where it is otherwise. In one write with
+    /// the end: the key of whoever does not sign is destroyed then.
+    async fn org_after(
+        &self,
+        name: &AuthorityName,
+        ending: &HierarchyState,
+    ) -> Result<Option<OrgState>, RotationError> {
         let signer = ending.rotations.get(name).and_then(|rotation| rotation.signer.clone());
-        let (AuthorityName::Org(purpose, org), Some(signer)) = (name, signer) else { return Ok(()) };
+        let (AuthorityName::Org(purpose, org), Some(signer)) = (name, signer) else { return Ok(None) };
         let mut stored = self.org_state(org).await?;
         *stored.of_mut(*purpose) = signer;
-        self.states.replace_org(&stored).await.map_err(RotationError::Store)
+        Ok(Some(stored))
     }
 
     async fn wait(&self, state: &HierarchyState, name: &AuthorityName, anyway: bool) -> Done {
@@ -351,15 +355,12 @@ impl Rotator {
         }
         let left_outside = self.left_outside(&state, name).await?;
         let next = state.cut_off(name, self.now())?;
-        if let AuthorityName::Org(..) = name {
-            // The state as it will be, but for the rotation itself.
-            let swapped = match state.rotations.get(name).map(|rotation| rotation.phase) {
-                Some(Phase::Published) => state.activated_anyway(name, self.now())?,
-                _ => state.clone(),
-            };
-            self.keep_org(name, &swapped).await?;
-        }
-        self.store(next).await?;
+        // The state as it will be, but for the rotation itself.
+        let swapped = match state.rotations.get(name).map(|rotation| rotation.phase) {
+            Some(Phase::Published) => state.activated_anyway(name, self.now())?,
+            _ => state,
+        };
+        self.store_with(next, self.org_after(name, &swapped).await?).await?;
         self.settle().await?;
         Ok(left_outside)
     }

@@ -76,6 +76,10 @@ impl States {
     pub fn stored(&self) -> HierarchyState {
         self.hierarchy.lock().unwrap().clone().unwrap()
     }
+
+    pub fn keep_org(&self, state: &OrgState) {
+        self.orgs.lock().unwrap().insert(state.org.clone(), state.clone());
+    }
 }
 
 #[async_trait]
@@ -91,7 +95,7 @@ impl AuthorityStates for States {
         Ok(self.hierarchy.lock().unwrap().clone())
     }
 
-    async fn replace_hierarchy(&self, next: &HierarchyState) -> Result<bool, BoxError> {
+    async fn replace_hierarchy(&self, next: &HierarchyState, org: Option<&OrgState>) -> Result<bool, BoxError> {
         self.killer.write(|| {
             let mut stored = self.hierarchy.lock().unwrap();
             let fits = stored.as_ref().is_none_or(|stored| stored.generation + 1 == next.generation);
@@ -99,13 +103,10 @@ impl AuthorityStates for States {
             let json = serde_json::to_string(next).unwrap();
             if fits {
                 *stored = Some(serde_json::from_str(&json).unwrap());
+                org.into_iter().for_each(|org| self.keep_org(org));
             }
             fits
         })
-    }
-
-    async fn replace_org(&self, state: &OrgState) -> Result<(), BoxError> {
-        self.killer.write(|| drop(self.orgs.lock().unwrap().insert(state.org.clone(), state.clone())))
     }
 }
 
@@ -288,9 +289,9 @@ impl World {
         let states = Arc::new(States { killer: killer.clone(), ..States::default() });
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
         let made = Hierarchy::create(Names::of("example.com"), lifetimes, keys.clone(), shared).await.unwrap();
-        assert!(states.replace_hierarchy(&made.state()).await.unwrap());
+        assert!(states.replace_hierarchy(&made.state(), None).await.unwrap());
         for org in ["acme", "evil"] {
-            states.replace_org(&made.create_org(&id(org)).await.unwrap()).await.unwrap();
+            states.keep_org(&made.create_org(&id(org)).await.unwrap());
         }
         let folk = Folk(Arc::default(), states.clone(), clock.clone());
         let process = open(&states, lifetimes, &keys, &clock, &folk).await;
