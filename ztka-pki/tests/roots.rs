@@ -112,7 +112,7 @@ async fn a_root_that_is_offline_is_succeeded_by_another_one() {
     let stranger = Root::create(stranger, &Lifetimes::default(), now()).await.unwrap();
     let by_stranger = stranger.cross_certify(&next, now()).await.unwrap();
     let refused = rotator.publish_root(&next.pem(), &by_stranger, &chains, false).await;
-    assert!(matches!(refused, Err(RotationError::Import(ImportError::NotBelowRoot(Purpose::Servers)))), "{refused:?}");
+    assert!(matches!(refused, Err(RotationError::Import(ImportError::Cross))), "{refused:?}");
     rotator.publish_root(&next.pem(), &cross, &chains, false).await.unwrap();
     rotator.activate(&AuthorityName::Root, false).await.unwrap();
     let server = hierarchy.issue_server(key().public(), &["*.kube.example.com"]).await.unwrap();
@@ -124,6 +124,29 @@ async fn a_root_that_is_offline_is_succeeded_by_another_one() {
     assert!(!world::believes(&[old], server.chain(), now()));
     issues_what_is_believed(&hierarchy).await;
     assert!(states.stored().root.key.is_empty());
+}
+
+#[tokio::test]
+async fn a_new_root_is_not_published_without_its_cross_certificate() {
+    let (Process { hierarchy, rotator }, states, root) = offline().await;
+    let signer = Arc::new(SoftwareKey::generate(&provider()).unwrap());
+    let next = Root::create(signer, &Lifetimes::default(), now()).await.unwrap();
+    let cross = root.cross_certify(&next, now()).await.unwrap();
+    let mut chains = BTreeMap::new();
+    for (purpose, request) in rotator.requests().await.unwrap() {
+        let chain = next.certify(purpose, &request, &names(), &Lifetimes::default(), now()).await.unwrap();
+        // As somebody does who takes "the chain" for all that there is: it leads up to both roots.
+        chains.insert(purpose, format!("{chain}{cross}"));
+    }
+    let before = states.stored();
+    for bad in ["", "rubbish", &format!("{cross}{cross}"), &next.pem(), &root.pem()] {
+        let refused = rotator.publish_root(&next.pem(), bad, &chains, false).await;
+        assert!(matches!(refused, Err(RotationError::Import(ImportError::Cross))), "{bad}: {refused:?}");
+        assert_eq!(states.stored(), before);
+    }
+    rotator.publish_root(&next.pem(), &cross, &chains, false).await.unwrap();
+    rotator.activate(&AuthorityName::Root, false).await.unwrap();
+    issues_what_is_believed(&hierarchy).await;
 }
 
 /// A root of somebody else's, with a tool of theirs.

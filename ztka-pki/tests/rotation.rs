@@ -552,3 +552,18 @@ async fn an_emergency_that_was_cut_short_can_be_rolled_back() {
         assert!(left > 1, "{name}: {left} writes");
     }
 }
+
+#[tokio::test]
+async fn what_could_not_be_opened_again_is_not_stored() {
+    let world = World::new().await;
+    let name: AuthorityName = "agents".parse().unwrap();
+    world.process.rotator.publish(&name, false).await.unwrap();
+    // Somebody has tidied up the token.
+    let before = world.states.stored();
+    world.keys.destroy(&before.rotations[&name].standby.key.parse().unwrap()).await.unwrap();
+    assert!(world.process.rotator.activate(&name, true).await.is_err());
+    assert_eq!(world.states.stored(), before, "a controller that starts now can open it");
+    world.process.rotator.roll_back(&name).await.unwrap();
+    world.process.rotator.publish(&name, false).await.unwrap();
+    world.process.rotator.activate(&name, true).await.unwrap();
+}

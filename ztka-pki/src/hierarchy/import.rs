@@ -84,6 +84,12 @@ pub enum ImportError {
     /// The root is none.
     #[error("the root is not one CA certificate in PEM that is valid now")]
     Root,
+    /// The cross-certificate is none.
+    #[error(
+        "the cross-certificate is not one certificate in PEM of the new root's key by the old root; have the old root \
+         sign the new one's key and name, and give that alone"
+    )]
+    Cross,
     /// Another rule is broken.
     #[error("the chain of {purpose} is refused: {reason}")]
     Chain {
@@ -113,6 +119,21 @@ pub(super) fn root(pem: &str, now: Timestamp) -> Result<CertificateDer<'static>,
     let facts = Facts::read(&certificate).ok_or(ImportError::Root)?;
     let valid = facts.authority && facts.not_before <= now && now < facts.not_after;
     if valid { Ok(certificate) } else { Err(ImportError::Root) }
+}
+
+/// Whether `pem` is one certificate of the root `new` by the root `old`, as far as its names say; that signatures are
+/// right is found out with the chain of servers, which it becomes a part of.
+pub(super) fn cross(
+    pem: &str,
+    new: &CertificateDer<'static>,
+    old: &CertificateDer<'static>,
+) -> Result<(), ImportError> {
+    let mut read = x509::from_pem(pem.as_bytes()).unwrap_or_default();
+    let (Some(certificate), None) = (read.pop(), read.pop()) else { return Err(ImportError::Cross) };
+    let facts = [&certificate, new, old].map(Facts::read);
+    let [Some(cross), Some(new), Some(old)] = facts else { return Err(ImportError::Cross) };
+    let fits = (&cross.subject, &cross.spki, &cross.issuer) == (&new.subject, &new.spki, &old.subject);
+    if fits { Ok(()) } else { Err(ImportError::Cross) }
 }
 
 /// Whether `chain` (PEM, the intermediate first; the root may be left out) certifies `signer`'s key as what was asked for.

@@ -9,7 +9,7 @@ use ztka_core::{BoxError, OrgId};
 
 use super::{
     AuthorityName, Awaited, Hierarchy, HierarchyState, OrgState, OrgStates, Phase, Population, Root, RootChange,
-    Rotation, RotationError, Signed, StoredAuthority, Straggler, import, rotation::Incoming,
+    Rotation, RotationError, Signed, StoredAuthority, Straggler, held::Held, import, rotation::Incoming,
 };
 use crate::{
     Purpose,
@@ -91,8 +91,10 @@ impl Rotator {
         self.store_with(next, None).await
     }
 
-    /// Stores `next`, and `org` with it.
+    /// Stores `next`, and `org` with it, once it is known that it can be opened: no controller could start from what
+    /// cannot, nor take a step back.
     async fn store_with(&self, next: HierarchyState, org: Option<OrgState>) -> Done {
+        Held::open(next.clone(), &*self.hierarchy.keys).await?;
         if !self.states.replace_hierarchy(&next, org.as_ref()).await.map_err(RotationError::Store)? {
             return Err(RotationError::Conflict);
         }
@@ -239,6 +241,7 @@ impl Rotator {
         let (state, now) = (self.current().await?, self.now());
         state.may_begin(&AuthorityName::Root)?;
         let (new, old) = (import::root(root, now)?, state.root.certificate()?);
+        import::cross(cross, &new, &old)?;
         let held = self.hierarchy.held();
         let mut purposes = BTreeMap::new();
         for purpose in Purpose::ALL {
