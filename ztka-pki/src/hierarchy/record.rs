@@ -1,6 +1,6 @@
 //! What is issued is written down first, and may be listed as revoked later.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -81,21 +81,25 @@ impl Hierarchy {
     /// is replaced, both. Without
     /// the root, whose key may be elsewhere: what it has issued is believed for as long as the trust document has it.
     pub fn issuers(&self) -> Vec<Issuer> {
-        self.authorities().into_iter().filter_map(|(authority, org)| self.issuer(&authority, org)).collect()
-    }
-
-    fn issuer(&self, authority: &CertificateAuthority, org: Option<OrgId>) -> Option<Issuer> {
-        let facts = Facts::read(authority.certificate())?;
-        let above = self.authorities().into_iter().map(|(above, _)| above);
-        let above = above.filter_map(|above| Facts::read(above.certificate()));
-        let above = above.filter(|above| above.spki != facts.spki).find(|above| above.subject == facts.issuer);
-        Some(Issuer {
-            key: crate::key::key_id(&facts.spki),
-            serial: facts.serial,
-            above: above.map(|above| crate::key::key_id(&above.spki)),
-            org,
-            not_after: facts.not_after,
-        })
+        let authorities = self.authorities();
+        // By name, and not each held against each: there may be thousands of organisations.
+        let mut named: HashMap<&[u8], Vec<&CertificateAuthority>> = HashMap::new();
+        for (authority, _) in &authorities {
+            named.entry(&authority.facts().subject).or_default().push(authority);
+        }
+        let issuer = |(authority, org): &(CertificateAuthority, Option<OrgId>)| {
+            let facts = authority.facts();
+            let mut above = named.get(facts.issuer.as_slice()).into_iter().flatten();
+            let above = above.find(|above| above.facts().spki != facts.spki);
+            Issuer {
+                key: authority.public_key().id().clone(),
+                serial: facts.serial.clone(),
+                above: above.map(|above| above.public_key().id().clone()),
+                org: org.clone(),
+                not_after: facts.not_after,
+            }
+        };
+        authorities.iter().map(issuer).collect()
     }
 
     fn authorities(&self) -> Vec<(CertificateAuthority, Option<OrgId>)> {
@@ -117,10 +121,21 @@ impl Hierarchy {
         issuer: &KeyId,
         contents: &CrlContents,
     ) -> Result<Option<CertificateRevocationListDer<'static>>, IssueError> {
-        let mut authorities = self.authorities().into_iter();
-        match authorities.find(|(authority, _)| authority.public_key().id() == issuer) {
-            Some((authority, _)) => authority.sign_crl(contents).await.map(Some),
+        match self.authority(issuer) {
+            Some(authority) => authority.sign_crl(contents).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// The authority with this key; no other is copied on the way.
+    fn authority(&self, key: &KeyId) -> Option<CertificateAuthority> {
+        let is = |authority: &&CertificateAuthority| authority.public_key().id() == key;
+        let held = self.held();
+        let purposes = held.purposes.values().map(|kept| &kept.authority);
+        if let Some(found) = purposes.chain(held.standby.iter().map(|(authority, _)| authority)).find(is) {
+            return Some(found.clone());
+        }
+        let orgs = self.orgs.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        orgs.values().flat_map(|org| [&org.agents.authority, &org.users.authority]).find(is).cloned()
     }
 }
