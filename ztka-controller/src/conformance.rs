@@ -121,6 +121,33 @@ pub async fn resources(store: &(impl ResourceStore + IdentityStore)) {
     }
 
     policy(store, &acme, &other).await;
+    room(store, &acme, &other).await;
+}
+
+/// A policy that followers could not take is refused where it comes about.
+async fn room(store: &impl ResourceStore, acme: &OrgId, other: &OrgId) {
+    let large = |name: &str| {
+        let mut role = role(name);
+        role.rules.iter_mut().for_each(|rule| rule.resource_names = vec!["x".repeat(1 << 20)]);
+        role
+    };
+    let name = |number: usize| format!("large-{number}");
+    let mut made = 0;
+    while made <= 11 && store.create_role(acme, &name(made).parse().unwrap(), &large(&name(made))).await.is_ok() {
+        made += 1;
+    }
+    assert_eq!(made, 10, "eleven, with what is around them, are more than 11 MiB");
+    assert_eq!(store.roles(acme).await.unwrap().iter().filter(|role| role.name.starts_with("large")).count(), 10);
+    let refused = store.create_role(acme, &name(11).parse().unwrap(), &large(&name(11))).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    store.create_role(acme, &"small".parse().unwrap(), &role("small")).await.unwrap();
+    let mut wide = binding("wide", "view");
+    wide.scope = Scope::Namespaces(vec!["x".repeat(1 << 20)]);
+    let refused = store.create_binding(acme, &"wide".parse().unwrap(), &wide, None).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    store.create_role(other, &name(0).parse().unwrap(), &large(&name(0))).await.unwrap();
+    store.delete_role(acme, &name(0).parse().unwrap()).await.unwrap();
+    store.create_binding(acme, &"wide".parse().unwrap(), &wide, None).await.unwrap();
 }
 
 async fn policy(store: &impl ResourceStore, acme: &OrgId, other: &OrgId) {

@@ -24,7 +24,7 @@ pub use self::{
     documents::{Content, DocumentStore, FeedEntry, FeedScope, Published, RevokedFacts, Snapshot},
     findings::{FindingStore, Found},
     members::{Acknowledgement, LiveCredential, LiveMember, MemberStore},
-    resources::{Cluster, Instance, Overdue, Proxy, ResourceStore},
+    resources::{Cluster, Instance, LARGEST_POLICY, Overdue, Proxy, ResourceStore},
     revocations::{Certificate, Revocable, Revocation, RevocationStore, StoredCrl},
 };
 

@@ -5,14 +5,14 @@ use std::{collections::HashMap, future::Future, mem, time::Duration};
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use hyper::body::Body;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use ztka_core::{BoxError, DocumentKind, Rejected, SeriesKey, SignedDocument};
 
 use crate::{Channel, Documents};
 
-/// A policy with thousands of bindings stays well below.
+/// A policy with thousands of bindings stays well below; what is longer is left out.
 const LONGEST_LINE: usize = 32 * 1024 * 1024;
 /// Backoff doubles from the first to the second; full jitter.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
@@ -106,13 +106,25 @@ impl Follower {
         let mut lines = Lines::new(response);
         while let Some(line) = lines.next().await? {
             *backoff = BACKOFF.0;
-            self.take(&line, current)?;
+            match line {
+                Ok(line) => self.take(&line, current),
+                Err(TooLong) => self.leave_out("it is longer than any that is believed"),
+            }
         }
         Ok(())
     }
 
-    pub(crate) fn take(&mut self, line: &[u8], current: &mut impl FnMut()) -> Result<(), BoxError> {
-        let line: Line = serde_json::from_slice(line)?;
+    /// What one organisation has brought into the feed does not keep the others' documents from us.
+    pub(crate) fn leave_out(&mut self, why: &str) {
+        let from = self.feed;
+        tracing::error!(from, why, "a line of the feed is left out; look for what the controller has published");
+        self.unread = true;
+    }
+
+    pub(crate) fn take(&mut self, line: &[u8], current: &mut impl FnMut()) {
+        let Ok(line) = serde_json::from_slice::<Line>(line) else {
+            return self.leave_out("it is not what a line of the feed looks like");
+        };
         if let Some(wire) = &line.document {
             // One bad document does not keep the others from us.
             match SignedDocument::from_wire(wire.get().as_bytes()) {
@@ -135,7 +147,6 @@ impl Follower {
             }
             current();
         }
-        Ok(())
     }
 
     fn believe(&mut self, document: SignedDocument) {
@@ -162,33 +173,44 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-struct Lines {
-    body: Incoming,
+/// In the place of a line that is longer than [`LONGEST_LINE`].
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) struct TooLong;
+
+/// Lines as they come; of one that is too long nothing is held.
+pub(crate) struct Lines<B> {
+    body: B,
     held: BytesMut,
     searched: usize,
+    skipping: bool,
 }
 
-impl Lines {
-    fn new(response: Response<Incoming>) -> Self {
-        Self { body: response.into_body(), held: BytesMut::new(), searched: 0 }
+impl<B> Lines<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    pub(crate) fn new(response: Response<B>) -> Self {
+        Self { body: response.into_body(), held: BytesMut::new(), searched: 0, skipping: false }
     }
 
-    async fn next(&mut self) -> Result<Option<Bytes>, BoxError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Result<Bytes, TooLong>>, BoxError> {
         loop {
             let fresh = self.held.get(self.searched..).unwrap_or_default();
             if let Some(at) = fresh.iter().position(|byte| *byte == b'\n') {
                 let line = self.held.split_to(self.searched + at).freeze();
                 self.held.advance(1);
                 self.searched = 0;
-                return Ok(Some(line));
+                let is_whole = !mem::take(&mut self.skipping) && line.len() <= LONGEST_LINE;
+                return Ok(Some(if is_whole { Ok(line) } else { Err(TooLong) }));
+            }
+            self.skipping |= self.held.len() > LONGEST_LINE;
+            if self.skipping {
+                self.held = BytesMut::new();
             }
             self.searched = self.held.len();
-            if self.held.len() > LONGEST_LINE {
-                return Err("a line of the feed is longer than any document".into());
-            }
             match self.body.frame().await {
                 Some(frame) => {
-                    if let Ok(data) = frame?.into_data() {
+                    if let Ok(data) = frame.map_err(Into::into)?.into_data() {
                         self.held.extend_from_slice(&data);
                     }
                 }

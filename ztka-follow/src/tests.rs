@@ -13,7 +13,10 @@ use ztka_pki::{
     SoftwareKey, StoredCredential, TrustSource, ValidCsr,
 };
 
-use crate::{Channel, Documents, Follower, Line};
+use crate::{
+    Channel, Documents, Follower, Line,
+    follower::{Lines, TooLong},
+};
 
 /// An installation, and the state directory of one of its members.
 struct Stage {
@@ -234,7 +237,7 @@ async fn a_document_refused_for_a_passing_reason_is_tried_again_and_the_place_wa
     stage.clock.advance(SignedDuration::from_hours(-1));
     let mut current = 0;
     for line in [line(3, &revocations), line(4, &session), bookmark(4)] {
-        follower.take(&line, &mut || current += 1).unwrap();
+        follower.take(&line, &mut || current += 1);
     }
     documents.settle();
     assert_eq!((documents.all().len(), current), (0, 1));
@@ -242,7 +245,7 @@ async fn a_document_refused_for_a_passing_reason_is_tried_again_and_the_place_wa
 
     // The clock is set right, and nobody sends them again.
     stage.clock.advance(SignedDuration::from_hours(1));
-    follower.take(&bookmark(4), &mut || ()).unwrap();
+    follower.take(&bookmark(4), &mut || ());
     documents.settle();
     assert_eq!(documents.all().len(), 2);
     assert_eq!(stage.documents().start(), 4);
@@ -255,13 +258,13 @@ async fn a_document_that_trust_is_missing_for_holds_the_place_until_a_good_one_c
     let mut follower = stage.follower(&documents);
     let good = stage.revocations(1).await;
     for line in [line(3, &forged(&good)), line(4, &stage.session("k1").await), bookmark(4)] {
-        follower.take(&line, &mut || ()).unwrap();
+        follower.take(&line, &mut || ());
     }
     documents.settle();
     assert_eq!(documents.all().len(), 1, "one bad document does not keep the others from us");
     assert_eq!(stage.documents().start(), 0);
     for line in [line(5, &good), bookmark(5)] {
-        follower.take(&line, &mut || ()).unwrap();
+        follower.take(&line, &mut || ());
     }
     documents.settle();
     assert_eq!(stage.documents().start(), 5);
@@ -274,7 +277,7 @@ async fn what_this_version_cannot_read_is_left_for_a_later_one() {
     let mut follower = stage.follower(&documents);
     let unknown = br#"{"feed":3,"document":{"signed":"e30=","key":"k","signature":""}}"#.to_vec();
     for line in [unknown, line(4, &stage.revocations(1).await), bookmark(4)] {
-        follower.take(&line, &mut || ()).unwrap();
+        follower.take(&line, &mut || ());
     }
     documents.settle();
     assert_eq!((documents.all().len(), stage.documents().start()), (1, 0));
@@ -310,4 +313,32 @@ async fn who_starts_later_finds_whom_to_trust_beside_the_shared_credential() {
     let after = kept().await;
     assert_eq!((after.trust, after.chain), (second, kept().await.chain));
     assert_eq!(*after.key, *key.to_pem());
+}
+
+#[tokio::test]
+async fn a_line_that_nobody_could_hold_keeps_no_other_from_us() {
+    let stage = Stage::set().await;
+    let documents = stage.documents();
+    let mut follower = stage.follower(&documents);
+    let good = line(4, &stage.revocations(1).await);
+    // An organisation's policy of 40 MiB, in the middle of the feed of all.
+    let mut feed = [b"{\"feed\":3,\"document\":\"", vec![b'x'; 40 << 20].as_slice(), b"\"}\n"].concat();
+    let rubbish = b"{\"feed\":5,\"document\":7,";
+    for line in [&good[..], &rubbish[..], &bookmark(6)] {
+        feed.extend_from_slice(line);
+        feed.push(b'\n');
+    }
+    let mut lines = Lines::new(http::Response::new(http_body_util::Full::new(bytes::Bytes::from(feed))));
+    let mut seen = Vec::new();
+    while let Some(line) = lines.next().await.unwrap() {
+        seen.push(line.as_ref().map_or(0, bytes::Bytes::len));
+        match line {
+            Ok(line) => follower.take(&line, &mut || ()),
+            Err(TooLong) => follower.leave_out("too long"),
+        }
+    }
+    documents.settle();
+    assert_eq!(seen, [0, good.len(), rubbish.len(), bookmark(6).len()]);
+    assert_eq!(documents.all().len(), 1);
+    assert_eq!(stage.documents().start(), 0, "a later version asks for them again");
 }

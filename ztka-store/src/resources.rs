@@ -3,12 +3,13 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use ztka_authz::{Binding, Role};
-use ztka_controller::store::{Action, Cluster, Instance, Overdue, Proxy, ResourceKind, ResourceStore};
-use ztka_core::{BindingName, ClusterId, DocumentKind, OrgId, ProxyId, RoleName};
+use ztka_controller::store::{Action, Cluster, Instance, LARGEST_POLICY, Overdue, Proxy, ResourceKind, ResourceStore};
+use ztka_core::{BindingName, ClusterId, DocumentKind, InstanceId, OrgId, ProxyId, RoleName};
 use ztka_identity::StoreError;
 
 use crate::{
     Failed, Store,
+    change::Change,
     error::taken,
     row::{json, micros, number, some_time, text, time, to_json},
     sql::{Row, sql},
@@ -43,6 +44,22 @@ fn proxy(row: &Row) -> Result<Proxy, Failed> {
     })
 }
 
+/// Whether followers could still take the policy, with what this change has added to it.
+async fn need_room(change: &mut Change, org: &OrgId) -> Result<(), StoreError> {
+    // Beside its texts a cluster has some quotes and the words for its fields.
+    let query = "SELECT (SELECT coalesce(sum(length(body)), 0) FROM roles WHERE org = $1) \
+                 + (SELECT coalesce(sum(length(body)), 0) FROM bindings WHERE org = $1) \
+                 + (SELECT coalesce(sum(length(id) + length(name) + length(labels) + 32), 0) FROM clusters \
+                    WHERE org = $1 AND deleted IS NULL) AS size";
+    let size = number(&change.fetch_one(sql(query).bind(org.as_str())).await?, "size")?;
+    if usize::try_from(size).is_ok_and(|size| size <= LARGEST_POLICY) {
+        return Ok(());
+    }
+    let message = "the policy of the organisation would be larger than 11 MiB; delete roles, bindings or clusters, or \
+                   name less in them";
+    Err(StoreError::Refused(message.into()))
+}
+
 #[async_trait]
 impl ResourceStore for Store {
     async fn create_cluster(&self, cluster: &Cluster) -> Result<(), StoreError> {
@@ -55,6 +72,7 @@ impl ResourceStore for Store {
             .bind(to_json(&cluster.labels)?)
             .bind(micros(cluster.created));
         change.execute(insert).await.map_err(taken("cluster", &cluster.name))?;
+        need_room(&mut change, &cluster.org).await?;
         change.touch(DocumentKind::Policy).await?;
         Ok(change.commit().await?)
     }
@@ -156,6 +174,7 @@ impl ResourceStore for Store {
         let insert = sql("INSERT INTO roles (org, name, body) VALUES ($1, $2, $3)");
         let insert = insert.bind(org.as_str()).bind(name.as_str()).bind(to_json(role)?);
         change.execute(insert).await.map_err(taken("role", name))?;
+        need_room(&mut change, org).await?;
         change.touch(DocumentKind::Policy).await?;
         Ok(change.commit().await?)
     }
@@ -197,6 +216,7 @@ impl ResourceStore for Store {
         let insert = sql("INSERT INTO bindings (org, name, role, body) VALUES ($1, $2, $3, $4)");
         let insert = insert.bind(org.as_str()).bind(name.as_str()).bind(&binding.role).bind(to_json(binding)?);
         change.execute(insert).await.map_err(taken("binding", name))?;
+        need_room(&mut change, org).await?;
         change.touch(DocumentKind::Policy).await?;
         Ok(change.commit().await?)
     }

@@ -61,7 +61,13 @@ pub struct Overdue {
     pub proxies: u64,
 }
 
+/// What roles, bindings and clusters of an organisation take at most, in characters of their JSON: 11 MiB. Signed and
+/// encoded that is what agents and proxies take of one document.
+pub const LARGEST_POLICY: usize = 11 << 20;
+
 /// Keeps clusters, agents, proxies, roles and bindings.
+///
+/// What would make the policy of an organisation larger than [`LARGEST_POLICY`] is [`StoreError::Refused`].
 ///
 /// Each method is one transaction: a future that is dropped has changed all or nothing. A change of clusters, roles or
 /// bindings raises the version of the organisation's policy in the same transaction. `conformance::resources` (feature
