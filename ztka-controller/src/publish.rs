@@ -3,7 +3,7 @@
 use std::{sync::PoisonError, time::Duration};
 
 use jiff::Timestamp;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use ztka_core::{DocumentHeader, DocumentKind, Rejected, SeriesKey, SignedDocument};
 use ztka_identity::StoreError;
 use ztka_pki::{IssueError, Revocations, RotationError};
@@ -17,6 +17,11 @@ use crate::{
 const POLL: Duration = Duration::from_millis(500);
 /// Documents signed between two looks at the store.
 const AT_ONCE: u32 = 200;
+/// While documents cannot be signed, others are tried for so long before it is looked at what others have signed.
+const TRYING: Duration = Duration::from_secs(5);
+
+/// What agents and proxies take of one document, as it is sent.
+const LARGEST: usize = 16 << 20;
 
 /// Why documents were not signed.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +78,7 @@ impl Controller {
     /// Signs and publishes everything that is due, and follows the feed; tells how many documents were signed.
     ///
     /// # Errors
-    /// [`PublishError`]; what was published stays so.
+    /// [`PublishError`]: the first one. What could be published is, and what others have signed is gone by.
     pub async fn publish_due(&self) -> Result<usize, PublishError> {
         let documents = &self.0.stores.documents;
         let mut count = 0;
@@ -83,13 +88,27 @@ impl Controller {
             // What the old signing key has signed is signed again before that key goes.
             let signed_before = signed_before.max(self.hierarchy().signing_since().unwrap_or(Timestamp::MIN));
             let due = documents.due(signed_before, now, AT_ONCE).await?;
-            let mut progress = false;
+            let (mut progress, mut failed, begun) = (false, None, Instant::now());
             for series in &due {
-                if self.publish(series, now).await? {
-                    (count, progress) = (count + 1, true);
+                match self.publish(series, now).await {
+                    Ok(true) => (count, progress) = (count + 1, true),
+                    Ok(false) => {}
+                    // One organisation's keeps nobody else's back.
+                    Err(error) => {
+                        let (kind, org, subject) = (&series.kind, &series.org, &series.subject);
+                        tracing::debug!(%kind, ?org, subject, %error, "a document cannot be signed now");
+                        failed.get_or_insert(error);
+                        if begun.elapsed() > TRYING {
+                            break;
+                        }
+                    }
                 }
             }
+            // Whoever cannot sign goes by the revocations of those who can.
             self.follow().await?;
+            if let Some(error) = failed {
+                return Err(error);
+            }
             // What could not be published (an invalid policy, a clock that stands still) is not tried in a circle.
             if !progress || due.len() < AT_ONCE as usize {
                 return Ok(count);
@@ -122,8 +141,14 @@ impl Controller {
             Content::Session(session) => hierarchy.sign_document(header, &session).await?,
             Content::Revocations(facts) => hierarchy.sign_document(header, &revocations(facts)).await?,
         };
-        let published =
-            Published { series: series.clone(), revision: snapshot.revision, issued, wire: signed.to_wire().into() };
+        let wire = signed.to_wire();
+        if wire.len() > LARGEST {
+            // They would refuse it, and keep the one before for as long as that is believed.
+            let (kind, org, bytes) = (&series.kind, &series.org, wire.len());
+            tracing::error!(%kind, ?org, bytes, "a document is larger than 16 MiB and is not published; its organisation has to have less");
+            return Ok(false);
+        }
+        let published = Published { series: series.clone(), revision: snapshot.revision, issued, wire: wire.into() };
         Ok(documents.publish(&published).await?)
     }
 

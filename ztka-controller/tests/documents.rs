@@ -3,10 +3,18 @@
 
 mod kit;
 
-use jiff::SignedDuration;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
 use kit::Kit;
-use ztka_controller::store::{DocumentStore as _, FeedScope};
-use ztka_core::{DocumentKind, DocumentSet, SignedDocument};
+use ztka_authz::{PolicyDocument, Role, Rule};
+use ztka_controller::store::{Content, DocumentStore, FeedEntry, FeedScope, Published, Snapshot, StoreError, Stores};
+use ztka_core::{DocumentKind, DocumentSet, OrgId, SeriesKey, SignedDocument};
+use ztka_pki::{KeyError, KeyKind, KeyName, KeyStore, PublicKey, Signer};
 
 /// Everything published, as a follower believes it.
 async fn follow(kit: &Kit) -> DocumentSet {
@@ -83,4 +91,151 @@ async fn an_installation_keeps_its_name() {
         .await
         .unwrap_err();
     assert!(refused.to_string().contains("correct the domain"), "{refused}");
+}
+
+/// Keys in a token that may be away.
+#[derive(Debug)]
+struct Token {
+    keys: Arc<dyn KeyStore>,
+    away: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct InToken(Arc<dyn Signer>, Arc<AtomicBool>);
+
+#[async_trait]
+impl Signer for InToken {
+    fn public_key(&self) -> &PublicKey {
+        self.0.public_key()
+    }
+
+    async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        match self.1.load(SeqCst) {
+            true => Err(KeyError::Unavailable("the token is not there".into())),
+            false => self.0.sign(message).await,
+        }
+    }
+}
+
+#[async_trait]
+impl KeyStore for Token {
+    async fn create(&self, name: &KeyName, kind: KeyKind) -> Result<Arc<dyn Signer>, KeyError> {
+        Ok(Arc::new(InToken(self.keys.create(name, kind).await?, self.away.clone())))
+    }
+
+    async fn open(&self, name: &KeyName) -> Result<Arc<dyn Signer>, KeyError> {
+        Ok(Arc::new(InToken(self.keys.open(name).await?, self.away.clone())))
+    }
+
+    async fn destroy(&self, name: &KeyName) -> Result<(), KeyError> {
+        self.keys.destroy(name).await
+    }
+}
+
+#[tokio::test]
+async fn who_cannot_sign_still_goes_by_what_others_have_signed() {
+    let mut kit = Kit::new().await;
+    let acme = kit.org("acme").await.id;
+    let alice = kit.user(&acme, "alice", None).await;
+    kit.controller.publish_due().await.unwrap();
+    let away = Arc::new(AtomicBool::new(false));
+    let token = Token { keys: kit.stores.keys.clone(), away: away.clone() };
+    let stores = Stores { keys: Arc::new(token), ..kit.stores.clone() };
+    let before = std::mem::replace(&mut kit.stores, stores);
+    let other = kit.another().await;
+    kit.stores = before;
+
+    away.store(true, SeqCst);
+    kit.controller.directory().disable(&alice.user.id).await.unwrap();
+    kit.controller.publish_due().await.unwrap();
+    kit.org("later").await;
+    other.publish_due().await.expect_err("it has a document to sign, and cannot");
+    assert!(other.trust().is_revoked(&kit::certificate_of(&alice)), "the revocation is signed, and in force");
+}
+
+/// A store with a policy that cannot be read, or has something else in its place.
+#[derive(Debug)]
+struct Damaged {
+    store: Arc<dyn DocumentStore>,
+    org: OrgId,
+    instead: Option<PolicyDocument>,
+}
+
+#[async_trait]
+impl DocumentStore for Damaged {
+    async fn due(&self, before: Timestamp, now: Timestamp, limit: u32) -> Result<Vec<SeriesKey>, StoreError> {
+        let mut due = self.store.due(before, now, limit).await?;
+        // It comes before all others.
+        due.sort_by_key(|series| series.org.as_ref() != Some(&self.org));
+        Ok(due)
+    }
+
+    async fn snapshot(&self, series: &SeriesKey, now: Timestamp) -> Result<Option<Snapshot>, StoreError> {
+        let stored = self.store.snapshot(series, now).await?;
+        if series.kind != DocumentKind::Policy || series.org.as_ref() != Some(&self.org) {
+            return Ok(stored);
+        }
+        match &self.instead {
+            Some(policy) => Ok(stored.map(|stored| Snapshot { content: Content::Policy(policy.clone()), ..stored })),
+            None => Err(StoreError::unavailable("column body holds something that this version cannot read")),
+        }
+    }
+
+    async fn publish(&self, document: &Published) -> Result<bool, StoreError> {
+        self.store.publish(document).await
+    }
+
+    async fn feed(&self, scope: &FeedScope, from: u64, limit: u32) -> Result<Vec<FeedEntry>, StoreError> {
+        self.store.feed(scope, from, limit).await
+    }
+
+    async fn feed_head(&self) -> Result<u64, StoreError> {
+        self.store.feed_head().await
+    }
+
+    async fn touch_trust(&self) -> Result<(), StoreError> {
+        self.store.touch_trust().await
+    }
+}
+
+#[tokio::test]
+async fn what_is_damaged_of_one_organisation_keeps_no_other_ones_documents_back() {
+    let mut kit = Kit::new().await;
+    let (acme, other) = (kit.org("acme").await.id, kit.org("other").await.id);
+    let damaged = Damaged { store: kit.stores.documents.clone(), org: acme.clone(), instead: None };
+    kit.stores.documents = Arc::new(damaged);
+    let controller = kit.another().await;
+    controller.publish_due().await.expect_err("somebody has to hear of it");
+    let published = follow(&kit).await;
+    let has = |kind, org: &OrgId| {
+        published.iter().any(|document| {
+            let series = &document.header().series;
+            series.kind == kind && series.org.as_ref() == Some(org)
+        })
+    };
+    assert!(has(DocumentKind::Policy, &other) && has(DocumentKind::Revocations, &other));
+    assert!(has(DocumentKind::Revocations, &acme) && !has(DocumentKind::Policy, &acme));
+}
+
+#[tokio::test]
+async fn what_followers_would_not_take_is_not_published() {
+    let mut kit = Kit::new().await;
+    let acme = kit.org("acme").await.id;
+    // From before there was a limit.
+    let rule = Rule {
+        verbs: vec!["get".into()],
+        api_groups: vec![String::new()],
+        resources: vec!["pods".into()],
+        resource_names: vec!["x".repeat(13 << 20)],
+        ..Rule::default()
+    };
+    let role = Role { name: "large".into(), rules: vec![rule] };
+    let instead = Some(PolicyDocument { roles: vec![role], ..PolicyDocument::default() });
+    kit.stores.documents = Arc::new(Damaged { store: kit.stores.documents.clone(), org: acme.clone(), instead });
+    let controller = kit.another().await;
+    assert_eq!(controller.publish_due().await.unwrap(), 0, "all but that one were published at the start");
+    let published = follow(&kit).await;
+    let of_acme = published.iter().map(|document| &document.header().series);
+    let kinds: Vec<_> = of_acme.filter(|series| series.org.as_ref() == Some(&acme)).map(|series| series.kind).collect();
+    assert_eq!(kinds, [DocumentKind::Revocations]);
 }
