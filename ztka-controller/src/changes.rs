@@ -121,11 +121,6 @@ impl Controller {
 }
 
 impl ChangeWatch {
-    /// The organisation.
-    pub(crate) fn org(&self) -> &OrgId {
-        &self.org
-    }
-
     /// The revision up to which everything was seen.
     pub fn revision(&self) -> Revision {
         self.at

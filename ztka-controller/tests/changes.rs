@@ -168,3 +168,20 @@ async fn what_somebody_else_has_changed_is_not_changed_blindly() {
     assert_eq!(delete(&format!("\"{}\"", version + 1)).await, StatusCode::PRECONDITION_FAILED);
     assert_eq!(delete(&format!("\"{version}\"")).await, StatusCode::NO_CONTENT);
 }
+
+#[tokio::test]
+async fn who_may_no_longer_watch_sees_nothing_of_what_comes_then() {
+    let kit = Kit::new().await;
+    let org = kit.org("acme").await.id;
+    let boss = kit.user(&org, "boss", Some(AdminRole::OrgAdmin)).await;
+    let revision = kit.stores.changes.list(Some(&org)).await.unwrap().revision;
+    let mut request = Request::get(format!("/api/v1/orgs/{org}/changes?from={revision}")).body(Body::empty()).unwrap();
+    request.extensions_mut().insert(certificate_of(&boss));
+    let mut watch = kit.controller.api().oneshot(request).await.unwrap().into_body();
+    assert!(watch.frame().await.is_some(), "a bookmark");
+    kit.controller.directory().disable(&boss.user.id).await.unwrap();
+    // However busy the organisation is: nothing waits for a moment without news.
+    create_role(&kit, &org, "secret-project").await;
+    let next = watch.frame().await.map(|frame| frame.unwrap().into_data().unwrap());
+    assert_eq!(next, None);
+}

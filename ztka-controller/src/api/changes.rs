@@ -13,22 +13,26 @@ use futures_util::stream;
 use http::header;
 use tokio::time::timeout;
 use ztka_api::{ChangeQuery, Listing, Resource};
-use ztka_core::{CredentialId, OrgId, UserId};
-use ztka_identity::Caller;
+use ztka_core::{OrgId, Verified};
+use ztka_pki::Peer;
 
-use super::answer::{Answer, Json, query};
+use super::{
+    answer::{Answer, Json, query},
+    guard::Administrator,
+};
 use crate::{
     Controller,
     changes::ChangeWatch,
     store::{Change, Listed},
 };
 
-/// A bookmark after this long without news shows a dead connection, and ends one of somebody who may no longer watch.
+/// A bookmark after this long without news shows a dead connection, and ends one of somebody who may no longer watch;
+/// news do so as well.
 const IDLE: Duration = Duration::from_secs(10);
 
 pub(super) async fn changes(
     State(controller): State<Controller>,
-    Extension(caller): Extension<Caller>,
+    Extension(peer): Extension<Verified<Peer>>,
     Path(org): Path<OrgId>,
     RawQuery(asked): RawQuery,
 ) -> Answer<Response> {
@@ -44,9 +48,8 @@ pub(super) async fn changes(
     })?;
     // What cannot be watched is said with a status.
     controller.0.stores.changes.changes(Some(&org), from, 1).await?;
-    let watch = controller.watch_changes(org, from);
-    let (user, credential) = (caller.user.id, caller.credential.id);
-    let watching = Watching { controller, watch, user, credential, begun: false };
+    let watch = controller.watch_changes(org.clone(), from);
+    let watching = Watching { watcher: Administrator::new(controller, peer, org), watch, begun: false };
     let pieces = stream::unfold(watching, |mut watching| async move {
         let piece = watching.next().await?;
         Some((Ok::<_, Infallible>(piece), watching))
@@ -55,10 +58,8 @@ pub(super) async fn changes(
 }
 
 struct Watching {
-    controller: Controller,
+    watcher: Administrator,
     watch: ChangeWatch,
-    user: UserId,
-    credential: CredentialId,
     begun: bool,
 }
 
@@ -70,16 +71,17 @@ impl Watching {
             // The head of the answer travels with its first bytes.
             return Some(self.bookmark());
         }
-        match timeout(IDLE, self.watch.next()).await {
+        let news = timeout(IDLE, self.watch.next()).await;
+        if !self.watcher.still_is().await {
+            return None;
+        }
+        match news {
             Ok(Ok(changes)) => Some(lines(epoch, &changes)),
             Ok(Err(error)) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "a watch ends");
                 None
             }
-            Err(_) => {
-                let caller = self.controller.directory().whoami(&self.user, &self.credential).await.ok()?;
-                caller.administers(self.watch.org()).then(|| self.bookmark())
-            }
+            Err(_) => Some(self.bookmark()),
         }
     }
 

@@ -123,6 +123,31 @@ async fn check(controller: &Controller, needs: Needs, request: &mut Request) -> 
     Ok((caller, named))
 }
 
+/// Somebody who has asked for a stream of an organisation, which goes on only as long as they administer it.
+#[derive(Debug)]
+pub(super) struct Administrator {
+    controller: Controller,
+    peer: Verified<Peer>,
+    org: OrgId,
+}
+
+impl Administrator {
+    /// Whoever has this certificate; the guard has let them through.
+    pub(super) fn new(controller: Controller, peer: Verified<Peer>, org: OrgId) -> Self {
+        Self { controller, peer, org }
+    }
+
+    /// Asked before each piece of the stream, since what the guard has found may be long ago.
+    pub(super) async fn still_is(&self) -> bool {
+        let Subject::User { user, credential, .. } = &self.peer.id.subject else { return false };
+        if self.peer.not_after <= self.controller.now() || self.controller.trust().is_revoked(&self.peer) {
+            return false;
+        }
+        let caller = self.controller.directory().whoami(user, credential).await;
+        caller.is_ok_and(|caller| caller.administers(&self.org))
+    }
+}
+
 /// An administrator of the installation may ask for an organisation that is not there.
 async fn exists(controller: &Controller, caller: &Caller, org: Option<&OrgId>) -> Answer<()> {
     match org.filter(|org| **org != caller.user.org) {
