@@ -130,6 +130,8 @@ pub async fn events(store: &dyn EventStore) {
     assert_eq!(count(EventQuery { after: Some(all[1].number), ..any() }).await, 1);
     let newest = store.query(&EventQuery { limit: 2, ..any() }).await.unwrap();
     assert_eq!(newest, all[..2]);
+    let oldest = EventQuery { after: Some(all[4].number), limit: 2, oldest_first: true, ..any() };
+    assert_eq!(store.query(&oldest).await.unwrap(), [all[3].clone(), all[2].clone()], "those that come next");
 
     // What a request may have in it and a column perhaps not is stored all the same, as it was sent.
     let mut odd = event(AuditId::generate(), Stage::ResponseComplete, 20);

@@ -51,6 +51,8 @@ pub struct EventQuery {
     pub after: Option<u64>,
     /// At most this many; 0 means 100.
     pub limit: usize,
+    /// The oldest of them, oldest first, instead of the newest.
+    pub oldest_first: bool,
 }
 
 impl EventQuery {
@@ -103,7 +105,7 @@ pub trait EventStore: Send + Sync + std::fmt::Debug + 'static {
     /// The store fails; the sender comes again.
     async fn ingest(&self, source: &str, batch: &Batch) -> Result<Ingested, BoxError>;
 
-    /// Events, newest first by number.
+    /// Events, newest first by number, or oldest first if that is asked for.
     ///
     /// # Errors
     /// The store fails.

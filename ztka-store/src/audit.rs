@@ -90,6 +90,7 @@ impl EventStore for Store {
 
     async fn query(&self, query: &EventQuery) -> Result<Vec<StoredEvent>, BoxError> {
         let rows = i64::try_from(query.rows()).unwrap_or(i64::MAX);
+        let order = if query.oldest_first { " ORDER BY number LIMIT " } else { " ORDER BY number DESC LIMIT " };
         let statement = sql("SELECT number, payload FROM events WHERE 1 = 1")
             .and(" AND org = ", query.org.as_ref().map(OrgId::as_str))
             .and(" AND cluster = ", query.cluster.as_ref().map(ClusterId::as_str))
@@ -104,7 +105,7 @@ impl EventStore for Store {
             .and(" AND received < ", query.until.map(micros))
             .and(" AND number < ", query.before.map(signed))
             .and(" AND number > ", query.after.map(signed))
-            .and(" ORDER BY number DESC LIMIT ", Some(rows));
+            .and(order, Some(rows));
         let found = self.readers().fetch_all(statement).await?;
         let stored = |row: &Row| {
             let event = Event::from_json(row.str("payload")?.as_bytes())?;

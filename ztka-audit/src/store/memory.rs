@@ -62,8 +62,11 @@ impl EventStore for MemoryStore {
 
     async fn query(&self, query: &EventQuery) -> Result<Vec<StoredEvent>, BoxError> {
         let inner = self.lock();
-        let found = inner.events.iter().rev().filter(|stored| query.matches(stored.number, &stored.event));
-        Ok(found.take(query.rows()).cloned().collect())
+        let matches = |stored: &&StoredEvent| query.matches(stored.number, &stored.event);
+        Ok(match query.oldest_first {
+            true => inner.events.iter().filter(matches).take(query.rows()).cloned().collect(),
+            false => inner.events.iter().rev().filter(matches).take(query.rows()).cloned().collect(),
+        })
     }
 }
 

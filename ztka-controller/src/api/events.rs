@@ -13,10 +13,13 @@ use http::header;
 use jiff::{SignedDuration, Timestamp};
 use ztka_api::{Event, Finding, FindingQuery};
 use ztka_audit::{EventQuery, Stage, StoredEvent};
-use ztka_core::{ClusterId, CredentialId, OrgId, UserId};
-use ztka_identity::Caller;
+use ztka_core::{BoxError, ClusterId, OrgId, Verified};
+use ztka_pki::Peer;
 
-use super::answer::{Answer, ApiError, Json, query};
+use super::{
+    answer::{Answer, ApiError, Json, query},
+    guard::Administrator,
+};
 use crate::{Controller, findings::MOST};
 
 /// Events of one answer, by default and at most.
@@ -43,7 +46,7 @@ fn stage(text: &str) -> Answer<Stage> {
 
 pub(super) async fn events(
     State(controller): State<Controller>,
-    axum::Extension(caller): axum::Extension<Caller>,
+    axum::Extension(peer): axum::Extension<Verified<Peer>>,
     Path(org): Path<OrgId>,
     RawQuery(asked): RawQuery,
 ) -> Answer<Response> {
@@ -53,7 +56,7 @@ pub(super) async fn events(
         return Err(ApiError::invalid("limit is between 1 and 1000; ask for less, and go on with before"));
     }
     let of = EventQuery {
-        org: Some(org),
+        org: Some(org.clone()),
         cluster: asked.cluster,
         user: asked.user,
         namespace: asked.namespace,
@@ -67,13 +70,18 @@ pub(super) async fn events(
         limit: limit as usize,
         ..EventQuery::default()
     };
-    let newest = controller.0.stores.events.query(&of).await.map_err(ApiError::failed)?;
+    let events = &controller.0.stores.events;
     if !asked.follow {
+        let newest = events.query(&of).await.map_err(ApiError::failed)?;
         return Ok(Json(newest.into_iter().map(wire).collect::<Answer<Vec<_>>>()?).into_response());
     }
-    let after = newest.first().map_or(0, |newest| newest.number);
-    let (user, credential) = (caller.user.id, caller.credential.id);
-    let following = Following { controller, of, after, user, credential, first: Some(newest) };
+    // What is new comes behind the newest of all, whatever is asked for of those before it.
+    let after = newest(&controller, &org, None).await.map_err(ApiError::failed)?.unwrap_or(0);
+    let before = of.before.map_or(after + 1, |before| before.min(after + 1));
+    let mut first = events.query(&EventQuery { before: Some(before), ..of.clone() }).await.map_err(ApiError::failed)?;
+    first.reverse();
+    let watcher = Administrator::new(controller.clone(), peer, org.clone());
+    let following = Following { controller, watcher, org, of, after, behind: false, first: Some(first) };
     let pieces = stream::unfold(following, |mut following| async move {
         let piece = following.next().await?;
         Some((Ok::<_, Infallible>(piece), following))
@@ -81,12 +89,20 @@ pub(super) async fn events(
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(pieces)).into_response())
 }
 
+/// The number of an organisation's newest event after this one, if there is any.
+async fn newest(controller: &Controller, org: &OrgId, after: Option<u64>) -> Result<Option<u64>, BoxError> {
+    let newest = EventQuery { org: Some(org.clone()), after, limit: 1, ..EventQuery::default() };
+    Ok(controller.0.stores.events.query(&newest).await?.first().map(|newest| newest.number))
+}
+
 struct Following {
     controller: Controller,
+    watcher: Administrator,
+    org: OrgId,
     of: EventQuery,
     after: u64,
-    user: UserId,
-    credential: CredentialId,
+    /// The last look has found more than fits into one piece.
+    behind: bool,
     first: Option<Vec<StoredEvent>>,
 }
 
@@ -97,43 +113,41 @@ impl Following {
             return Some(lines(first));
         }
         for _ in 0..IDLE {
-            tokio::time::sleep(POLL).await;
-            let directory = self.controller.directory();
+            if !self.behind {
+                tokio::time::sleep(POLL).await;
+            }
             // A right that was taken away, or a session that ended, ends the stream as well.
-            let caller = directory.whoami(&self.user, &self.credential).await.ok()?;
-            if !self.of.org.as_ref().is_some_and(|org| caller.administers(org)) {
+            if !self.watcher.still_is().await {
                 return None;
             }
             let news = self.news().await.ok()?;
-            if let Some(newest) = news.first() {
-                self.after = newest.number;
+            if !news.is_empty() {
                 return Some(lines(news));
             }
         }
         Some(Bytes::from_static(b"\n"))
     }
 
-    /// All events after the last one, newest first, in pages: a query gives the newest.
-    async fn news(&self) -> Result<Vec<StoredEvent>, ztka_core::BoxError> {
-        let mut news: Vec<StoredEvent> = Vec::new();
-        loop {
-            let before = news.last().map(|oldest| oldest.number);
-            let limit = LARGEST as usize;
-            let page = EventQuery { after: Some(self.after), before, limit, ..self.of.clone() };
-            let page = self.controller.0.stores.events.query(&page).await?;
-            let whole = page.len() < limit;
-            news.extend(page);
-            if whole {
-                return Ok(news);
-            }
-        }
+    /// The oldest events after the last one, as many as fit into one piece: whoever reads slowly misses many.
+    async fn news(&mut self) -> Result<Vec<StoredEvent>, BoxError> {
+        self.behind = false;
+        let Some(newest) = newest(&self.controller, &self.org, Some(self.after)).await? else {
+            return Ok(Vec::new());
+        };
+        let (after, before, limit) = (Some(self.after), Some(newest + 1), LARGEST as usize);
+        let page = EventQuery { after, before, limit, oldest_first: true, ..self.of.clone() };
+        let page = self.controller.0.stores.events.query(&page).await?;
+        self.behind = page.len() >= limit;
+        // What is not asked for is not looked at twice.
+        self.after = page.last().filter(|_| self.behind).map_or(newest, |last| last.number);
+        Ok(page)
     }
 }
 
-/// Oldest first, one per line.
-fn lines(newest_first: Vec<StoredEvent>) -> Bytes {
+/// One per line.
+fn lines(oldest_first: Vec<StoredEvent>) -> Bytes {
     let mut lines = BytesMut::new();
-    for StoredEvent { number, event } in newest_first.into_iter().rev() {
+    for StoredEvent { number, event } in oldest_first {
         lines.put_slice(format!("{{\"number\":{number},\"event\":").as_bytes());
         lines.put_slice(&event.to_json());
         lines.put_slice(b"}\n");
