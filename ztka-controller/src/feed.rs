@@ -5,7 +5,8 @@ use std::{convert::Infallible, time::Duration};
 use axum::{
     Extension, Router,
     body::Body,
-    extract::{RawQuery, State},
+    extract::{RawQuery, Request, State},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post_service},
 };
@@ -49,6 +50,7 @@ impl Controller {
             .route("/v1/events", ingest::events())
             .route("/v1/server-certificate", server_certificate::route())
             .route("/v1/acknowledgement", rotation::route())
+            .route_layer(from_fn_with_state(self.clone(), unexpired))
             .with_state(self.clone())
             .route(RENEW_PATH, post_service(self.renewal()))
     }
@@ -60,10 +62,22 @@ impl Controller {
             .route("/v1/documents", get(documents))
             .route("/v1/receipts", ingest::receipts())
             .route("/v1/acknowledgement", rotation::route())
+            .route_layer(from_fn_with_state(self.clone(), unexpired))
             .with_state(self.clone())
             .route(RENEW_PATH, post_service(self.renewal()))
             .route(INSTANCES_PATH, post_service(self.replicas()))
     }
+}
+
+/// A connection lasts for as long as its client likes; its certificate does not. Renewal says so itself, on record.
+async fn unexpired(State(controller): State<Controller>, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Verified<Peer>>();
+    if peer.is_some_and(|peer| peer.not_after <= controller.now()) {
+        let message =
+            "the certificate has expired; connect with the renewed one, or join again with a new enrolment token";
+        return refuse(StatusCode::FORBIDDEN, message);
+    }
+    next.run(request).await
 }
 
 async fn documents(

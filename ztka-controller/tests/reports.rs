@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use axum::body::Body;
 use futures_util::FutureExt as _;
 use http::{Request, StatusCode, header};
+use http_body_util::BodyExt as _;
 use kit::{DOMAIN, Kit, call, certificate_of, peer, provider};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
@@ -343,4 +344,111 @@ async fn the_last_administrator_is_let_in_again_from_the_controllers_own_machine
     let again = kit.controller.admin_credential("root".parse().unwrap(), life).await.unwrap();
     assert_eq!(first.user.id, again.user.id);
     assert!(!format!("{again:?}").contains("PRIVATE KEY"));
+}
+
+#[tokio::test]
+async fn a_connection_that_outlives_its_certificate_is_good_for_nothing() {
+    let kit = Kit::new().await;
+    let acme = kit.org("acme").await.id;
+    let over = |subject| {
+        let mut peer = Peer::clone(&peer(subject));
+        peer.not_after = kit.controller_now() - jiff::SignedDuration::from_secs(1);
+        Some(Verified::assertion(peer))
+    };
+    let agent = Subject::Agent { org: acme, cluster: "c1".parse().unwrap(), instance: InstanceId::generate() };
+    let proxy = Subject::Proxy(ProxyId::generate());
+    let csr = format!(r#"{{"csr": {}}}"#, kit::csr().1);
+    let nothing = r#"{"journal": "00000000-0000-4000-8000-000000000000", "records": []}"#;
+    let trust = r#"{"trust": "1.1"}"#;
+    for (router, subject, method, path, body) in [
+        (kit.controller.agents(), &agent, "GET", "/v1/documents", ""),
+        (kit.controller.agents(), &agent, "POST", "/v1/acknowledgement", trust),
+        (kit.controller.agents(), &agent, "POST", "/v1/receipts", nothing),
+        (kit.controller.agents(), &agent, "POST", "/v1/renew", csr.as_str()),
+        (kit.controller.agents(), &agent, "POST", "/v1/instances", csr.as_str()),
+        (kit.controller.proxies(), &proxy, "GET", "/v1/documents", ""),
+        (kit.controller.proxies(), &proxy, "POST", "/v1/acknowledgement", trust),
+        (kit.controller.proxies(), &proxy, "POST", "/v1/events", nothing),
+        (kit.controller.proxies(), &proxy, "POST", "/v1/server-certificate", csr.as_str()),
+        (kit.controller.proxies(), &proxy, "POST", "/v1/renew", csr.as_str()),
+    ] {
+        let (status, answer) = call(router, over(subject.clone()), method, path, body).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{method} {path}: {answer}");
+        assert!(answer.to_string().contains("expired"), "{method} {path}: {answer}");
+    }
+}
+
+/// Reports so many events of `org`, each of a user of its own.
+async fn report(kit: &Kit, org: &OrgId, count: usize) {
+    let mut chain = ztka_audit::Chain::start();
+    let mut records = Vec::new();
+    for number in 0..count {
+        let mut event = ztka_audit::Event::new(AuditId::generate(), Stage::ResponseComplete, kit.controller_now());
+        event.annotations.set("org", org.as_str());
+        event.user.username = format!("user-{number}");
+        let record = ztka_audit::Record {
+            position: Default::default(),
+            sequence: chain.next,
+            previous: chain.head,
+            kind: ztka_audit::Kind::Close,
+            id: event.audit_id,
+            payload: String::from_utf8(event.to_json()).unwrap(),
+        };
+        chain = ztka_audit::Chain { next: chain.next + 1, head: record.hash() };
+        records.push(record);
+    }
+    let batch = Batch { journal: AuditId::generate(), records, signature: None };
+    kit.stores.events.ingest("spiffe://example.com/proxy/p1", &batch).await.unwrap();
+}
+
+/// The numbers in the next piece of a stream of events that has any.
+async fn numbers(body: &mut Body) -> Vec<u64> {
+    loop {
+        let frame = timeout(Duration::from_secs(60), body.frame()).await.unwrap().unwrap().unwrap();
+        let piece = frame.into_data().unwrap();
+        let lines = piece.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let number = |line: &[u8]| {
+            serde_json::from_slice::<serde_json::Value>(line).unwrap().get("number").unwrap().as_u64().unwrap()
+        };
+        let numbers: Vec<_> = lines.map(number).collect();
+        if !numbers.is_empty() {
+            return numbers;
+        }
+    }
+}
+
+async fn follow(kit: &Kit, org: &OrgId, admin: &Verified<Peer>, query: &str) -> Body {
+    let path = format!("/api/v1/orgs/{org}/events?follow=true&stage=ResponseComplete{query}");
+    let mut request = Request::get(path).body(Body::empty()).unwrap();
+    request.extensions_mut().insert(admin.clone());
+    let answer = kit.controller.api().oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    answer.into_body()
+}
+
+#[tokio::test]
+async fn who_follows_events_is_sent_what_is_new_in_pieces_of_bounded_size() {
+    let kit = Kit::new().await;
+    let acme = kit.org("acme").await.id;
+    let admin = certificate_of(&kit.user(&acme, "boss", Some(AdminRole::OrgAdmin)).await);
+    report(&kit, &acme, 2500).await;
+    // What was there before is not new, whatever is asked for.
+    let mut early = follow(&kit, &acme, &admin, "&before=1").await;
+    let mut nobody = follow(&kit, &acme, &admin, "&user=user-2501").await;
+    let mut all = follow(&kit, &acme, &admin, "&limit=1").await;
+    assert!(early.frame().await.is_some() && nobody.frame().await.is_some(), "nothing yet");
+    assert_eq!(numbers(&mut all).await.len(), 1);
+    // Whoever reads slowly has missed a lot, and gets it in order.
+    report(&kit, &acme, 2600).await;
+    assert_eq!(numbers(&mut nobody).await.len(), 1);
+    for body in [&mut early, &mut all] {
+        let mut seen = Vec::new();
+        while seen.len() < 2600 {
+            let piece = numbers(body).await;
+            assert!(piece.len() <= 1000, "{} at once", piece.len());
+            seen.extend(piece);
+        }
+        assert_eq!(seen.len(), 2600);
+        assert!(seen.is_sorted() && *seen.first().unwrap() > 2500, "{:?}", seen.first());
+    }
 }
