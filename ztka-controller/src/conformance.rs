@@ -88,6 +88,8 @@ pub async fn resources(store: &(impl ResourceStore + IdentityStore)) {
     let renewed = Instance { not_after: at(200), renewed: Some(at(20)), ..agent.clone() };
     store.record_instance(&renewed).await.unwrap();
     store.record_instance(&agent).await.unwrap();
+    assert_eq!(store.instance(&agent.id).await.unwrap().as_ref(), Some(&renewed), "whenever that is over");
+    assert_eq!(store.instance(&InstanceId::generate()).await.unwrap(), None);
     assert_eq!(store.instances(&test.id, at(199)).await.unwrap(), [renewed], "the newest certificate counts");
     assert_eq!(store.instances(&test.id, at(200)).await.unwrap(), []);
     for (second, agents) in [(159, 0), (160, 1), (200, 0)] {

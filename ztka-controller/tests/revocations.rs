@@ -11,7 +11,7 @@ use kit::{Kit, call, certificate_of, csr};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 use ztka_controller::{Controller, store::Instance};
-use ztka_core::{InstanceId, OrgId, ProxyId, Verified};
+use ztka_core::{InstanceId, OrgId, ProxyId, Subject, Verified};
 use ztka_identity::{AdminRole, Caller};
 use ztka_pki::{Credential, CredentialSource, Peer, Purpose};
 
@@ -223,4 +223,40 @@ async fn whose_renewal_is_overdue_is_shown() {
         () = keeping => {}
         () = shown => {}
     }
+}
+
+#[tokio::test]
+async fn who_renews_while_they_are_revoked_stays_revoked_for_as_long_as_what_they_got() {
+    let kit = Kit::new().await;
+    let (acme, root) = (kit.org("acme").await.id, kit.system_admin().await);
+    let boss = kit.user(&acme, "boss", Some(AdminRole::OrgAdmin)).await;
+    let path = format!("/api/v1/orgs/{acme}/clusters");
+    let (_, made) = kit.call(Some(certificate_of(&boss)), "POST", &path, r#"{"name": "dev"}"#).await;
+    let cluster: ztka_core::ClusterId = made.get("id").and_then(Value::as_str).unwrap().parse().unwrap();
+    let (start, hour) = (kit.controller_now(), SignedDuration::from_hours(1));
+    let instance = Instance {
+        id: InstanceId::generate(),
+        org: acme.clone(),
+        cluster: cluster.clone(),
+        not_after: start + hour,
+        renewed: Some(start),
+    };
+    kit.stores.resources.record_instance(&instance).await.unwrap();
+    let proxy = ProxyId::generate();
+    let made = ztka_controller::store::Proxy { id: proxy.clone(), created: start, not_after: None, renewed: None };
+    kit.stores.resources.create_proxy(&made).await.unwrap();
+    kit.stores.resources.record_proxy(&proxy, start, start + hour).await.unwrap();
+    assert_eq!(revoke(&kit, &boss, Some(&acme), "instance", instance.id.as_str()).await.0, StatusCode::CREATED);
+    assert_eq!(revoke(&kit, &root, None, "proxy", proxy.as_str()).await.0, StatusCode::CREATED);
+    // A controller that had yet to hear of it has renewed both.
+    let until = start + SignedDuration::from_hours(72);
+    kit.stores.resources.record_instance(&Instance { not_after: until, ..instance.clone() }).await.unwrap();
+    kit.stores.resources.record_proxy(&proxy, start, until).await.unwrap();
+    kit.controller.publish_due().await.unwrap();
+    kit.clock.advance(SignedDuration::from_hours(70));
+    kit.stores.revocations.forget_expired(kit.controller_now()).await.unwrap();
+    kit.controller.publish_due().await.unwrap();
+    let agent = kit::peer(Subject::Agent { org: acme, cluster, instance: instance.id });
+    assert!(kit.controller.trust().is_revoked(&agent));
+    assert!(kit.controller.trust().is_revoked(&kit::peer(Subject::Proxy(proxy))));
 }

@@ -123,6 +123,11 @@ impl ResourceStore for Store {
         Ok(held.commit().await?)
     }
 
+    async fn instance(&self, id: &InstanceId) -> Result<Option<Instance>, StoreError> {
+        let query = sql("SELECT * FROM instances WHERE id = $1").bind(id.as_str());
+        Ok(self.readers().fetch_optional(query).await?.as_ref().map(instance).transpose()?)
+    }
+
     async fn instances(&self, cluster: &ClusterId, now: Timestamp) -> Result<Vec<Instance>, StoreError> {
         let query = sql("SELECT * FROM instances WHERE cluster = $1 AND not_after > $2 ORDER BY id");
         let rows = self.readers().fetch_all(query.bind(cluster.as_str()).bind(micros(now))).await?;

@@ -14,6 +14,8 @@ use crate::{
 
 /// A certificate that was issued before they were written down has expired after this long.
 const LONGEST: SignedDuration = SignedDuration::from_hours(366 * 24);
+/// Every controller has heard of a revocation by then, or issues nothing.
+const HEARD: SignedDuration = SignedDuration::from_hours(1);
 
 fn wire(revocation: store::Revocation) -> Revocation {
     let (kind, name) = (revocation.what.kind().to_owned(), revocation.what.name().to_owned());
@@ -37,19 +39,18 @@ impl Controller {
                 }
             }
             (Some(org), Revocable::Instance(id)) => {
-                for cluster in stores.resources.clusters(org).await? {
-                    let instances = stores.resources.instances(&cluster.id, now).await?;
-                    if let Some(found) = instances.into_iter().find(|found| found.id == *id) {
-                        return Ok(Some(found.not_after));
-                    }
-                }
-                Err(missing())
+                let found = stores.resources.instance(id).await?;
+                let found = found.filter(|found| found.org == *org && found.not_after > now).ok_or_else(missing)?;
+                Ok(self.outlasting(found.not_after, self.0.settings.lifetimes.agent))
             }
             (None, Revocable::Proxy(id)) => {
                 let found = stores.resources.proxies().await?.into_iter().find(|found| found.id == *id);
                 let found = found.ok_or_else(missing)?;
                 // One that has not joined may yet: for as long as any token of its could be used.
-                Ok(found.not_after.or(now.checked_add(LONGEST).ok()))
+                Ok(match found.not_after {
+                    Some(not_after) => self.outlasting(not_after, self.0.settings.lifetimes.proxy),
+                    None => now.checked_add(LONGEST).ok(),
+                })
             }
             (None, Revocable::Org(id)) if *id == OrgId::installation() => {
                 let message = "nobody could take it back: the installation's own administrators would be locked out";
@@ -66,6 +67,12 @@ impl Controller {
                 Err(ApiError::invalid("an agent is revoked in its organisation; POST /orgs/{org}/revocations"))
             }
         }
+    }
+
+    /// Longer than any certificate of somebody whose newest ends at `not_after`, and who may be renewing it just now.
+    fn outlasting(&self, not_after: Timestamp, life: SignedDuration) -> Option<Timestamp> {
+        let renewed = self.now().checked_add(life).ok()?;
+        not_after.max(renewed).checked_add(HEARD).ok()
     }
 
     async fn revoke(&self, org: Option<OrgId>, asked: Revoke) -> Answer<Created<Revocation>> {

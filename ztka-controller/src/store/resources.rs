@@ -89,6 +89,9 @@ pub trait ResourceStore: Send + Sync + std::fmt::Debug + 'static {
     /// Adds an agent, or notes that it has a newer certificate. [`StoreError::NotFound`] once the cluster is deleted.
     async fn record_instance(&self, instance: &Instance) -> Result<(), StoreError>;
 
+    /// The agent of this id, whether or not its certificate is over.
+    async fn instance(&self, id: &InstanceId) -> Result<Option<Instance>, StoreError>;
+
     /// The agents of a cluster whose certificates are valid at `now`, oldest first.
     async fn instances(&self, cluster: &ClusterId, now: Timestamp) -> Result<Vec<Instance>, StoreError>;
 
