@@ -4,7 +4,7 @@
 use jiff::{SignedDuration, Timestamp};
 use ztka_core::{CredentialId, OrgId, UserId};
 
-use crate::{AdminRole, Credential, IdentityStore, LoginSession, Org, StoreError, User};
+use crate::{AdminRole, Credential, Directory, IdentityStore, LoginSession, Org, StoreError, User};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -82,6 +82,25 @@ pub async fn identity(store: &dyn IdentityStore) {
     groups(store, &org.id, &alice, &bob, &foreign).await;
     renewals(store, &user(&org.id, "rita")).await;
     sessions(store, &alice, &bob).await;
+    many(store, &user(&org.id, "many")).await;
+}
+
+/// Each is a document that every proxy holds, and users make them by themselves.
+async fn many(store: &dyn IdentityStore, user: &User) {
+    store.create_user(user).await.unwrap();
+    for _ in 0..Directory::MOST_CREDENTIALS {
+        let (credential, session) = credential(user, 1);
+        store.create_credential(&credential, &session).await.unwrap();
+    }
+    let (late, late_session) = credential(user, 2);
+    let refused = store.create_credential(&late, &late_session).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    let held = store.credentials(&user.id).await.unwrap();
+    store.revoke_credential(&held.first().unwrap().id, at(3)).await.unwrap();
+    let refused = store.create_credential(&late, &late_session).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "a revocation is said until the certificate is over");
+    let (next, next_session) = credential(user, 4000);
+    store.create_credential(&next, &next_session).await.unwrap();
 }
 
 async fn renewals(store: &dyn IdentityStore, rita: &User) {

@@ -67,6 +67,10 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// A user has so many credentials at most that are not over, revoked ones included: each is a document that every
+    /// proxy holds.
+    pub const MOST_CREDENTIALS: usize = 1000;
+
     /// No credential lasts longer, renewals included: 366 days.
     pub const LONGEST: SignedDuration = SignedDuration::from_hours(366 * 24);
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use ztka_core::{CredentialId, GroupName, OrgId, UserId, UserName};
 
-use crate::{Credential, Group, IdentityStore, LoginSession, Org, StoreError, User};
+use crate::{Credential, Directory, Group, IdentityStore, LoginSession, Org, StoreError, User};
 
 /// Keeps everything in memory.
 #[derive(Debug, Default)]
@@ -155,6 +155,11 @@ impl IdentityStore for MemoryIdentityStore {
         if user.disabled.is_some() {
             return Err(disabled(user));
         }
+        let now = credential.renewed.unwrap_or(credential.created);
+        let of_user = state.credentials.values().filter(|(held, _)| held.user == credential.user);
+        if of_user.filter(|(held, _)| held.not_after > now).count() >= Directory::MOST_CREDENTIALS {
+            return Err(too_many());
+        }
         if state.credentials.contains_key(&credential.id) {
             return Err(StoreError::exists("credential", &credential.id));
         }
@@ -226,6 +231,14 @@ impl IdentityStore for MemoryIdentityStore {
 
 fn revoked() -> StoreError {
     StoreError::Refused("the credential is revoked; get a new one".into())
+}
+
+fn too_many() -> StoreError {
+    let most = Directory::MOST_CREDENTIALS;
+    StoreError::Refused(format!(
+        "the user has {most} credentials that are not over, and may not have more; ask for shorter ones, and wait until \
+         some are over"
+    ))
 }
 
 fn disabled(user: &User) -> StoreError {

@@ -60,7 +60,8 @@ pub trait IdentityStore: Send + Sync + std::fmt::Debug + 'static {
     /// Ends a membership, which need not exist; the group and the user have to.
     async fn remove_member(&self, org: &OrgId, group: &GroupName, user: &UserId) -> Result<(), StoreError>;
 
-    /// Adds a credential with its session. [`StoreError::Refused`] if the user is disabled at that moment.
+    /// Adds a credential with its session. [`StoreError::Refused`] if the user is disabled at that moment, or has
+    /// [`Directory::MOST_CREDENTIALS`](crate::Directory::MOST_CREDENTIALS) whose certificates are not over.
     async fn create_credential(&self, credential: &Credential, session: &LoginSession) -> Result<(), StoreError>;
 
     /// The credential of this id and its session.

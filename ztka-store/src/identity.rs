@@ -4,13 +4,13 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use ztka_controller::store::{Action, ResourceKind};
 use ztka_core::{CredentialId, DocumentKind, GroupName, OrgId, UserId, UserName};
-use ztka_identity::{AdminRole, Credential, Group, IdentityStore, LoginSession, Org, StoreError, User};
+use ztka_identity::{AdminRole, Credential, Directory, Group, IdentityStore, LoginSession, Org, StoreError, User};
 
 use crate::{
     Failed, Store,
     change::Change,
     error::taken,
-    row::{micros, some_time, text, time},
+    row::{micros, number, some_time, text, time},
     sql::{Row, sql},
 };
 
@@ -79,6 +79,14 @@ async fn need_user(change: &mut Change, id: &UserId) -> Result<User, StoreError>
 
 fn disabled(user: &User) -> StoreError {
     StoreError::Refused(format!("the user {:?} is disabled; enable the user first", user.name.as_str()))
+}
+
+fn too_many() -> StoreError {
+    let most = Directory::MOST_CREDENTIALS;
+    StoreError::Refused(format!(
+        "the user has {most} credentials that are not over, and may not have more; ask for shorter ones, and wait until \
+         some are over"
+    ))
 }
 
 /// The session documents of a user say something new.
@@ -245,15 +253,22 @@ impl IdentityStore for Store {
         if owner.disabled.is_some() {
             return Err(disabled(&owner));
         }
-        let insert = "INSERT INTO credentials (id, org, user_id, created, not_after, revoked) \
-                      VALUES ($1, $2, $3, $4, $5, $6)";
+        let held = sql("SELECT count(*) AS held FROM credentials WHERE user_id = $1 AND not_after > $2");
+        let now = credential.renewed.unwrap_or(credential.created);
+        let held = change.fetch_one(held.bind(credential.user.as_str()).bind(micros(now))).await?;
+        if usize::try_from(number(&held, "held")?).unwrap_or(usize::MAX) >= Directory::MOST_CREDENTIALS {
+            return Err(too_many());
+        }
+        let insert = "INSERT INTO credentials (id, org, user_id, created, not_after, revoked, renewed) \
+                      VALUES ($1, $2, $3, $4, $5, $6, $7)";
         let insert = sql(insert)
             .bind(credential.id.as_str())
             .bind(credential.org.as_str())
             .bind(credential.user.as_str())
             .bind(micros(credential.created))
             .bind(micros(credential.not_after))
-            .bind(credential.revoked.map(micros));
+            .bind(credential.revoked.map(micros))
+            .bind(credential.renewed.map(micros));
         change.execute(insert).await.map_err(taken("credential", &credential.id))?;
         let insert = sql("INSERT INTO sessions (credential, active_until) VALUES ($1, $2)");
         change.execute(insert.bind(session.credential.as_str()).bind(micros(session.active_until))).await?;
