@@ -153,11 +153,11 @@ pub struct Credential {
     pub id: CredentialId,
     /// Whose it is.
     pub user: UserId,
-    /// When it was issued.
+    /// When it was issued; of one that its user has made with another one, when that was: limits count from there.
     pub created: Timestamp,
     /// When it expires.
     pub not_after: Timestamp,
-    /// When its certificate was renewed last.
+    /// When its certificate was issued, if that is not the first since then.
     #[serde(default)]
     pub renewed: Option<Timestamp>,
     /// When it was used last, as far as proxies have reported; some seconds behind.

@@ -69,7 +69,7 @@ impl Controller {
         };
         let key = SoftwareKey::generate(&self.0.provider)?;
         let csr = ValidCsr::from_der(&key.csr()?).map_err(|error| FirstAdminError::Issue(error.into()))?;
-        let issued = self.issue_credential(&user, &csr, life).await.map_err(|error| match error {
+        let issued = self.issue_credential(&user, &csr, life, None).await.map_err(|error| match error {
             CredentialError::Store(error) => FirstAdminError::Store(error),
             CredentialError::Issue(error) => FirstAdminError::Issue(error.into()),
             CredentialError::KeyBound => FirstAdminError::Issue("the new key is another's".into()),

@@ -202,3 +202,44 @@ async fn the_last_use_is_what_proxies_report_written_now_and_then() {
     assert_eq!(world.listed(id).await["last_used"], "2026-01-01T00:00:30Z", "at the API too");
     assert_eq!(world.kit.controller.publish_due().await.unwrap(), 0, "no document says so");
 }
+
+#[tokio::test]
+async fn a_copied_credential_is_not_prolonged_for_ever_by_way_of_new_ones() {
+    let world = World::new().await;
+    world.kit.controller.directory().limit_credentials(&world.alice.user.org, Some(days(70))).await.unwrap();
+    let (_, mut current) = world.issue(&json!({"csr": csr().0.csr_pem().unwrap()})).await;
+    let mut last = current.not_after;
+    // Whoever has the copy renews it, makes another one with it, renews that, …
+    for _ in 0..12 {
+        world.kit.clock.advance(days(20));
+        let (status, renewed) = world.renew(&current, &csr().1).await;
+        if status != StatusCode::CREATED {
+            break;
+        }
+        let renewed = world.peer(&renewed);
+        let body = json!({"csr": csr().0.csr_pem().unwrap()}).to_string();
+        let (status, made) = world.kit.call(Some(renewed.clone()), "POST", &world.path("credentials"), &body).await;
+        current = if status == StatusCode::CREATED { world.peer(&made) } else { renewed };
+        last = last.max(current.not_after);
+    }
+    let limit: jiff::Timestamp = "2026-03-12T00:00:00Z".parse().unwrap();
+    assert!(last <= limit, "valid until {last}, and the organisation's limit is {limit}");
+}
+
+#[tokio::test]
+async fn what_a_user_makes_with_a_credential_renews_itself_for_as_long_as_that_could() {
+    let world = World::new().await;
+    let (issued, alice) = world.issue(&json!({"csr": csr().0.csr_pem().unwrap()})).await;
+    world.kit.clock.advance(days(10));
+    let body = json!({"csr": csr().0.csr_pem().unwrap()}).to_string();
+    let (status, own) = world.kit.call(Some(alice), "POST", &world.path("credentials"), &body).await;
+    assert_eq!(status, StatusCode::CREATED, "{own}");
+    assert_eq!(own["credential"]["created"], issued["credential"]["created"], "its limit counts from there");
+    assert_eq!(own["credential"]["renewed"], json!(world.kit.controller_now()), "its certificate is new");
+    assert_eq!(own["credential"]["not_after"], issued["credential"]["not_after"]);
+    assert_ne!(own["credential"]["id"], issued["credential"]["id"]);
+    world.kit.clock.advance(days(15));
+    let (status, renewed) = world.renew(&world.peer(&own), &csr().1).await;
+    assert_eq!(status, StatusCode::CREATED, "a kubeconfig of her own making can be refreshed: {renewed}");
+    assert_eq!(renewed["credential"]["not_after"], "2026-02-15T00:00:00Z", "20 days again");
+}

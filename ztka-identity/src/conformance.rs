@@ -165,7 +165,8 @@ async fn groups(store: &dyn IdentityStore, org: &OrgId, alice: &User, bob: &User
 
 async fn sessions(store: &dyn IdentityStore, alice: &User, bob: &User) {
     let (one, one_session) = credential(alice, 1);
-    let (two, two_session) = credential(alice, 2);
+    let (mut two, two_session) = credential(alice, 2);
+    two.renewed = Some(at(5));
     let (bobs, bobs_session) = credential(bob, 3);
     for (credential, session) in [(&one, &one_session), (&two, &two_session), (&bobs, &bobs_session)] {
         store.create_credential(credential, session).await.unwrap();

@@ -180,6 +180,24 @@ impl Directory {
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Refused`] for a disabled user or a life that is out of bounds.
     pub async fn issue_credential(&self, user: &UserId, life: SignedDuration) -> Result<Credential, StoreError> {
+        self.record_credential(user, life, None).await
+    }
+
+    /// Records a further credential of the user of `by`, who asks for it with that one alone. It renews itself for as
+    /// long as that one could: whoever has copied a credential gains no time by making others with it.
+    ///
+    /// # Errors
+    /// As [`Self::issue_credential`].
+    pub async fn issue_credential_by(&self, by: &Credential, life: SignedDuration) -> Result<Credential, StoreError> {
+        self.record_credential(&by.user, life, Some(by.created)).await
+    }
+
+    async fn record_credential(
+        &self,
+        user: &UserId,
+        life: SignedDuration,
+        since: Option<Timestamp>,
+    ) -> Result<Credential, StoreError> {
         if !(SHORTEST..=Self::LONGEST).contains(&life) {
             return Err(StoreError::Refused("a credential lives between 30 seconds and 366 days".into()));
         }
@@ -189,15 +207,15 @@ impl Directory {
             let message = format!("credentials of this organisation last for {longest:#} at most; ask for less");
             return Err(StoreError::Refused(message));
         }
-        let created = self.clock.now();
-        let not_after = created.checked_add(life).map_err(StoreError::unavailable)?;
+        let now = self.clock.now();
+        let not_after = now.checked_add(life).map_err(StoreError::unavailable)?;
         let credential = Credential {
             id: CredentialId::generate(),
             org: user.org,
             user: user.id,
-            created,
+            created: since.unwrap_or(now),
             not_after,
-            renewed: None,
+            renewed: since.map(|_| now),
             last_used: None,
             revoked: None,
         };

@@ -65,11 +65,11 @@ pub struct Credential {
     pub org: OrgId,
     /// Whose it is.
     pub user: UserId,
-    /// When it was issued.
+    /// When it was issued; of one that its user has made with another one, when that was: limits count from there.
     pub created: Timestamp,
     /// When its certificate expires.
     pub not_after: Timestamp,
-    /// When its certificate was renewed last.
+    /// When its certificate was issued, if that is not the first since then.
     pub renewed: Option<Timestamp>,
     /// When it was used last, as far as has been reported; see [`IdentityStore::note_uses`](crate::IdentityStore::note_uses).
     pub last_used: Option<Timestamp>,

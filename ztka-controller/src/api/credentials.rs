@@ -93,15 +93,20 @@ fn wire(credential: ztka_identity::Credential) -> Credential {
 }
 
 impl Controller {
-    /// Records a credential and issues its certificate. What is recorded without a certificate does no harm.
+    /// Records a credential and issues its certificate. What is recorded without a certificate does no harm. `by` is the
+    /// credential of a user who asks for it with no other right.
     pub(crate) async fn issue_credential(
         &self,
         user: &User,
         csr: &ValidCsr,
         life: SignedDuration,
+        by: Option<&ztka_identity::Credential>,
     ) -> Result<NewCredential, CredentialError> {
         self.0.authorities.ensure_org(&user.org).await?;
-        let credential = self.directory().issue_credential(&user.id, life).await?;
+        let credential = match by {
+            Some(by) => self.directory().issue_credential_by(by, life).await?,
+            None => self.directory().issue_credential(&user.id, life).await?,
+        };
         self.0.changed.notify_one();
         self.bind(csr.key(), &credential).await?;
         let issued: Issued = self.hierarchy().issue_user(csr, &user.org, &user.id, &credential.id, life).await?;
@@ -200,6 +205,11 @@ impl Controller {
     }
 }
 
+/// The credential of a caller who asks for another one of their own by no other right.
+fn with_that_alone<'a>(caller: &'a Caller, org: &OrgId) -> Option<&'a ztka_identity::Credential> {
+    (!caller.administers(org)).then_some(&caller.credential)
+}
+
 pub(super) async fn access(
     State(controller): State<Controller>,
     Path((org, id)): Path<(OrgId, UserId)>,
@@ -227,7 +237,8 @@ pub(super) async fn create(
     let csr = ValidCsr::from_pem(asked.csr.as_bytes());
     let csr = csr.map_err(|error| ApiError::invalid(error.to_string()))?;
     let life = controller.life(&caller, &org, asked.life_seconds).await?;
-    let NewCredential { credential, chain } = controller.issue_credential(&user, &csr, life).await?;
+    let by = with_that_alone(&caller, &org);
+    let NewCredential { credential, chain } = controller.issue_credential(&user, &csr, life, by).await?;
     let access = controller.access(&user).await?;
     Ok(Created(IssuedCredential { credential: wire(credential), chain, access }))
 }
@@ -262,7 +273,8 @@ pub(super) async fn download(
     let key = SoftwareKey::generate(&controller.0.provider).map_err(ApiError::failed)?;
     let csr = key.csr().map_err(ApiError::failed)?;
     let csr = ValidCsr::from_der(&csr).map_err(ApiError::failed)?;
-    let NewCredential { chain, .. } = controller.issue_credential(&user, &csr, life).await?;
+    let by = with_that_alone(&caller, &org);
+    let NewCredential { chain, .. } = controller.issue_credential(&user, &csr, life, by).await?;
     let access = controller.access(&user).await?;
     let kubeconfig = Kubeconfig::new(&access, &chain, &key.to_pem().into(), false).yaml();
     let head = [
