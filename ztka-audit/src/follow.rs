@@ -33,7 +33,7 @@ impl<S: Shipper + ?Sized> Shipper for std::sync::Arc<S> {
 /// When a follower ships.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// It waits this long for more after a first record; 200 ms by default.
+    /// It waits this long for more after a first record; 500 ms by default.
     pub linger: Duration,
     /// Bytes of payload after which a batch is cut; 1 MiB by default.
     pub batch: usize,
@@ -46,7 +46,7 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            linger: Duration::from_millis(200),
+            linger: Duration::from_millis(500),
             batch: 1 << 20,
             retry: Duration::from_millis(500),
             longest_retry: Duration::from_secs(30),
