@@ -6,7 +6,7 @@ use anyhow::Result;
 use ztka_test_cluster::{
     PACKAGES,
     binaries::{self, Program},
-    install_packages, is_root, missing_for_level2,
+    install_packages, is_root, missing_for_level2, missing_judges,
 };
 
 use crate::{
@@ -186,8 +186,20 @@ fn prepare() -> Option<String> {
         run::say(&format!("{error:#}"));
     }
     prepare_postgres();
-    let programs: Vec<Program> = Program::CLUSTER.iter().copied().chain([Program::Helm]).collect();
+    prepare_judges();
+    let programs: Vec<Program> = Program::CLUSTER.iter().copied().chain([Program::Helm, Program::H2spec]).collect();
     binaries::ensure_all(&programs).err().map(|error| format!("{error:#}"))
+}
+
+/// Gets the programs that single tests hold ours against. Those tests skip themselves without, or fail with `CI=true`.
+fn prepare_judges() {
+    let missing = missing_judges();
+    if !missing.is_empty()
+        && is_root()
+        && let Err(error) = install_packages(&missing)
+    {
+        run::say(&format!("{error:#}"));
+    }
 }
 
 /// Gets the software token that keys in a token are tested with; says what is missing without it. Those tests skip

@@ -8,9 +8,10 @@ use http_body_util::Full;
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls_pki_types::ServerName;
-use tokio::{net::TcpStream, sync::Mutex, time::timeout};
+use tokio::{sync::Mutex, time::timeout};
 use tokio_rustls::TlsConnector;
 use ztka_core::BoxError;
+use ztka_tunnel::Egress;
 
 /// For TCP, TLS and HTTP/2 together.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -34,6 +35,7 @@ type Sender = http2::SendRequest<Full<Bytes>>;
 pub struct Channel(Arc<Inner>);
 
 struct Inner {
+    egress: Egress,
     address: String,
     name: ServerName<'static>,
     tls: TlsConnector,
@@ -49,8 +51,18 @@ impl fmt::Debug for Channel {
 impl Channel {
     /// To `address` (`host:port`), which has to show a certificate for `name`; `tls` must offer `h2` alone.
     pub fn new(address: impl Into<String>, name: ServerName<'static>, tls: Arc<rustls::ClientConfig>) -> Self {
+        Self::by(Egress::direct(), address, name, tls)
+    }
+
+    /// The same by another way out.
+    pub fn by(
+        egress: Egress,
+        address: impl Into<String>,
+        name: ServerName<'static>,
+        tls: Arc<rustls::ClientConfig>,
+    ) -> Self {
         let (address, tls, sender) = (address.into(), TlsConnector::from(tls), Mutex::default());
-        Self(Arc::new(Inner { address, name, tls, sender }))
+        Self(Arc::new(Inner { egress, address, name, tls, sender }))
     }
 
     /// Where it goes.
@@ -91,8 +103,7 @@ impl Channel {
             return Ok(sender.clone());
         }
         let connect = async {
-            let tcp = TcpStream::connect(&self.0.address).await?;
-            tcp.set_nodelay(true)?;
+            let tcp = self.0.egress.connect_to(&self.0.address).await?;
             let tls = self.0.tls.connect(self.0.name.clone(), tcp).await?;
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder.timer(TokioTimer::new());

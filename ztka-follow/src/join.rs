@@ -1,13 +1,15 @@
 //! How a member comes by its credential: what is kept, a token, or the credential that it shares with others.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use rustls::crypto::CryptoProvider;
 use ztka_core::Clock;
 use ztka_pki::{
-    Credential, CredentialDirectory, CredentialSource, CredentialStore, EnrolError, EnrolmentClient, SoftwareKey,
-    StoredCredential, TcpConnect, TrustBundle, TrustSource, join_beside,
+    Connect, Connection, Credential, CredentialDirectory, CredentialSource, CredentialStore, EnrolError,
+    EnrolmentClient, SoftwareKey, StoredCredential, TrustBundle, TrustSource, join_beside,
 };
+use ztka_tunnel::Egress;
 
 use crate::{
     JoinError, Membership,
@@ -22,6 +24,20 @@ const TRY_AGAIN: Duration = Duration::from_secs(3);
 pub(crate) struct Had {
     pub(crate) credential: Credential,
     pub(crate) trust: TrustBundle,
+}
+
+/// To the controller by the way out.
+#[derive(Debug)]
+struct ByEgress {
+    egress: Egress,
+    address: String,
+}
+
+#[async_trait]
+impl Connect for ByEgress {
+    async fn connect(&self) -> io::Result<Box<dyn Connection>> {
+        Ok(Box::new(self.egress.connect_to(&self.address).await.map_err(io::Error::other)?))
+    }
 }
 
 #[derive(Debug)]
@@ -75,9 +91,9 @@ impl Joining<'_> {
     }
 
     fn client(&self) -> Result<EnrolmentClient, JoinError> {
-        let Membership { enrol: (address, name), token, .. } = self.membership;
+        let Membership { enrol: (address, name), token, egress, .. } = self.membership;
         let token = token.clone().ok_or_else(|| self.no_token())?;
-        let connect = Arc::new(TcpConnect::new(address.clone()));
+        let connect = Arc::new(ByEgress { egress: egress.clone(), address: address.clone() });
         let client = EnrolmentClient::over_tls(token, connect, name.clone(), self.provider.clone(), self.clock.clone());
         client.map_err(JoinError::Refused)
     }

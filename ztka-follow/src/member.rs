@@ -18,6 +18,7 @@ use ztka_pki::{
     CredentialDirectory, CredentialSource, CredentialStore, CredentialStoreError, EnrolError, Enrolled, EnrolmentToken,
     Exchange, ExchangeError, Purpose, RenewalObserver, RenewalStatus, Renewer, TrustSource, file::FileError, tls,
 };
+use ztka_tunnel::Egress;
 
 use crate::{
     BootstrapError, Channel, Documents, Renewal,
@@ -44,6 +45,8 @@ pub struct Membership {
     /// Where the credential of the cluster is, if its agents share one: that is what the token gives, and each agent has
     /// one of its own in `state` that it obtains by it. None: what the token gives is the member's own.
     pub shared: Option<Arc<dyn CredentialStore>>,
+    /// The way to the controller.
+    pub egress: Egress,
 }
 
 /// Why a member cannot join.
@@ -225,7 +228,7 @@ pub(crate) fn channel(
     let (address, name) = membership.controller.clone();
     let purpose = membership.controller_purpose;
     let tls = tls::client(provider.clone(), trust.clone(), Some(source.clone()), purpose, &[b"h2"])?;
-    Ok(Channel::new(address, name, tls))
+    Ok(Channel::by(membership.egress.clone(), address, name, tls))
 }
 
 /// Renewals go over the connection that there is.

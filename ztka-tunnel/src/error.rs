@@ -51,14 +51,9 @@ impl From<h2::Error> for TunnelError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// No TCP connection.
-    #[error("cannot connect to {address}; check the address, DNS and egress rules for TCP to it")]
-    Tcp {
-        /// `host:port`
-        address: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    /// No connection out of the network.
+    #[error(transparent)]
+    Egress(#[from] crate::EgressError),
     /// No TLS session.
     #[error("TLS with {address} failed; check the agent's certificate, the trust bundle and both clocks")]
     Tls {

@@ -17,7 +17,7 @@
 //!   loaded tunnel of the cluster, makes sure that the agent holds the user's evidence, and sends.
 //! - [`Dialer`] keeps a tunnel to each of several proxies and serves a `tower::Service` on them: jittered redial,
 //!   make-before-break on [`Dialer::renew`] and when a proxy drains, orderly [`Dialer::shutdown`].
-//! - [`Connect`] is how it reaches them; [`Tls`] is the usual way.
+//! - [`Connect`] is how it reaches them; [`Tls`] is the usual way, over an [`Egress`]: directly or by an HTTP proxy.
 //! - [`Registry::publish`] is news for agents: on every tunnel before its first request, and at once when it changes.
 //!
 //! Bodies pass as `Bytes` with per-stream flow control: nothing is read faster than it is taken at the other end. A
@@ -100,6 +100,7 @@
 //! takes::<ztka_core::Recorded>(ztka_tunnel::Dispatch::new(registry));
 //! ```
 mod agent;
+mod egress;
 mod error;
 mod io;
 mod link;
@@ -112,6 +113,7 @@ pub use self::{
     agent::{
         Connect, ConnectFn, DialSettings, Dialer, InvalidAddress, PeerCheck, ProxyAddress, Tls, TunnelState, connect_fn,
     },
+    egress::{Egress, EgressError, EgressStream, InvalidEgress, InvalidProxyUrl, NoProxy, ProxyUrl, Unreachable},
     error::{ConnectError, TunnelError},
     io::ReadAhead,
     proxy::{Dispatch, Registry, TunnelPeer},

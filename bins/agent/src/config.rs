@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use serde::Deserialize;
 use ztka_agent::accounts::AgentToken;
 use ztka_pki::EnrolmentToken;
-use ztka_runtime::{Common, Configuration};
+use ztka_runtime::{Common, Configuration, EgressConfig};
 use ztka_tunnel::ProxyAddress;
 
 /// Where a pod finds the CA of its apiserver.
@@ -43,6 +43,9 @@ pub struct Config {
     /// The cluster's apiserver. Default: that of the pod.
     #[serde(default)]
     pub apiserver: Apiserver,
+    /// The way out to the installation, through an HTTP proxy if need be. The apiserver is always reached directly.
+    #[serde(default)]
+    pub egress: EgressConfig,
     /// Logs, health and metrics.
     #[serde(default)]
     pub runtime: Common,
@@ -87,6 +90,7 @@ impl Configuration for Config {
         self.apiserver.roots()?;
         read(self.apiserver.token_file(), "apiserver.token_file")?;
         self.token()?;
+        self.egress.egress()?;
         Ok(())
     }
 }

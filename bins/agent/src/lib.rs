@@ -115,6 +115,7 @@ fn membership(config: &Config, shared: Option<Arc<dyn CredentialStore>>) -> anyh
         controller: (config.front.clone(), config.server_name("agents")?),
         controller_purpose: Purpose::Servers,
         shared,
+        egress: config.egress.egress()?,
     })
 }
 

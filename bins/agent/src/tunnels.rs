@@ -39,7 +39,7 @@ where
     let client =
         tls::client(provider, trust.clone(), Some(credentials.clone()), Purpose::Proxies, &[ztka_tunnel::ALPN])?;
     let check = trust.clone();
-    let connect = Tls::new(client, move |chain| proxy(&check, chain));
+    let connect = Tls::new(client, move |chain| proxy(&check, chain)).by(config.egress.egress()?);
     let verify = trust.clone();
     let connect = Watched::new(connect, trust, move |tls| {
         verify.identify(Purpose::Proxies, tls.get_ref().1.peer_certificates()?).ok()

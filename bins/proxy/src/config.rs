@@ -12,7 +12,7 @@ use rustls_pki_types::ServerName;
 use serde::Deserialize;
 use ztka_pki::EnrolmentToken;
 use ztka_proxy::{Cidr, Limits};
-use ztka_runtime::{Common, Configuration};
+use ztka_runtime::{Common, Configuration, EgressConfig};
 
 /// The proxy's configuration file.
 #[derive(Clone, Debug, Deserialize)]
@@ -54,6 +54,9 @@ pub struct Config {
     /// How much one user, and all together, may have going on.
     #[serde(default)]
     pub limits: Limits,
+    /// The way to the controller, through an HTTP proxy if need be.
+    #[serde(default)]
+    pub egress: EgressConfig,
     /// Logs, health and metrics.
     #[serde(default)]
     pub runtime: Common,
@@ -107,6 +110,7 @@ impl Configuration for Config {
         ensure!((1..=QUOTA).contains(&quota), "audit.quota_mib must be from 1 to {QUOTA} (16 TiB)");
         self.balancers()?;
         self.token()?;
+        self.egress.egress()?;
         Ok(())
     }
 }

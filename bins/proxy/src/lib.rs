@@ -132,6 +132,7 @@ fn membership(config: &Config) -> anyhow::Result<Membership> {
         controller: (config.controller.clone(), config.server_name("controllers")?),
         controller_purpose: Purpose::Controllers,
         shared: None,
+        egress: config.egress.egress()?,
     })
 }
 

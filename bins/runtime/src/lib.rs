@@ -31,12 +31,14 @@
 //! }
 //! ```
 mod config;
+mod egress;
 mod health;
 mod logs;
 mod process;
 
 pub use self::{
     config::{Common, Configuration, LogFormat, load},
+    egress::EgressConfig,
     health::Health,
     logs::init as init_logs,
     process::{Process, main, report},

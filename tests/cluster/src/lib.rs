@@ -42,7 +42,7 @@ pub use cluster::{Cluster, ServiceAccount};
 pub use image::{BUSYBOX, Image};
 pub use kubectl::{Kubectl, Output, Running};
 pub use options::Options;
-pub use packages::{PACKAGES, install_packages, is_root, missing_for_level2};
+pub use packages::{PACKAGES, install_packages, is_root, missing_for_level2, missing_judges};
 pub use process::tail;
 pub use slot::Slot;
 pub use wait::{BOUND, wait_for, wait_for_within};

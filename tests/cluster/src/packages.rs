@@ -21,6 +21,15 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("unshare", "/usr/bin/unshare"),
 ];
 
+/// Debian's packages of programs that single tests hold ours against, and what tells that they are there.
+const JUDGES: &[(&str, &str)] = &[("squid-openssl", "/usr/sbin/squid"), ("curl", "/usr/bin/curl")];
+
+/// The packages of [`JUDGES`] that are not there.
+#[must_use]
+pub fn missing_judges() -> Vec<&'static str> {
+    JUDGES.iter().filter(|(_, path)| !Path::new(path).exists()).map(|(package, _)| *package).collect()
+}
+
 /// Says why a real node cannot be started here, or `None` when it can.
 #[must_use]
 pub fn missing_for_level2() -> Option<String> {

@@ -32,6 +32,14 @@ pub struct Installation {
     pub proxy_config: String,
     /// Proxies write their events to a file of their own as well.
     pub event_files: bool,
+    /// Port of the controller's own listener; a free one if it is not said.
+    pub controller_port: Option<u16>,
+    /// Lines added to each agent's configuration: whole tables.
+    pub agent_config: String,
+    /// Environment variables of agents.
+    pub agent_environment: Vec<(String, String)>,
+    /// Name of [`Self::address`] by which agents know the front, if they can reach one.
+    pub agent_host: Option<String>,
     /// What controller, proxies and agents log, as a filter of `tracing`; `info` if it is not said.
     pub log: Option<String>,
     /// Address of this machine at which users and agents reach the proxies.
@@ -48,6 +56,10 @@ impl Default for Installation {
             controller_config: String::new(),
             proxy_config: String::new(),
             event_files: true,
+            controller_port: None,
+            agent_config: String::new(),
+            agent_environment: Vec::new(),
+            agent_host: None,
             log: None,
             address: Ipv4Addr::LOCALHOST,
             tunnel_host: None,
@@ -71,6 +83,7 @@ pub struct Agent {
     /// The process.
     pub process: Process,
     config: PathBuf,
+    environment: Vec<(String, String)>,
 }
 
 /// What an agent is in front of.
@@ -104,7 +117,7 @@ pub struct Fleet {
     pub agents: HashMap<(String, String), Agent>,
     folder: TempDir,
     ports: Ports,
-    log: Option<String>,
+    wanted: Installation,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -116,8 +129,18 @@ struct Ports {
 }
 
 fn start(name: &str, config: &Path) -> Result<Process> {
+    start_in(name, config, &[])
+}
+
+/// Starts a server with an environment that says of egress proxies only what the test says.
+fn start_in(name: &str, config: &Path, environment: &[(String, String)]) -> Result<Process> {
     let log = config.with_extension("log");
-    Process::start(&program(name)?, ["--config".as_ref(), config.as_os_str()], &log)
+    Process::start_with(&program(name)?, ["--config".as_ref(), config.as_os_str()], &log, |command| {
+        for variable in ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"] {
+            command.env_remove(variable);
+        }
+        command.envs(environment.iter().cloned());
+    })
 }
 
 impl Fleet {
@@ -131,10 +154,10 @@ impl Fleet {
         let folder = tempfile::Builder::new().prefix("ztka-fleet-").tempdir()?;
         let fronts = (0..wanted.proxies).map(|_| free_port()).collect::<Result<Vec<_>>>()?;
         let front = *fronts.first().context("an installation has a proxy")?;
-        let ports = Ports { internal: free_port()?, passed: free_port()?, front, address: wanted.address };
+        let internal = wanted.controller_port.map_or_else(free_port, Ok)?;
+        let ports = Ports { internal, passed: free_port()?, front, address: wanted.address };
         let controller = start("ztka-controller", &controller_config(folder.path(), ports, &fronts, &wanted)?)?;
-        let mut fleet =
-            Self { controller, proxies: Vec::new(), agents: HashMap::new(), folder, ports, log: wanted.log.clone() };
+        let mut fleet = Self { controller, proxies: Vec::new(), agents: HashMap::new(), folder, ports, wanted };
         let admin = fleet.path("controller/admin.toml");
         let written = wait_for("the controller's first credential", || async {
             ensure!(admin.exists(), "not written yet");
@@ -143,10 +166,17 @@ impl Fleet {
         written.await.with_context(|| fleet.controller.tail())?;
         fleet.admin_to_controller(&admin)?;
         for (number, port) in fronts.into_iter().enumerate() {
-            let proxy = fleet.start_proxy(number, port, &wanted).await?;
+            let proxy = fleet.start_proxy(number, port).await?;
             fleet.proxies.push(proxy);
         }
         Ok(fleet)
+    }
+
+    /// The same, with agents from now on as `wanted` says.
+    #[must_use]
+    pub fn with_agents(mut self, wanted: Installation) -> Self {
+        self.wanted = wanted;
+        self
     }
 
     /// The written credential goes to the front, as an operator's would; while there is no proxy yet, it has to go to the
@@ -161,7 +191,8 @@ impl Fleet {
         Ok(())
     }
 
-    async fn start_proxy(&self, number: usize, port: u16, wanted: &Installation) -> Result<Proxy> {
+    async fn start_proxy(&self, number: usize, port: u16) -> Result<Proxy> {
+        let wanted = &self.wanted;
         let token = self.ztka_direct(&["proxy", "create"]).await?;
         let base = self.path(&format!("proxy-{number}"));
         let token_file = base.with_extension("token");
@@ -296,24 +327,26 @@ impl Fleet {
         let base = self.path(&format!("agent-{org}-{name}"));
         let token_file = base.with_extension("token");
         fs::write(&token_file, token)?;
-        let address = self.ports.address;
-        let proxies: Vec<_> = self.proxies.iter().map(|proxy| format!("'{address}:{}'", proxy.port)).collect();
+        let host = self.wanted.agent_host.clone().unwrap_or_else(|| self.ports.address.to_string());
+        let proxies: Vec<_> = self.proxies.iter().map(|proxy| format!("'{host}:{}'", proxy.port)).collect();
         let config = base.with_extension("toml");
         let text = format!(
-            "domain = '{DOMAIN}'\nfront = '{address}:{}'\nproxies = [{}]\nstate_dir = '{}'\ntoken_file = '{}'\n\
-             {}[apiserver]\nurl = '{}'\nca_file = '{}'\ntoken_file = '{}'\n",
+            "domain = '{DOMAIN}'\nfront = '{host}:{}'\nproxies = [{}]\nstate_dir = '{}'\ntoken_file = '{}'\n\
+             {}{}[apiserver]\nurl = '{}'\nca_file = '{}'\ntoken_file = '{}'\n",
             self.ports.front,
             proxies.join(", "),
             base.display(),
             token_file.display(),
-            runtime(self.log.as_deref()),
+            self.wanted.agent_config,
+            runtime(self.wanted.log.as_deref()),
             upstream.url,
             upstream.ca.display(),
             upstream.token.display(),
         );
         fs::write(&config, text)?;
-        let process = start("ztka-agent", &config)?;
-        self.agents.insert((org.into(), name.into()), Agent { process, config });
+        let environment = self.wanted.agent_environment.clone();
+        let process = start_in("ztka-agent", &config, &environment)?;
+        self.agents.insert((org.into(), name.into()), Agent { process, config, environment });
         Ok(())
     }
 
@@ -353,7 +386,7 @@ impl Proxy {
 impl Agent {
     /// Starts it again after it was killed.
     pub fn restart(&mut self) -> Result<()> {
-        self.process = start("ztka-agent", &self.config)?;
+        self.process = start_in("ztka-agent", &self.config, &self.environment)?;
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ mod load;
 mod process;
 mod programs;
 mod raw;
+mod squid;
 
 pub use self::{
     both::{Both, DIRECT, THROUGH, seen_of},
@@ -16,4 +17,5 @@ pub use self::{
     process::{Process, free_port},
     programs::program,
     raw::{Raw, Said},
+    squid::Squid,
 };

@@ -1,22 +1,22 @@
-//! TCP and TLS 1.3 to a proxy.
+//! TLS 1.3 to a proxy, over whatever connection leads out.
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use rustls::{ClientConfig, client::Resumption};
 use rustls_pki_types::CertificateDer;
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use ztka_core::{BoxError, ProxyId, Verified};
 
 use super::connect::{Connect, ProxyAddress};
-use crate::{ALPN, ConnectError, ReadAhead};
+use crate::{ALPN, ConnectError, Egress, EgressStream, ReadAhead};
 
 /// Says which proxy a certificate chain (leaf first) belongs to. TLS has verified it for the server name by then.
 pub type PeerCheck = dyn Fn(&[CertificateDer<'_>]) -> Result<Verified<ProxyId>, BoxError> + Send + Sync;
 
-/// Connects by TCP and TLS 1.3, with ALPN `h2` and without resumption: each tunnel shows the newest certificate.
+/// Connects by an [`Egress`] and TLS 1.3, with ALPN `h2` and without resumption: each tunnel shows the newest certificate.
 #[derive(Clone)]
 pub struct Tls {
+    egress: Egress,
     connector: TlsConnector,
     check: Arc<PeerCheck>,
 }
@@ -32,7 +32,13 @@ impl Tls {
         config.alpn_protocols = vec![ALPN.into()];
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
-        Self { connector: Arc::new(config).into(), check: Arc::new(check) }
+        Self { egress: Egress::direct(), connector: Arc::new(config).into(), check: Arc::new(check) }
+    }
+
+    /// The same by another way out.
+    #[must_use]
+    pub fn by(self, egress: Egress) -> Self {
+        Self { egress, ..self }
     }
 }
 
@@ -43,12 +49,10 @@ impl fmt::Debug for Tls {
 }
 
 impl Connect for Tls {
-    type Io = TlsStream<ReadAhead<TcpStream>>;
+    type Io = TlsStream<ReadAhead<EgressStream>>;
 
     async fn connect(&self, proxy: &ProxyAddress) -> Result<(Self::Io, Verified<ProxyId>), ConnectError> {
-        let tcp = |source: io::Error| ConnectError::Tcp { address: proxy.to_string(), source };
-        let socket = TcpStream::connect((proxy.host(), proxy.port())).await.map_err(tcp)?;
-        socket.set_nodelay(true).map_err(tcp)?;
+        let socket = self.egress.connect(proxy.host(), proxy.port()).await?;
         let handshake = self.connector.connect(proxy.server_name().clone(), ReadAhead::new(socket));
         let tls = |source| ConnectError::Tls { address: proxy.to_string(), source };
         let io = handshake.await.map_err(tls)?;

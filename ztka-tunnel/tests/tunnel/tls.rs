@@ -11,7 +11,7 @@ use tokio::{net::TcpListener, time::timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::service_fn;
 use ztka_core::{BoxError, Reply, Verified};
-use ztka_tunnel::{ALPN, Connect as _, ConnectError, Dialer, ProxyAddress, ReadAhead, Registry, Tls};
+use ztka_tunnel::{ALPN, Connect as _, ConnectError, Dialer, EgressError, ProxyAddress, ReadAhead, Registry, Tls};
 
 use crate::pair::{Net, collected, get, ready, send, status};
 
@@ -113,7 +113,7 @@ async fn dials_serves_renews_and_refuses() {
     let doubting = Tls::new(client(&ours, agent()), |_: &[CertificateDer<'_>]| Err("not a proxy".into()));
     assert!(matches!(doubting.connect(&address).await, Err(ConnectError::Peer { .. })));
     let nowhere = ProxyAddress::new("127.0.0.1", 1).unwrap();
-    assert!(matches!(misled.connect(&nowhere).await, Err(ConnectError::Tcp { .. })));
+    assert!(matches!(misled.connect(&nowhere).await, Err(ConnectError::Egress(EgressError::Tcp { .. }))));
 
     // Without a certificate of its own an agent never becomes one; TLS 1.3 says so after the handshake.
     let anonymous = Dialer::start(

@@ -21,7 +21,7 @@ use ztka_controller::serve::Arrived;
 use ztka_controller_server as controller;
 use ztka_core::{ClusterName, OrgName};
 use ztka_proxy::{PassOn, Passed};
-use ztka_runtime::{Common, Process};
+use ztka_runtime::{Common, EgressConfig, Process};
 
 use crate::{credential, output::Output, session::Session};
 
@@ -156,6 +156,7 @@ impl Up {
             proxy_protocol: ztka_proxy_server::ProxyProtocol::default(),
             audit: ztka_proxy_server::Audit::default(),
             limits: ztka_proxy::Limits::default(),
+            egress: EgressConfig::direct(),
             runtime: Common::default(),
         })
     }
@@ -198,6 +199,7 @@ impl Up {
                 ca_file: apiserver_ca.clone(),
                 token_file: apiserver_token.clone(),
             },
+            egress: EgressConfig::direct(),
             runtime: Common::default(),
         })
     }

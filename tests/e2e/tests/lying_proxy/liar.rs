@@ -117,6 +117,7 @@ impl Liar {
             controller: (controller, name("controllers")?),
             controller_purpose: Purpose::Controllers,
             shared: None,
+            egress: ztka_tunnel::Egress::direct(),
         };
         let (provider, clock) = (Arc::new(rustls::crypto::ring::default_provider()), Arc::new(SystemClock));
         let member = Member::join(membership, provider.clone(), clock.clone()).await?;
