@@ -95,7 +95,7 @@ pub use self::{
     connection::{Certificate, Connection},
     connections::Connections,
     directory::{Directory, Known},
-    guard::{FloodLimits, Framing, Guarded, Violation},
+    guard::{Framing, Guarded, Violation},
     hello::{BadHello, server_name},
     limits::Limits,
     names::{Names, Role},
@@ -109,3 +109,4 @@ pub use self::{
     users::{UserBody, Users},
 };
 pub use ztka_core::{Cidr, InvalidCidr};
+pub use ztka_tunnel::FloodLimits;

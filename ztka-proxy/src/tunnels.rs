@@ -6,9 +6,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use ztka_core::{Subject, Verified};
 use ztka_pki::{Peer, PeerError, Purpose, TrustSource};
-use ztka_tunnel::{Registry, TunnelPeer};
+use ztka_tunnel::{Registry, TunnelError, TunnelPeer};
 
-use crate::{Arrival, Buffered, Drain, FloodLimits, Guarded, Handler};
+use crate::{Arrival, Buffered, Drain, Handler};
 
 /// Enters agents' connections into a registry. A revoked agent loses its tunnels at once.
 #[derive(Clone, Debug)]
@@ -53,17 +53,20 @@ impl Handler for Tunnels {
             };
             let id = peer.id.to_string();
             tracing::info!(agent = id, client = %arrival.client, "an agent has connected");
-            let tls = Guarded::http2_client(tls, FloodLimits::AGENT);
-            let framing = tls.framing();
             // Dropping the tunnel's future ends it with all its streams.
             let ended = tokio::select! {
-                ended = this.registry.serve(tls, agent) => ended.err().map(|error| error.to_string()),
+                ended = this.registry.serve(tls, agent) => ended.err().map(|error| {
+                    match &error {
+                        TunnelError::BadFrames(bad) => {
+                            tracing::warn!(agent = id, violation = %bad, "an agent breaks the rules of its tunnel");
+                            bad.to_string()
+                        }
+                        other => other.to_string(),
+                    }
+                }),
                 () = this.revoked(&peer) => Some("its certificate is revoked".into()),
                 () = drain.cut().cancelled() => Some("this proxy stops".into()),
             };
-            if let Some(violation) = framing.violation() {
-                tracing::warn!(agent = id, %violation, "an agent breaks the rules of its tunnel");
-            }
             tracing::info!(agent = id, reason = ended.as_deref().unwrap_or("the agent ended it"), "a tunnel has ended");
         })
     }

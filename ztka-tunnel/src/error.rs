@@ -17,6 +17,9 @@ pub enum TunnelError {
     /// The peer has sent nothing for too long.
     #[error("the peer has sent nothing for {0:?}; its machine or the network between is down")]
     Dead(Duration),
+    /// The peer sends what none needs, and would cost more than it is worth.
+    #[error("the peer sends what no peer of a tunnel needs, so its connection is closed")]
+    BadFrames(#[from] crate::BadFrames),
     /// Set-up took too long.
     #[error("the tunnel was not ready in {0:?}; check that both ends run and are not overloaded")]
     SetUp(Duration),

@@ -115,7 +115,7 @@ pub use self::{
     },
     egress::{Egress, EgressError, EgressStream, InvalidEgress, InvalidProxyUrl, NoProxy, ProxyUrl, Unreachable},
     error::{ConnectError, TunnelError},
-    io::ReadAhead,
+    io::{BadFrames, FloodLimits, FrameGuard, ReadAhead},
     proxy::{Dispatch, Registry, TunnelPeer},
     settings::Settings,
     stream::Channel,

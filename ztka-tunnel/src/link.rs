@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use crate::{Settings, TunnelError, io::Wire};
+use crate::{BadFrames, FrameGuard, Settings, TunnelError, io::Wire};
 
 /// Life of one connection.
 ///
@@ -42,6 +42,11 @@ impl<T: AsyncWrite + Unpin> Link<T> {
         alive
     }
 
+    /// What has become of the connection that failed with `error`.
+    pub(crate) fn why(&self, error: h2::Error) -> TunnelError {
+        self.wire.refused().map_or_else(|| error.into(), TunnelError::from)
+    }
+
     fn poll_alive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, TunnelError>> {
         loop {
             if self.outstanding && self.ping.poll_pong(cx).is_ready() {
@@ -49,6 +54,9 @@ impl<T: AsyncWrite + Unpin> Link<T> {
             }
             ready!(self.timer.as_mut().poll(cx));
             let now = Instant::now();
+            if self.wire.head_since().is_some_and(|since| since + FrameGuard::HEAD_TIME <= now) {
+                return Poll::Ready(Err(BadFrames::SlowHead.into()));
+            }
             let dead_at = self.wire.last_read() + self.settings.dead_after;
             if dead_at <= now {
                 return Poll::Ready(Err(TunnelError::Dead(self.settings.dead_after)));

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::FloodLimits;
+
 /// Limits and times of one tunnel. The defaults suit both ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Settings {
@@ -24,6 +26,8 @@ pub struct Settings {
     pub answer: Duration,
     /// A tunnel that takes no new streams is ended after this time even if it still has some. Default 24 h.
     pub max_drain: Duration,
+    /// Frames that the peer may send and that carry nothing. Default [`FloodLimits::TUNNEL`].
+    pub floods: FloodLimits,
 }
 
 impl Default for Settings {
@@ -38,6 +42,7 @@ impl Default for Settings {
             setup: Duration::from_secs(15),
             answer: Duration::from_secs(10),
             max_drain: Duration::from_secs(24 * 3600),
+            floods: FloodLimits::TUNNEL,
         }
     }
 }
@@ -49,9 +54,9 @@ const SEND_BUFFER: usize = 512 << 10;
 /// Streams that we reset are remembered, so that frames under way for them are known to be harmless.
 const REMEMBERED_RESETS: usize = 4096;
 const REMEMBERED_FOR: Duration = Duration::from_secs(10);
-/// Stream errors over the life of a connection before the peer counts as broken. High, for a tunnel lives for weeks
-/// and carries many users; it only has to be finite.
-const STREAM_ERRORS: usize = 100_000;
+/// Stream errors over the life of a connection before the peer counts as broken, or as one that makes us reset what it
+/// has begun (CVE-2025-8671). High, for a tunnel lives for weeks and carries many users.
+const STREAM_ERRORS: usize = 10_000;
 
 impl Settings {
     pub(crate) fn client(&self) -> h2::client::Builder {

@@ -100,6 +100,11 @@ impl Raw {
         self.connect_for(b"http/1.1").await
     }
 
+    /// Connects for HTTP/2.
+    pub async fn connect_h2(&self) -> Result<TlsStream<TcpStream>> {
+        self.connect_for(b"h2").await
+    }
+
     async fn connect_for(&self, protocol: &[u8]) -> Result<TlsStream<TcpStream>> {
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()?

@@ -19,7 +19,9 @@ use tokio::{
 };
 use tokio_util::io::poll_read_buf;
 
-use super::{FloodLimits, Violation, http1::Http1, http2, http2::Http2};
+use ztka_tunnel::{FloodLimits, FrameGuard};
+
+use super::{Violation, http1::Http1};
 
 /// Method of the request that stands for a refused one, so that its answer comes in order. No client's request has it.
 pub(crate) const REFUSED: &str = "ZTKA-REFUSED";
@@ -74,7 +76,7 @@ impl Framing {
 
 enum Checker {
     Http1(Http1),
-    Http2(Http2),
+    Http2(FrameGuard),
     /// Refused: nothing passes any more, and what comes is dropped.
     Closed,
 }
@@ -104,22 +106,17 @@ impl<T> fmt::Debug for Guarded<T> {
 impl<T> Guarded<T> {
     /// Guards a server of HTTP/1.1. Within 10 s of the first byte a head has to be complete, the first within 10 s of now.
     pub fn http1(io: T) -> Self {
-        Self::new(io, Checker::Http1(Http1::default()), true)
+        Self::new(io, Checker::Http1(Http1::default()))
     }
 
     /// Guards a server of HTTP/2 against its client; preface and header blocks have 10 s.
     pub fn http2_server(io: T, limits: FloodLimits) -> Self {
-        Self::new(io, Checker::Http2(Http2::new(limits, true, Instant::now())), true)
+        Self::new(io, Checker::Http2(FrameGuard::of_client(limits, Instant::now())))
     }
 
-    /// Guards a client of HTTP/2 against its server, as on an agent's tunnel.
-    pub fn http2_client(io: T, limits: FloodLimits) -> Self {
-        Self::new(io, Checker::Http2(Http2::new(limits, false, Instant::now())), false)
-    }
-
-    fn new(io: T, checker: Checker, awaits: bool) -> Self {
-        let head_time = http2::HEAD_TIME;
-        let deadline = awaits.then(|| Box::pin(sleep(head_time)));
+    fn new(io: T, checker: Checker) -> Self {
+        let head_time = FrameGuard::HEAD_TIME;
+        let deadline = Some(Box::pin(sleep(head_time)));
         let (held, framing) = (BytesMut::new(), Framing::default());
         Self { io, checker, held, released: 0, message: None, failed: false, deadline, head_time, framing }
     }
@@ -235,7 +232,7 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
                 Ok(()) => self.watch_head(),
                 Err(violation) => {
                     buf.set_filled(before);
-                    return Poll::Ready(Err(self.fail(violation)));
+                    return Poll::Ready(Err(self.fail(violation.into())));
                 }
             },
             Checker::Http1(checker) => {

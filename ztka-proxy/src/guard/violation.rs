@@ -2,6 +2,7 @@
 
 use http::{HeaderValue, Response, StatusCode, header};
 use ztka_core::{Body, Reason, Status};
+use ztka_tunnel::BadFrames;
 
 /// Why the bytes of a connection were refused. The connection ends with it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -22,6 +23,16 @@ pub enum Violation {
     /// More frames that carry nothing than any client needs; the connection is closed.
     #[error("flood of {0}")]
     Flood(&'static str),
+}
+
+impl From<BadFrames> for Violation {
+    fn from(bad: BadFrames) -> Self {
+        match bad {
+            BadFrames::Flood(what) => Self::Flood(what),
+            BadFrames::SlowHead => Self::SlowHead,
+            _ => Self::Malformed("the connection does not begin with the preface of HTTP/2"),
+        }
+    }
 }
 
 impl Violation {

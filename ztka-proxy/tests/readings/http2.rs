@@ -1,11 +1,13 @@
 //! The guard of HTTP/2 counts as RFC 9113 frames, and changes nothing.
 
 use tokio::io::AsyncReadExt as _;
+use tokio::time::Instant;
 use ztka_proxy::{FloodLimits, Guarded, Violation};
+use ztka_tunnel::{BadFrames, FrameGuard};
 
 use super::{Pieces, run};
 
-const PREFACE: usize = 24;
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Of one header block.
 const CONTINUATIONS: u32 = 32;
 
@@ -14,28 +16,38 @@ pub(crate) fn http2_guard(data: &[u8]) -> bool {
     let Some(([burst, options], data)) = data.split_first_chunk::<2>() else { return false };
     let limits = FloodLimits { burst: u32::from(*burst), per_second: 1 };
     let is_client = options & 1 == 0;
-    let flood = counted(if is_client { data.get(PREFACE..).unwrap_or_default() } else { data }, limits.burst);
+    if !is_client {
+        let flood = counted(data, limits.burst);
+        for size in [usize::MAX, 1, 9, usize::from(*options) + 1] {
+            let mut guard = FrameGuard::of_server(limits, Instant::now());
+            let end = data.chunks(size).try_for_each(|piece| guard.advance(piece, Instant::now()));
+            assert_eq!(matches!(end, Err(BadFrames::Flood(_))), flood, "pieces of {size}");
+            assert_eq!(end.is_err(), flood);
+        }
+        return !flood;
+    }
+    let begun = data.len().min(PREFACE.len());
+    let is_http2 = data[..begun] == PREFACE[..begun];
+    let flood = is_http2 && counted(data.get(PREFACE.len()..).unwrap_or_default(), limits.burst);
     for size in [usize::MAX, 1, 9, usize::from(*options) + 1] {
         let (passed, end, violation) = run(async {
             let source = Pieces::new(data, size);
-            let mut guarded = match is_client {
-                true => Guarded::http2_server(source, limits),
-                false => Guarded::http2_client(source, limits),
-            };
+            let mut guarded = Guarded::http2_server(source, limits);
             let framing = guarded.framing();
             let mut passed = Vec::new();
             let end = guarded.read_to_end(&mut passed).await;
             (passed, end, framing.violation())
         });
         assert!(data.starts_with(&passed));
-        assert_eq!(end.is_err(), flood, "pieces of {size}");
+        assert_eq!(end.is_err(), flood || !is_http2, "pieces of {size}");
         match violation {
             Some(Violation::Flood(_)) => assert!(flood && passed.len() < data.len()),
-            None => assert!(!flood && passed == data),
+            Some(Violation::Malformed(_)) => assert!(!is_http2 && passed.len() <= begun),
+            None => assert!(is_http2 && !flood && passed == data),
             other => panic!("{other:?}"),
         }
     }
-    !flood
+    is_http2 && !flood
 }
 
 /// True if more frames carry nothing, or reset, than `burst`, or a header block goes on without end.

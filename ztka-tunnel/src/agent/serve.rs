@@ -11,14 +11,14 @@ use http::Request;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _};
 use ztka_core::{Body, BoxError, ProxyId, Reply, Verified};
 
 use super::answer::{Asked, answer, read, send};
-use crate::{Settings, TunnelError, io::gather, link::Link};
+use crate::{FrameGuard, Settings, TunnelError, io::gather, link::Link};
 
 /// What the proxy has said about the tunnel.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -49,11 +49,12 @@ where
     S::Future: Send,
     S::Error: Into<BoxError>,
 {
-    let (io, wire) = gather(io);
+    let (io, wire) = gather(io, FrameGuard::of_client(settings.floods, Instant::now()));
     let mut handshake = pin!(settings.server().handshake(io));
     // The handshake waits for the peer's preface, but our SETTINGS have to leave before.
     let handshake = poll_fn(|cx| {
-        let done = handshake.as_mut().poll(cx).map_err(TunnelError::from);
+        let why = |error| wire.refused().map_or_else(|| TunnelError::from(error), TunnelError::from);
+        let done = handshake.as_mut().poll(cx).map_err(why);
         match wire.poll_push(cx) {
             Poll::Ready(Err(error)) if done.is_pending() => Poll::Ready(Err(error.into())),
             _ => done,
@@ -81,7 +82,7 @@ where
                         }
                     };
                 }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error.into())),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(link.why(error))),
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Pending => break,
             }

@@ -16,6 +16,8 @@ use tokio::{
     time::Instant,
 };
 
+use super::{BadFrames, FrameGuard};
+
 /// From here on a write goes to the transport before more is taken.
 const HIGH: usize = 64 << 10;
 /// Never more than this is held.
@@ -33,6 +35,10 @@ struct State<T> {
     owed: bool,
     quiet: u8,
     last_read: Instant,
+    guard: FrameGuard,
+    /// Since when the peer owes the rest of a header block.
+    head_since: Option<Instant>,
+    refused: Option<BadFrames>,
 }
 
 impl<T: AsyncWrite + Unpin> State<T> {
@@ -74,8 +80,10 @@ pub(crate) struct Gather<T>(Arc<Mutex<State<T>>>);
 #[derive(Debug)]
 pub(crate) struct Wire<T>(Arc<Mutex<State<T>>>);
 
-pub(crate) fn gather<T>(io: T) -> (Gather<T>, Wire<T>) {
-    let state = State { io, buffer: BytesMut::new(), owed: false, quiet: 0, last_read: Instant::now() };
+/// `guard` is shown what is read; where it objects, reading fails and [`Wire::refused`] says why.
+pub(crate) fn gather<T>(io: T, guard: FrameGuard) -> (Gather<T>, Wire<T>) {
+    let (buffer, last_read, head_since) = (BytesMut::new(), Instant::now(), None);
+    let state = State { io, buffer, owed: false, quiet: 0, last_read, guard, head_since, refused: None };
     let state = Arc::new(Mutex::new(state));
     (Gather(state.clone()), Wire(state))
 }
@@ -94,6 +102,16 @@ impl<T: AsyncWrite + Unpin> Wire<T> {
     pub(crate) fn last_read(&self) -> Instant {
         lock(&self.0).last_read
     }
+
+    /// Since when the peer owes the rest of a header block, if it does.
+    pub(crate) fn head_since(&self) -> Option<Instant> {
+        lock(&self.0).head_since
+    }
+
+    /// Why nothing more is read from the peer, if that is so.
+    pub(crate) fn refused(&self) -> Option<BadFrames> {
+        lock(&self.0).refused
+    }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Gather<T> {
@@ -101,8 +119,16 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gather<T> {
         let mut state = lock(&self.0);
         let before = buf.filled().len();
         ready!(Pin::new(&mut state.io).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
-            state.last_read = Instant::now();
+        let read = buf.filled().get(before..).unwrap_or_default();
+        if !read.is_empty() {
+            let now = Instant::now();
+            state.last_read = now;
+            if let Err(refused) = state.guard.advance(read, now) {
+                state.refused = Some(refused);
+                buf.set_filled(before);
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, refused)));
+            }
+            state.head_since = state.guard.is_within_head().then(|| state.head_since.unwrap_or(now));
         }
         Poll::Ready(Ok(()))
     }
@@ -152,6 +178,10 @@ mod tests {
         flushes: usize,
     }
 
+    fn guard() -> FrameGuard {
+        FrameGuard::of_server(crate::FloodLimits::TUNNEL, Instant::now())
+    }
+
     impl AsyncWrite for Lazy {
         fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
             self.writes += 1;
@@ -175,7 +205,7 @@ mod tests {
     #[tokio::test]
     async fn many_writes_leave_as_one_and_a_flush_is_owed_until_it_succeeds() {
         let (near, mut far) = duplex(1 << 20);
-        let (mut gather, wire) = gather(Lazy { io: near, writes: 0, flushes: 0 });
+        let (mut gather, wire) = gather(Lazy { io: near, writes: 0, flushes: 0 }, guard());
         for _ in 0..10 {
             gather.write_all(b"frame").await.unwrap();
             gather.flush().await.unwrap();
@@ -195,7 +225,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_transport_holds_up_the_writer_and_loses_nothing() {
         let (near, mut far) = duplex(1000);
-        let (mut gather, wire) = gather(near);
+        let (mut gather, wire) = gather(near, guard());
         let sent: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
         let write = async {
             gather.write_all(&sent).await.unwrap();

@@ -1,7 +1,11 @@
-//! What lies between HTTP/2 and the transport: gathered writes, large reads.
+//! What lies between HTTP/2 and the transport: gathered writes, large reads, and a guard over what comes.
 
+mod frames;
 mod gather;
 mod read_ahead;
 
 pub(crate) use self::gather::{Wire, gather};
-pub use self::read_ahead::ReadAhead;
+pub use self::{
+    frames::{BadFrames, FloodLimits, FrameGuard},
+    read_ahead::ReadAhead,
+};

@@ -22,7 +22,10 @@ use super::{
     registry::{Entry, Registry},
     tunnel::Tunnel,
 };
-use crate::{HELLO_PATH, PROTOCOL, PROTOCOL_HEADER, READY_PATH, TunnelError, TunnelPeer, io::gather, link::Link, wire};
+use crate::{
+    FrameGuard, HELLO_PATH, PROTOCOL, PROTOCOL_HEADER, READY_PATH, TunnelError, TunnelPeer, io::gather, link::Link,
+    wire,
+};
 
 /// How often a tunnel whose certificate has expired is looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -35,7 +38,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let settings = registry.settings();
-    let (io, pushed) = gather(io);
+    let (io, pushed) = gather(io, FrameGuard::of_server(settings.floods, Instant::now()));
     let builder = settings.client();
     // It only writes, and into the gathering buffer; the first poll below pushes it out.
     let (sender, mut connection) = builder.handshake(io).await?;
@@ -55,7 +58,7 @@ where
             return Poll::Ready(Err(error));
         }
         if let Poll::Ready(closed) = Pin::new(&mut connection).poll(cx) {
-            return Poll::Ready(closed.map_err(TunnelError::from));
+            return Poll::Ready(closed.map_err(|error| link.why(error)));
         }
         // The agent has said GOAWAY: it takes no new streams, and those that have begun go on.
         if !tunnel.is_leaving() && matches!(sender.poll_ready(cx), Poll::Ready(Err(_))) {

@@ -1,11 +1,13 @@
 //! Both ends of the tunnel together.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod attacks;
 mod farewell;
 mod life;
 mod news;
 mod pair;
 mod raw;
 mod requests;
+mod storms;
 mod tls;
 mod upgrades;

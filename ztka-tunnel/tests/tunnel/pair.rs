@@ -136,7 +136,7 @@ impl Net {
         })
     }
 
-    fn lay(&self, registry: Registry, peer: TunnelPeer) -> DuplexStream {
+    pub(crate) fn lay(&self, registry: Registry, peer: TunnelPeer) -> DuplexStream {
         let (near, mut left) = duplex(256 << 10);
         let (mut right, far) = duplex(256 << 10);
         let cut = CancellationToken::new();

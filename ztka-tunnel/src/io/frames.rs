@@ -1,12 +1,11 @@
-//! Counts the frames of HTTP/2 (RFC 9113) that carry nothing; the server itself judges everything else.
+//! Counts the frames of HTTP/2 (RFC 9113) that carry nothing; h2 itself judges everything else.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Violation;
-
-const PREFACE: usize = 24;
+/// RFC 9113 §3.4
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEADER: usize = 9;
 /// CONTINUATION frames of one header block: the largest header list fits into 8.
 const CONTINUATIONS: u32 = 32;
@@ -24,7 +23,7 @@ const PADDED: u8 = 0x8;
 
 /// How many frames a peer may send that carry nothing (empty DATA, PING, SETTINGS, PRIORITY, unknown), and resets: each
 /// kind has a bucket of `burst` that fills again by `per_second`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FloodLimits {
     /// Size of the bucket, in frames.
     pub burst: u32,
@@ -35,8 +34,23 @@ pub struct FloodLimits {
 impl FloodLimits {
     /// For a user: a client with 1,000 watches may end them at once, with a PING beside each reset.
     pub const USER: Self = Self { burst: 2_000, per_second: 200 };
-    /// For an agent, whose tunnel carries many users.
-    pub const AGENT: Self = Self { burst: 20_000, per_second: 4_000 };
+    /// For either end of a tunnel, which carries many users.
+    pub const TUNNEL: Self = Self { burst: 20_000, per_second: 4_000 };
+}
+
+/// A peer of HTTP/2 sends what none needs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadFrames {
+    /// The connection does not begin with the preface of HTTP/2.
+    #[error("the connection does not begin with the preface of HTTP/2")]
+    Preface,
+    /// More frames of a kind that costs more than it carries than any peer has to send.
+    #[error("flood of {0}")]
+    Flood(&'static str),
+    /// A header block was begun and not finished in time.
+    #[error("a header block was not complete in time")]
+    SlowHead,
 }
 
 #[derive(Debug)]
@@ -59,11 +73,11 @@ impl Bucket {
     }
 }
 
-/// Follows the frames that one peer sends. No I/O: it is shown all bytes, in pieces of any size.
+/// Follows the frames that one peer sends, and counts. No I/O: it is shown all bytes, in pieces of any size.
 #[derive(Debug)]
-pub(super) struct Http2 {
+pub struct FrameGuard {
     /// Of the client's preface, still to come.
-    preface: usize,
+    preface: &'static [u8],
     header: [u8; FRAME_HEADER],
     /// Bytes of `header` that have come.
     have: usize,
@@ -75,18 +89,39 @@ pub(super) struct Http2 {
     resets: Bucket,
 }
 
-impl Http2 {
-    pub(super) fn new(limits: FloodLimits, is_client: bool, now: Instant) -> Self {
+impl FrameGuard {
+    /// A peer that begins a head, or should begin the connection with its preface, has this long to finish it.
+    pub const HEAD_TIME: Duration = Duration::from_secs(10);
+
+    /// Of what a client sends, its preface included.
+    pub fn of_client(limits: FloodLimits, now: Instant) -> Self {
+        Self::new(limits, PREFACE, now)
+    }
+
+    /// Of what a server sends.
+    pub fn of_server(limits: FloodLimits, now: Instant) -> Self {
+        Self::new(limits, &[], now)
+    }
+
+    fn new(limits: FloodLimits, preface: &'static [u8], now: Instant) -> Self {
         let bucket = || Bucket { limits, left: limits.burst, filled: now };
-        let preface = if is_client { PREFACE } else { 0 };
         let (header, have, payload, block) = ([0; FRAME_HEADER], 0, 0, None);
         Self { preface, header, have, payload, block, noise: bucket(), resets: bucket() }
     }
 
-    pub(super) fn advance(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Violation> {
+    /// Takes note of the next bytes.
+    ///
+    /// # Errors
+    /// [`BadFrames`], after which the connection has to be closed.
+    pub fn advance(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), BadFrames> {
         while !bytes.is_empty() {
-            if self.preface > 0 {
-                bytes = skip(bytes, &mut self.preface);
+            if !self.preface.is_empty() {
+                let count = bytes.len().min(self.preface.len());
+                let ((is, rest), (should, left)) = (bytes.split_at(count), self.preface.split_at(count));
+                if is != should {
+                    return Err(BadFrames::Preface);
+                }
+                (bytes, self.preface) = (rest, left);
             } else if self.payload > 0 {
                 bytes = skip(bytes, &mut self.payload);
             } else {
@@ -106,11 +141,11 @@ impl Http2 {
     }
 
     /// True while the peer owes the rest of its preface or of a header block.
-    pub(super) fn is_within_head(&self) -> bool {
-        self.preface > 0 || self.block.is_some()
+    pub fn is_within_head(&self) -> bool {
+        !self.preface.is_empty() || self.block.is_some()
     }
 
-    fn frame(&mut self, now: Instant) -> Result<(), Violation> {
+    fn frame(&mut self, now: Instant) -> Result<(), BadFrames> {
         let [a, b, c, kind, flags, ..] = self.header;
         let length = u32::from_be_bytes([0, a, b, c]);
         self.payload = usize::try_from(length).unwrap_or(usize::MAX);
@@ -126,13 +161,13 @@ impl Http2 {
                 self.block = (flags & END_HEADERS == 0).then_some(seen);
                 return match seen <= CONTINUATIONS {
                     true => Ok(()),
-                    false => Err(Violation::Flood("CONTINUATION frames")),
+                    false => Err(BadFrames::Flood("CONTINUATION frames")),
                 };
             }
             RST_STREAM => {
                 return match self.resets.take(now) {
                     true => Ok(()),
-                    false => Err(Violation::Flood("RST_STREAM frames")),
+                    false => Err(BadFrames::Flood("RST_STREAM frames")),
                 };
             }
             DATA => "empty DATA frames",
@@ -142,7 +177,7 @@ impl Http2 {
         };
         match self.noise.take(now) {
             true => Ok(()),
-            false => Err(Violation::Flood(what)),
+            false => Err(BadFrames::Flood(what)),
         }
     }
 }
@@ -152,10 +187,6 @@ fn skip<'a>(bytes: &'a [u8], left: &mut usize) -> &'a [u8] {
     *left -= count;
     bytes.get(count..).unwrap_or_default()
 }
-
-/// A peer that begins a head has this long to finish it.
-pub(super) const HEAD_TIME: Duration = Duration::from_secs(10);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,9 +196,9 @@ mod tests {
         [&length[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
     }
 
-    fn flood(kind: u8, flags: u8, payload: &[u8], count: usize) -> Result<(), Violation> {
+    fn flood(kind: u8, flags: u8, payload: &[u8], count: usize) -> Result<(), BadFrames> {
         let now = Instant::now();
-        let mut guard = Http2::new(FloodLimits::USER, true, now);
+        let mut guard = FrameGuard::of_client(FloodLimits::USER, now);
         guard.advance(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", now)?;
         let frames = frame(kind, flags, payload).repeat(count);
         frames.chunks(7).try_for_each(|piece| guard.advance(piece, now))
@@ -178,19 +209,38 @@ mod tests {
         for (kind, payload) in [(DATA, &[][..]), (6, &[0; 8]), (4, &[]), (2, &[0; 5]), (RST_STREAM, &[0; 4]), (99, &[])]
         {
             assert_eq!(flood(kind, 0, payload, 1_000), Ok(()), "{kind}");
-            assert!(matches!(flood(kind, 0, payload, 3_000), Err(Violation::Flood(_))), "{kind}");
+            assert!(matches!(flood(kind, 0, payload, 3_000), Err(BadFrames::Flood(_))), "{kind}");
         }
-        assert!(matches!(flood(CONTINUATION, 0, &[], 40), Err(Violation::Flood(_))));
-        assert!(matches!(flood(DATA, PADDED, &[3, 0, 0, 0], 3_000), Err(Violation::Flood(_))));
+        assert!(matches!(flood(CONTINUATION, 0, &[], 40), Err(BadFrames::Flood(_))));
+        assert!(matches!(flood(DATA, PADDED, &[3, 0, 0, 0], 3_000), Err(BadFrames::Flood(_))));
         assert_eq!(flood(DATA, 0, b"x", 10_000), Ok(()));
         assert_eq!(flood(WINDOW_UPDATE, 0, &[0, 0, 0, 1], 10_000), Ok(()));
         assert_eq!(flood(HEADERS, END_HEADERS | END_STREAM, b"x", 10_000), Ok(()));
     }
 
     #[test]
+    fn the_preface_is_that_of_http2() {
+        let now = Instant::now();
+        for (bytes, good) in
+            [(&PREFACE[..], true), (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", false), (b"PRI * HTTP/1", false)]
+        {
+            for size in [1, 5, 100] {
+                let mut guard = FrameGuard::of_client(FloodLimits::USER, now);
+                let passed = bytes.chunks(size).try_for_each(|piece| guard.advance(piece, now));
+                assert_eq!(passed, if good { Ok(()) } else { Err(BadFrames::Preface) });
+            }
+        }
+        let mut guard = FrameGuard::of_client(FloodLimits::USER, now);
+        guard.advance(&PREFACE[..10], now).unwrap();
+        assert!(guard.is_within_head());
+        guard.advance(&PREFACE[10..], now).unwrap();
+        assert!(!guard.is_within_head());
+    }
+
+    #[test]
     fn a_bucket_fills_again() {
         let now = Instant::now();
-        let mut guard = Http2::new(FloodLimits::USER, false, now);
+        let mut guard = FrameGuard::of_server(FloodLimits::USER, now);
         let pings = frame(6, 0, &[0; 8]).repeat(200);
         for second in 0..60 {
             guard.advance(&pings, now + Duration::from_secs(second)).unwrap();
