@@ -44,7 +44,9 @@ impl CertificateAuthenticator {
     /// Whether the connection may be used, and what for.
     fn identity(&self, connection: &Connection, known: &Arc<Known>, head: &Parts) -> Result<Identity, Reason> {
         if connection.is_crowded() {
-            return Err(Reason::Overloaded("you have too many connections open; close some"));
+            return Err(Reason::Overloaded(
+                "you have too many connections open, or open them too fast; close some and try again",
+            ));
         }
         let (cluster, prefix) = address::locate(&self.names, connection, head)?;
         if self.directory.engine().policy(known.principal.org())?.cluster(&cluster).is_none() {

@@ -28,7 +28,8 @@
 //!   error; a revoked or expired certificate takes its [`Connections`] with it.
 //! - **Nothing is asked on the way of a request.** The [`Directory`] reads sessions, trust and policy from
 //!   [`ztka_follow::Documents`]; [`publish`] hands the same documents on to the agents.
-//! - **Limits answer instead of queueing**, see [`Limits`]. Heads have ten seconds, watches and streams no limit of time.
+//! - **Limits answer instead of queueing**, see [`Limits`]. Heads have ten seconds, bodies have to keep coming,
+//!   watches and streams have no limit of time.
 //! - **Nobody shuts others out.** Connections and handshakes are counted by network as well; whoever stalls keeps only
 //!   its own network waiting. A connection without a certificate has no long life.
 //!
@@ -79,6 +80,7 @@ mod hello;
 mod limits;
 mod names;
 mod news;
+mod pace;
 mod pass_on;
 mod places;
 pub mod proxy_protocol;
@@ -100,13 +102,14 @@ pub use self::{
     limits::Limits,
     names::{Names, Role},
     news::publish,
+    pace::UserBody,
     pass_on::{PassOn, Passed},
     places::Place,
     server_certificate::ServerCertificate,
     shed::{PerUser, PerUserLayer, Shed, ShedLayer},
     splice::{Splice, SpliceLayer},
     tunnels::Tunnels,
-    users::{UserBody, Users},
+    users::Users,
 };
 pub use ztka_core::{Cidr, InvalidCidr};
 pub use ztka_tunnel::FloodLimits;

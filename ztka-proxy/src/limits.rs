@@ -11,7 +11,7 @@ use std::{
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, time::Instant};
-use ztka_core::UserId;
+use ztka_core::{ClusterId, UserId};
 
 /// Limits of one proxy. Each has a default that suits a few thousand users.
 ///
@@ -39,12 +39,27 @@ pub struct Limits {
     pub requests: usize,
     /// The same of those with a body, which a client may send as slowly as it likes. Default 4,096.
     pub requests_with_body: usize,
+    /// A request's body comes at least this fast, or stays away for 30 s at most; what goes to a pod, a service or a node
+    /// (`proxy`) may take its time. 0 is no limit. Default 500.
+    pub body_bytes_per_second: u32,
     /// Connections of one user. Default 500.
     pub user_connections: usize,
+    /// New connections in a row of one user. Default 500.
+    pub user_new_connections_burst: u32,
+    /// And from then on per second. Default 50.
+    pub user_new_connections_per_second: u32,
     /// Requests of one user that end by themselves, at once. Default 400.
     pub user_requests: usize,
     /// Watches, followed logs, exec, attach and port-forward sessions of one user, at once. Default 2,000.
     pub user_streams: usize,
+    /// Requests to one cluster that end by themselves, at once, of all users. Default 2,000.
+    pub cluster_requests: usize,
+    /// Watches, followed logs and sessions of one cluster, at once, of all users. Default 10,000.
+    pub cluster_streams: usize,
+    /// New tunnels in a row of one cluster's agents. Default 64.
+    pub cluster_new_tunnels_burst: u32,
+    /// And from then on per second. Default 2.
+    pub cluster_new_tunnels_per_second: u32,
 }
 
 impl Default for Limits {
@@ -59,9 +74,16 @@ impl Default for Limits {
             new_connections_per_second: 200,
             requests: 4_096,
             requests_with_body: 4_096,
+            body_bytes_per_second: 500,
             user_connections: 500,
+            user_new_connections_burst: 500,
+            user_new_connections_per_second: 50,
             user_requests: 400,
             user_streams: 2_000,
+            cluster_requests: 2_000,
+            cluster_streams: 10_000,
+            cluster_new_tunnels_burst: 64,
+            cluster_new_tunnels_per_second: 2,
         }
     }
 }
@@ -87,6 +109,10 @@ pub(crate) struct Counts<K>(Arc<Mutex<HashMap<K, usize>>>);
 pub(crate) type UserCounts = Counts<(UserId, Kind)>;
 /// Something of a user, counted.
 pub(crate) type CountedUser = Counted<(UserId, Kind)>;
+/// Counts by cluster and kind.
+pub(crate) type ClusterCounts = Counts<(ClusterId, Kind)>;
+/// Something of a cluster, counted.
+pub(crate) type CountedCluster = Counted<(ClusterId, Kind)>;
 
 /// One that is counted until this is dropped.
 #[derive(Debug)]
@@ -130,42 +156,86 @@ impl<K: Eq + Hash> Drop for Counted<K> {
     }
 }
 
-/// Addresses that are remembered; beyond it those that have recovered are forgotten, then strangers share one bucket.
-const ADDRESSES: usize = 65_536;
+/// Keys that are remembered; beyond it those that have recovered are forgotten, then strangers share one bucket.
+const KEYS: usize = 65_536;
 
-/// Token buckets by network address.
+/// Token buckets by some key. A handle: clones share them.
 #[derive(Debug)]
-pub(crate) struct Arrivals {
-    burst: u32,
-    per_second: u32,
-    buckets: Mutex<HashMap<IpAddr, (f64, Instant)>>,
+struct Buckets<K>(Arc<Mutex<HashMap<Option<K>, (f64, Instant)>>>, f64, f64);
+
+impl<K> Clone for Buckets<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), self.1, self.2)
+    }
 }
 
-impl Arrivals {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        let (burst, per_second) = (limits.new_connections_burst, limits.new_connections_per_second);
-        Self { burst, per_second, buckets: Mutex::default() }
+impl<K: Clone + Eq + Hash> Buckets<K> {
+    fn new(burst: u32, per_second: u32) -> Self {
+        Self(Arc::default(), f64::from(burst), f64::from(per_second))
     }
 
-    /// Whether one more connection from `address` may come now.
-    pub(crate) fn admit(&self, address: IpAddr) -> bool {
-        let (now, burst, rate) = (Instant::now(), f64::from(self.burst), f64::from(self.per_second));
-        let filled = |(left, at): (f64, Instant)| (left + now.duration_since(at).as_secs_f64() * rate).min(burst);
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut key = network(address);
-        if buckets.len() >= ADDRESSES && !buckets.contains_key(&key) {
-            buckets.retain(|_, bucket| filled(*bucket) < burst);
-            if buckets.len() >= ADDRESSES {
-                key = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    /// Whether one more of `key` may come now.
+    fn admit(&self, key: K) -> bool {
+        let Self(buckets, burst, rate) = self;
+        let (now, mut key) = (Instant::now(), Some(key));
+        let filled = |(left, at): (f64, Instant)| (left + now.duration_since(at).as_secs_f64() * rate).min(*burst);
+        let mut buckets = buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= KEYS && !buckets.contains_key(&key) {
+            buckets.retain(|_, bucket| filled(*bucket) < *burst);
+            if buckets.len() >= KEYS {
+                key = None;
             }
         }
-        let bucket = buckets.entry(key).or_insert((burst, now));
+        let bucket = buckets.entry(key).or_insert((*burst, now));
         *bucket = (filled(*bucket), now);
         if bucket.0 < 1.0 {
             return false;
         }
         bucket.0 -= 1.0;
         true
+    }
+}
+
+/// New connections by network address.
+#[derive(Debug)]
+pub(crate) struct Arrivals(Buckets<IpAddr>);
+
+impl Arrivals {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self(Buckets::new(limits.new_connections_burst, limits.new_connections_per_second))
+    }
+
+    /// Whether one more connection from `address` may come now.
+    pub(crate) fn admit(&self, address: IpAddr) -> bool {
+        self.0.admit(network(address))
+    }
+}
+
+/// New connections by user.
+#[derive(Clone, Debug)]
+pub(crate) struct UserArrivals(Buckets<UserId>);
+
+impl UserArrivals {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self(Buckets::new(limits.user_new_connections_burst, limits.user_new_connections_per_second))
+    }
+
+    pub(crate) fn admit(&self, user: &UserId) -> bool {
+        self.0.admit(user.clone())
+    }
+}
+
+/// New tunnels by cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct TunnelArrivals(Buckets<ClusterId>);
+
+impl TunnelArrivals {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self(Buckets::new(limits.cluster_new_tunnels_burst, limits.cluster_new_tunnels_per_second))
+    }
+
+    pub(crate) fn admit(&self, cluster: &ClusterId) -> bool {
+        self.0.admit(cluster.clone())
     }
 }
 

@@ -16,7 +16,7 @@ use ztka_core::{Access, Authenticated, Caller, Hold, Reason, Refusal, RefusalSin
 
 use crate::{
     Limits,
-    limits::{CountedUser, Kind, UserCounts, places},
+    limits::{ClusterCounts, CountedCluster, CountedUser, Kind, UserCounts, places},
 };
 
 /// Answers 503 with `Retry-After` while too many requests wait for the head of their answer. Watches and streams count
@@ -81,18 +81,21 @@ where
     }
 }
 
-/// Answers 429 with `Retry-After` when one user has too many requests or streams open. Both count to their very end.
+/// Answers 429 with `Retry-After` when one user, or one cluster, has too many requests or streams open. Both count to
+/// their very end.
 #[derive(Clone, Debug)]
 pub struct PerUserLayer {
     limits: Limits,
     counts: UserCounts,
+    clusters: ClusterCounts,
     refusals: Arc<dyn RefusalSink>,
 }
 
 impl PerUserLayer {
-    /// Admits [`Limits::user_requests`] and [`Limits::user_streams`] of each user, and reports the others.
+    /// Admits [`Limits::user_requests`] and [`Limits::user_streams`] of each user, [`Limits::cluster_requests`] and
+    /// [`Limits::cluster_streams`] to each cluster, and reports the others.
     pub fn new(limits: &Limits, refusals: Arc<dyn RefusalSink>) -> Self {
-        Self { limits: *limits, counts: UserCounts::default(), refusals }
+        Self { limits: *limits, counts: UserCounts::default(), clusters: ClusterCounts::default(), refusals }
     }
 }
 
@@ -111,7 +114,14 @@ pub struct PerUser<S> {
     layer: PerUserLayer,
 }
 
-impl Hold for CountedUser {}
+/// What a request is counted by.
+#[derive(Debug)]
+struct Shares {
+    _of_user: CountedUser,
+    _of_cluster: CountedCluster,
+}
+
+impl Hold for Shares {}
 
 impl<S, B> Service<Access<Authenticated, B>> for PerUser<S>
 where
@@ -127,13 +137,22 @@ where
     }
 
     fn call(&mut self, access: Access<Authenticated, B>) -> Self::Future {
-        let PerUserLayer { limits, counts, refusals } = &self.layer;
+        let PerUserLayer { limits, counts, clusters, refusals } = &self.layer;
         let attributes = access.stage().attributes();
-        let (kind, most, message) = match attributes.is_ok_and(|asked| asked.is_long_running()) {
-            true => (Kind::Stream, limits.user_streams, "you have too many watches and streams open; end some"),
-            false => (Kind::Request, limits.user_requests, "you have too many requests at once; try again"),
+        let is_long = attributes.is_ok_and(|asked| asked.is_long_running());
+        let (kind, of_user, of_cluster) = match is_long {
+            true => (Kind::Stream, limits.user_streams, limits.cluster_streams),
+            false => (Kind::Request, limits.user_requests, limits.cluster_requests),
         };
-        let Some(counted) = counts.enter((access.principal().user().clone(), kind), most) else {
+        let user = counts.enter((access.principal().user().clone(), kind), of_user);
+        let message = match (user.is_some(), is_long) {
+            (false, true) => "you have too many watches and streams open; end some",
+            (false, false) => "you have too many requests at once; try again",
+            (true, true) => "the cluster has too many watches and streams open, of all users; end some",
+            (true, false) => "the cluster has too many requests at once, of all users; try again",
+        };
+        let cluster = user.as_ref().and_then(|_| clusters.enter((access.cluster().clone(), kind), of_cluster));
+        let (Some(of_user), Some(of_cluster)) = (user, cluster) else {
             let reason = Reason::Overloaded(message);
             let target = attributes.ok().map(|asked| asked.path_and_query().clone().into());
             let (target, caller) = (target.as_ref(), Caller::Principal(access.principal().clone()));
@@ -143,6 +162,7 @@ where
         // The instance that `poll_ready` was asked of is the one to call; its clone stays here.
         let clone = self.inner.clone();
         let reply = mem::replace(&mut self.inner, clone).call(access);
+        let counted = Shares { _of_user: of_user, _of_cluster: of_cluster };
         Either::Left(Box::pin(async move { Ok(hold(reply.await?, counted)) }))
     }
 }

@@ -8,19 +8,20 @@ use ztka_core::{Subject, Verified};
 use ztka_pki::{Peer, PeerError, Purpose, TrustSource};
 use ztka_tunnel::{Registry, TunnelError, TunnelPeer};
 
-use crate::{Arrival, Buffered, Drain, Handler};
+use crate::{Arrival, Buffered, Drain, Handler, Limits, limits::TunnelArrivals};
 
 /// Enters agents' connections into a registry. A revoked agent loses its tunnels at once.
 #[derive(Clone, Debug)]
 pub struct Tunnels {
     registry: Registry,
     trust: TrustSource,
+    arrivals: TunnelArrivals,
 }
 
 impl Tunnels {
-    /// Enters what `trust` verifies into `registry`.
-    pub fn new(registry: Registry, trust: TrustSource) -> Self {
-        Self { registry, trust }
+    /// Enters what `trust` verifies into `registry`, of one cluster no faster than `limits` say.
+    pub fn new(registry: Registry, trust: TrustSource, limits: &Limits) -> Self {
+        Self { registry, trust, arrivals: TunnelArrivals::new(limits) }
     }
 
     fn identify(&self, chain: &[CertificateDer<'_>]) -> Result<(Verified<Peer>, TunnelPeer), PeerError> {
@@ -52,6 +53,11 @@ impl Handler for Tunnels {
                 Err(error) => return tracing::warn!(%error, client = %arrival.client, "an agent is refused"),
             };
             let id = peer.id.to_string();
+            if !this.arrivals.admit(&agent.cluster) {
+                let what =
+                    "agents of this cluster connect too fast; check for one that restarts or redials without end";
+                return tracing::warn!(agent = id, client = %arrival.client, what);
+            }
             tracing::info!(agent = id, client = %arrival.client, "an agent has connected");
             // Dropping the tunnel's future ends it with all its streams.
             let ended = tokio::select! {

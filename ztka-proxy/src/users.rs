@@ -1,20 +1,11 @@
 //! Serves users' connections: HTTP/1.1 or HTTP/2 as negotiated, behind the guard, each request with its [`Connection`].
 
-use std::{
-    convert::Infallible,
-    fmt,
-    future::ready,
-    net::IpAddr,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{convert::Infallible, fmt, future::ready, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Request, Response, StatusCode};
-use http_body::{Frame, SizeHint};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::{
@@ -28,7 +19,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 use tower::{Service, ServiceExt as _};
-use ztka_core::{Body, BoxError, Refusal, RefusalSink, Status, Subject};
+use ztka_core::{Body, BoxError, Reason, Refusal, RefusalSink, Status, Subject};
 use ztka_pki::Purpose;
 
 use crate::{
@@ -36,7 +27,8 @@ use crate::{
     activity::{Activity, Running},
     guard::REFUSED,
     head,
-    limits::{Kind, UserCounts},
+    limits::{Kind, UserArrivals, UserCounts},
+    pace::{UserBody, is_timeless},
 };
 
 /// Header list that is unpacked at all: enough beyond [`head::LIST`] for an answer that says what is wrong. What is
@@ -52,34 +44,6 @@ const SEND_BUFFER: usize = 1024 * 1024;
 /// A peer that does not answer a PING in this time is gone.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
 
-/// The body of a user's request: without trailers, which no Kubernetes request has and which could carry headers past
-/// every check of headers.
-#[derive(Debug)]
-pub struct UserBody(Incoming);
-
-impl http_body::Body for UserBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        loop {
-            let frame = std::task::ready!(Pin::new(&mut self.0).poll_frame(cx));
-            return Poll::Ready(match frame {
-                Some(Ok(frame)) if frame.is_trailers() => continue,
-                frame => frame.map(|frame| frame.map_err(Into::into)),
-            });
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
-    }
-}
-
 /// Serves the access stack `S` to users.
 #[derive(Clone)]
 pub struct Users<S> {
@@ -88,6 +52,7 @@ pub struct Users<S> {
     trust: ztka_pki::TrustSource,
     limits: Limits,
     counts: UserCounts,
+    arrivals: UserArrivals,
     refusals: Arc<dyn RefusalSink>,
     http1: auto::Builder<TokioExecutor>,
     http2: auto::Builder<TokioExecutor>,
@@ -123,8 +88,19 @@ impl<S> Users<S> {
             .max_frame_size(FRAME)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(HEADER_LIST);
+        let arrivals = UserArrivals::new(limits);
         let (http1, http2) = (builder.clone().http1_only(), builder.http2_only());
-        Self { stack, connections, trust, limits: *limits, counts: UserCounts::default(), refusals, http1, http2 }
+        Self {
+            stack,
+            connections,
+            trust,
+            limits: *limits,
+            counts: UserCounts::default(),
+            arrivals,
+            refusals,
+            http1,
+            http2,
+        }
     }
 }
 
@@ -189,7 +165,7 @@ where
         let counted = connection.certificate().and_then(|certificate| match &certificate.peer.id.subject {
             Subject::User { user, .. } => {
                 let counted = self.counts.enter((user.clone(), Kind::Connection), self.limits.user_connections);
-                if counted.is_none() {
+                if counted.is_none() || !self.arrivals.admit(user) {
                     connection.set_crowded();
                 }
                 counted
@@ -205,6 +181,7 @@ where
             connection: connection.clone(),
             activity: activity.clone(),
             refusals: self.refusals.clone(),
+            body_bytes_per_second: self.limits.body_bytes_per_second,
         };
         let served = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
         let mut served = pin!(served);
@@ -252,6 +229,7 @@ struct Asks<S> {
     connection: Connection,
     activity: Activity,
     refusals: Arc<dyn RefusalSink>,
+    body_bytes_per_second: u32,
 }
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for Asks<S>
@@ -272,7 +250,16 @@ where
         if let Some(response) = refused {
             return Box::pin(ready(Ok(response.map(|body| Running::new(body, running)))));
         }
-        let mut request = request.map(UserBody);
+        let version = request.version();
+        let is_timed = self.body_bytes_per_second > 0 && !request.body().is_end_stream() && !is_timeless(&request);
+        let mut request = request.map(UserBody::new);
+        let mut slow = None;
+        if is_timed {
+            let (head, body) = request.into_parts();
+            let (body, handle) = body.paced(self.body_bytes_per_second);
+            slow = Some((handle, head.uri.clone(), self.refusals.clone(), self.connection.source()));
+            request = Request::from_parts(head, body);
+        }
         request.extensions_mut().insert::<IpAddr>(self.connection.source());
         request.extensions_mut().insert(self.connection.clone());
         let reply = self.stack.clone().oneshot(request);
@@ -280,6 +267,15 @@ where
             let response = match reply.await {
                 Ok(response) => response.map(|body| body.map_err(Into::into).boxed_unsync()),
                 Err(error) => unavailable(error.into()),
+            };
+            let response = match slow {
+                Some((slow, target, refusals, source)) if slow.is_so() => {
+                    let reason = Reason::framing(SLOW);
+                    let (target, source) = (Some(&target), Some(source));
+                    refusals.refused(Refusal { target, source, principal: None, reason: &reason });
+                    too_slow(version)
+                }
+                _ => response,
             };
             Ok(response.map(|body| Running::new(body, running)))
         })
@@ -300,6 +296,17 @@ impl<S> Asks<S> {
 fn refused(request: &Request<Incoming>, connection: &Connection) -> Option<Response<Body>> {
     let violation = connection.framing().violation().filter(|_| request.method().as_str() == REFUSED)?;
     Some(violation.answer())
+}
+
+const SLOW: &str = "the body of the request came too slowly";
+
+/// The rest of the body is not waited for: over HTTP/1.1 the connection closes behind the answer.
+fn too_slow(version: Version) -> Response<Body> {
+    let mut response = Status::new(StatusCode::REQUEST_TIMEOUT, SLOW).into_response();
+    if version < Version::HTTP_2 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn unavailable(error: BoxError) -> Response<Body> {

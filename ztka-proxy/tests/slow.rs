@@ -1,4 +1,4 @@
-//! Time limits, in paused time: heads have ten seconds, bodies and streams are not timed.
+//! Time limits, in paused time: heads have ten seconds, bodies have to keep coming, streams are not timed.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "clippy.toml does not reach helpers")]
 
 mod support;
@@ -68,7 +68,7 @@ async fn a_connection_that_asks_nothing_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_connection_is_kept_for_five_minutes_and_a_slow_body_for_longer() {
+async fn an_idle_connection_is_kept_for_five_minutes_and_a_body_that_keeps_coming_for_longer() {
     let made = installation().await;
     let mut client = connect(&made, false).await;
     let get = format!("GET {POD} HTTP/1.1\r\nHost: c1.kube.example.com\r\n\r\n");
@@ -79,11 +79,11 @@ async fn an_idle_connection_is_kept_for_five_minutes_and_a_slow_body_for_longer(
         assert!(answer[..length].starts_with(b"HTTP/1.1 200 "));
         tokio::time::sleep(Duration::from_secs(200)).await;
     }
-    let head = format!("POST {POD} HTTP/1.1\r\nHost: c1.kube.example.com\r\nContent-Length: 10\r\n\r\n");
+    let head = format!("POST {POD} HTTP/1.1\r\nHost: c1.kube.example.com\r\nContent-Length: 300000\r\n\r\n");
     client.write_all(head.as_bytes()).await.unwrap();
-    for _ in 0..10 {
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        client.write_all(b"x").await.unwrap();
+    for _ in 0..30 {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        client.write_all(&[b'x'; 10_000]).await.unwrap();
     }
     let length = client.read(&mut answer).await.unwrap();
     assert!(answer[..length].starts_with(b"HTTP/1.1 200 "));
@@ -170,4 +170,63 @@ async fn a_header_block_of_http2_has_ten_seconds() {
     let (_, seconds) = closed(client).await;
     assert!((9..=11).contains(&seconds), "{seconds}");
     made.until("it is recorded", |made| made.denials().iter().any(|why| why.contains("in time"))).await;
+}
+
+/// Sends a body of a byte per second, and what is answered after how many seconds.
+async fn dripped(made: &Installation, path: &str, is_http2: bool) -> (String, u64) {
+    let begin = Instant::now();
+    let mut client = connect(made, is_http2).await;
+    if is_http2 {
+        let http2 = hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+        let (mut sender, driver) = http2.handshake(hyper_util::rt::TokioIo::new(client)).await.unwrap();
+        tokio::spawn(driver);
+        let drip = futures_util::stream::unfold(0, |count| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let frame = http_body::Frame::data(bytes::Bytes::from_static(b"x"));
+            (count < 200).then_some((Ok::<_, std::convert::Infallible>(frame), count + 1))
+        });
+        let body = http_body_util::StreamBody::new(Box::pin(drip));
+        let request = http::Request::post(format!("https://c1.kube.example.com{path}")).body(body).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        return (answer.status().as_str().to_owned(), begin.elapsed().as_secs());
+    }
+    let head = format!("POST {path} HTTP/1.1\r\nHost: c1.kube.example.com\r\nContent-Length: 200\r\n\r\n");
+    client.write_all(head.as_bytes()).await.unwrap();
+    let (mut read, mut write) = tokio::io::split(client);
+    let dripping = tokio::spawn(async move {
+        for _ in 0..200 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if write.write_all(b"x").await.is_err() {
+                return write;
+            }
+        }
+        write
+    });
+    let mut answer = [0; 2048];
+    let length = read.read(&mut answer).await.unwrap();
+    let seconds = begin.elapsed().as_secs();
+    if answer[..length].starts_with(b"HTTP/1.1 408 ") {
+        // Closed behind it.
+        read.read_to_end(&mut Vec::new()).await.unwrap();
+    }
+    drop(dripping.await.unwrap());
+    (String::from_utf8_lossy(&answer[9..12]).into_owned(), seconds)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_drips_is_given_up() {
+    let made = installation().await;
+    for is_http2 in [false, true] {
+        let (code, seconds) = dripped(&made, "/api/v1/namespaces/default/pods", is_http2).await;
+        assert_eq!(code, "408");
+        assert!((30..=35).contains(&seconds), "{seconds}");
+        let sent = made.sent();
+        assert!(sent.last().unwrap().body.as_ref().unwrap_err().contains("too slowly"), "{sent:?}");
+        made.until("it is recorded", |made| made.denials().iter().any(|why| why.contains("too slowly"))).await;
+        // What a service behind the apiserver takes in is its own affair.
+        let through = "/api/v1/namespaces/default/services/web/proxy/upload";
+        let (code, seconds) = dripped(&made, through, is_http2).await;
+        assert_eq!(code, "200");
+        assert!((200..=205).contains(&seconds), "{seconds}");
+    }
 }

@@ -190,6 +190,17 @@ async fn limits_answer_instead_of_queueing() {
         (response.status(), &response.headers()[header::RETRY_AFTER]),
         (StatusCode::TOO_MANY_REQUESTS, &"1".parse().unwrap())
     );
+    let limits = Limits { cluster_requests: 0, ..Limits::default() };
+    let response = ask_stack(&made, by_name(&made).await, pod(), &limits, |_| ok("pod")).await;
+    assert_eq!(
+        (response.status(), &response.headers()[header::RETRY_AFTER]),
+        (StatusCode::TOO_MANY_REQUESTS, &"1".parse().unwrap())
+    );
+    assert!(message(&response).contains("the cluster has too many requests"), "{}", response.body());
+    let limits = Limits { user_new_connections_burst: 0, ..Limits::default() };
+    let response = ask_stack(&made, by_name(&made).await, pod(), &limits, |_| ok("pod")).await;
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(response.headers().contains_key(header::RETRY_AFTER));
     let limits = Limits { requests: 0, ..Limits::default() };
     let response = ask_stack(&made, by_name(&made).await, pod(), &limits, |_| ok("pod")).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -202,6 +213,12 @@ async fn limits_answer_instead_of_queueing() {
     let limits = Limits { user_requests: 0, ..Limits::default() };
     let response = ask_stack(&made, by_name(&made).await, watch(), &limits, |_| ok("pod")).await;
     assert_eq!(response.status(), StatusCode::OK);
+    let limits = Limits { cluster_requests: 0, ..Limits::default() };
+    let response = ask_stack(&made, by_name(&made).await, watch(), &limits, |_| ok("pod")).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let limits = Limits { cluster_streams: 0, ..Limits::default() };
+    let response = ask_stack(&made, by_name(&made).await, watch(), &limits, |_| ok("pod")).await;
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
     let limits = Limits { user_streams: 0, ..Limits::default() };
     let response = ask_stack(&made, by_name(&made).await, watch(), &limits, |_| ok("pod")).await;
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);

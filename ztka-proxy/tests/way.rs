@@ -32,7 +32,11 @@ use ztka_tunnel::{Dialer, Dispatch, ProxyAddress, Registry};
 type Asked = Arc<Mutex<Vec<Request<Bytes>>>>;
 
 async fn proxy(made: &Installation, registry: Registry) -> SocketAddr {
-    let (limits, refusals) = (Limits::default(), Arc::new(made.recorder.clone()));
+    proxy_with(made, registry, Limits::default()).await
+}
+
+async fn proxy_with(made: &Installation, registry: Registry, limits: Limits) -> SocketAddr {
+    let refusals = Arc::new(made.recorder.clone());
     let access = ServiceBuilder::new()
         .layer(SpliceLayer)
         .layer(ShedLayer::new(&limits))
@@ -56,7 +60,7 @@ async fn proxy(made: &Installation, registry: Registry) -> SocketAddr {
     let agents_tls =
         tls::server(provider, own, ClientAuth::Required(Purpose::Agents), trust.clone(), &[b"h2"]).unwrap();
     let users = Users::new(access, made.connections.clone(), trust.clone(), &limits, refusals.clone());
-    let tunnels = Tunnels::new(registry.clone(), trust);
+    let tunnels = Tunnels::new(registry.clone(), trust, &limits);
     let acceptor = Acceptor::new(
         made.names.clone(),
         Listener::new(users_tls, users),
@@ -164,4 +168,21 @@ async fn a_request_reaches_the_agent_with_all_that_it_needs_to_check_it() {
     made.until("the tunnel is gone", |_| !registry.is_connected(&org, &cluster)).await;
     let (status, _) = ask(&made, proxy, "{}").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn agents_that_connect_without_end_are_turned_away_and_those_that_are_there_stay() {
+    let made = installation().await;
+    let registry = Registry::new(Arc::new(made.clock.clone()) as Arc<dyn Clock>);
+    let limits = Limits { cluster_new_tunnels_burst: 1, cluster_new_tunnels_per_second: 0, ..Limits::default() };
+    let proxy = proxy_with(&made, registry.clone(), limits).await;
+    let first = agent(&made, proxy, Asked::default()).await;
+    let (org, cluster) = ("acme".parse().unwrap(), "c1".parse().unwrap());
+    made.until("the agent is connected", |_| registry.is_connected(&org, &cluster)).await;
+    let second = agent(&made, proxy, Asked::default()).await;
+    made.until("the second is turned away", |_| second.states().borrow()[0].error.is_some()).await;
+    assert_eq!(registry.peers().len(), 1);
+    let (status, answer) = ask(&made, proxy, "{}").await;
+    assert_eq!((status, answer.as_str()), (StatusCode::OK, "pod"));
+    drop(first);
 }

@@ -85,7 +85,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     let users = Listener::new(users, Users::new(access, connections.clone(), trust.clone(), &limits, refusals.clone()));
     let agents = ClientAuth::Required(Purpose::Agents);
     let agents = tls::server(provider, member.credentials().clone(), agents, trust.clone(), &[ztka_tunnel::ALPN])?;
-    let agents = Listener::new(agents, Tunnels::new(registry.clone(), trust));
+    let agents = Listener::new(agents, Tunnels::new(registry.clone(), trust, &limits));
     let acceptor = Acceptor::new(names, users, agents, pass_on, &limits, refusals).behind(config.balancers()?);
 
     ship(&config, &spool, ToController::events(channel.clone()))?;

@@ -132,7 +132,7 @@ impl Liar {
         let tls = tls::server(provider, member.credentials().clone(), agents, trust.clone(), &[ztka_tunnel::ALPN])?;
         let listener = match by_hand {
             true => Listener::new(tls, ByHand(sender)),
-            false => Listener::new(tls, Tunnels::new(registry.clone(), trust)),
+            false => Listener::new(tls, Tunnels::new(registry.clone(), trust, &Limits::default())),
         };
         let refusals = Arc::new(Recorder::new(Arc::new(MemoryJournal::default()), clock));
         let names = Names::new(DOMAIN, [], id.clone());
