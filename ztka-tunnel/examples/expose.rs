@@ -1,58 +1,65 @@
-//! Makes a service that can only dial out reachable: both ends in one program, over TCP on the loopback interface.
+//! Publishes a local HTTP service through a tunnel, both ends in one program: the inner one can only dial out.
 //!
-//! `cargo run -p ztka-tunnel --example expose` prints what comes back. With [`ztka_tunnel::Tls`] for the connector and a
-//! TLS acceptor before `serve` it is what proxies and agents do.
-use std::{convert::Infallible, sync::Arc};
+//! `cargo run -p ztka-tunnel --example expose -- 127.0.0.1:8000 127.0.0.1:8080`; then `curl http://127.0.0.1:8080/`.
+//! With [`ztka_tunnel::Tls`] and a TLS acceptor, as in the example `acceptor`, the ends are in different networks.
+use std::{env, sync::Arc};
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, Version, header::HOST};
 use http_body_util::BodyExt as _;
-use jiff::Timestamp;
+use hyper::{client, server, service::service_fn};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tower::{ServiceExt as _, service_fn};
-use ztka_core::*;
-use ztka_tunnel::{ConnectError, Dialer, Dispatch, EVIDENCE_PATH, ProxyAddress, Registry, TunnelPeer, connect_fn};
+use tower::ServiceExt as _;
+use ztka_core::{Body, BoxError, InvalidName, Reply, SystemClock, Verified};
+use ztka_tunnel::{Bare, ConnectError, Dialer, Egress, ProxyAddress, Registry, TunnelPeer, connect_fn};
 
-async fn hello(request: Request<Body>) -> Result<Reply, Infallible> {
-    let mut response = Response::new(empty());
-    match request.uri().path() {
-        EVIDENCE_PATH => *response.status_mut() = StatusCode::NO_CONTENT,
-        path => *response.body_mut() = body(format!("{} {path}, from behind the firewall\n", request.method())),
-    }
-    Ok(Reply::Response(response))
+/// The inner end: each request goes to the local service.
+async fn local(service: String, mut request: Request<Body>) -> Result<Reply, BoxError> {
+    let io = TokioIo::new(TcpStream::connect(&service).await?);
+    let (mut sender, connection) = client::conn::http1::handshake(io).await?;
+    tokio::spawn(connection);
+    *request.version_mut() = Version::HTTP_11;
+    request.headers_mut().insert(HOST, service.parse()?);
+    Ok(Reply::Response(sender.send_request(request).await?.map(|body| body.map_err(Into::into).boxed_unsync())))
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), BoxError> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?.to_string();
-    let (org, cluster, instance) = ("acme".parse()?, "c1".parse()?, "i1".parse()?);
-    let peer = TunnelPeer { org, cluster, instance, not_after: Timestamp::MAX };
-    let registry = Registry::new(Arc::new(SystemClock));
-    let proxy = registry.clone();
+/// Publishes `service` on `public`, until an error.
+pub async fn expose(service: String, public: TcpListener) -> Result<(), BoxError> {
+    let (registry, tunnels) = (Registry::new(Arc::new(SystemClock)), TcpListener::bind("127.0.0.1:0").await?);
+    let (address, accepting) = (tunnels.local_addr()?.to_string().parse()?, registry.clone());
+    let (org, cluster, instance) = ("o".parse()?, "c".parse()?, "i".parse()?);
+    let peer = TunnelPeer { org, cluster, instance, not_after: jiff::Timestamp::MAX };
+    let bare = Bare::assertion(registry, peer.org.clone(), peer.cluster.clone());
     tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            let (proxy, peer) = (proxy.clone(), peer.clone());
-            tokio::spawn(async move { proxy.serve(socket, peer).await });
+        while let Ok((socket, _)) = tunnels.accept().await {
+            let (accepting, peer) = (accepting.clone(), peer.clone());
+            tokio::spawn(async move { accepting.serve(socket, peer).await });
         }
     });
-
     let connect = connect_fn(|to: ProxyAddress| async move {
-        let io = TcpStream::connect((to.host(), to.port())).await.map_err(|e| ConnectError::Other(e.into()))?;
-        let id = "p1".parse().map_err(|e: InvalidName| ConnectError::Other(e.into()))?;
-        Ok((io, Verified::assertion(id)))
+        let io = Egress::direct().connect(to.host(), to.port()).await?;
+        Ok((io, Verified::assertion("p".parse().map_err(|e: InvalidName| ConnectError::Other(e.into()))?)))
     });
-    let dialer = Dialer::start(connect, [address.parse()?], service_fn(hello));
-    dialer.states().wait_for(|tunnels| tunnels.iter().all(|tunnel| tunnel.proxy.is_some())).await?;
+    let _dialer = Dialer::start(connect, [address], tower::service_fn(move |asked| local(service.clone(), asked)));
+    loop {
+        let (io, bare) = (TokioIo::new(public.accept().await?.0), bare.clone());
+        let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+            let reply = bare.clone().oneshot(request);
+            async {
+                reply
+                    .await
+                    .map(|reply| if let Reply::Response(response) = reply { response } else { Response::default() })
+            }
+        });
+        tokio::spawn(server::conn::http1::Builder::new().serve_connection(io, service));
+    }
+}
 
-    let (head, content) = Request::get("/version").body(empty())?.into_parts();
-    let (user, credential, name) = ("u1".parse()?, "k1".parse()?, "alice".parse()?);
-    let session = Session { user, credential, name, groups: vec![], active_until: Timestamp::MAX };
-    let alice = Verified::assertion(Principal::new("acme".parse()?, session));
-    let access = Authenticated::assertion(Identity::new(alice, "c1".parse()?, Evidence::new("me")), &head, content);
-    let access = Recorded::assertion(access, AuditId::generate(), DecisionSlot::default());
-    let grant = Grant { binding: "all".into(), role: "all".into(), policy: Revision::default() };
-    let access = Permitted::assertion(access, |_, _, _| Decision::Allow(grant))?;
-    let Reply::Response(answer) = Dispatch::new(registry).oneshot(access).await? else { return Ok(()) };
-    print!("{}", String::from_utf8_lossy(&answer.into_body().collect().await?.to_bytes()));
-    Ok(())
+/// `expose [SERVICE [PUBLIC]]`, each `host:port`.
+#[tokio::main(flavor = "current_thread")]
+pub async fn main() -> Result<(), BoxError> {
+    let argument = |index, default: &str| env::args().nth(index).unwrap_or(default.into());
+    let public = TcpListener::bind(argument(2, "127.0.0.1:8080")).await?;
+    println!("http://{}", public.local_addr()?);
+    expose(argument(1, "127.0.0.1:8000"), public).await
 }

@@ -15,6 +15,8 @@
 //! - [`Registry`] holds the tunnels of connected agents; [`Registry::serve`] runs one on an authenticated connection.
 //! - [`Dispatch`] is the last service of a proxy's stack. It takes what is permitted and nothing less, picks the least
 //!   loaded tunnel of the cluster, makes sure that the agent holds the user's evidence, and sends.
+//! - [`Bare`] is the same for whoever carries plain HTTP and decides elsewhere who may ask: no user, no policy, no
+//!   Kubernetes. The examples `expose` and `acceptor` are both ends of it.
 //! - [`Dialer`] keeps a tunnel to each of several proxies and serves a `tower::Service` on them: jittered redial,
 //!   make-before-break on [`Dialer::renew`] and when a proxy drains, orderly [`Dialer::shutdown`].
 //! - [`Connect`] is how it reaches them; [`Tls`] is the usual way, over an [`Egress`]: directly or by an HTTP proxy.
@@ -116,7 +118,7 @@ pub use self::{
     egress::{Egress, EgressError, EgressStream, InvalidEgress, InvalidProxyUrl, NoProxy, ProxyUrl, Unreachable},
     error::{ConnectError, TunnelError},
     io::{BadFrames, FloodLimits, FrameGuard, ReadAhead},
-    proxy::{Dispatch, Registry, TunnelPeer},
+    proxy::{Bare, Dispatch, Registry, TunnelPeer},
     settings::Settings,
     stream::Channel,
     wire::{

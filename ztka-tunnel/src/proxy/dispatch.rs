@@ -69,7 +69,8 @@ where
 pub(crate) struct Parcel {
     pub(crate) org: OrgId,
     pub(crate) cluster: ClusterId,
-    pub(crate) evidence: Evidence,
+    /// What proves whose it is; none for what is nobody's.
+    pub(crate) evidence: Option<Evidence>,
     pub(crate) head: Request<()>,
 }
 
@@ -88,7 +89,7 @@ impl Parcel {
             (&ztka_core::SOURCE, access.source().as_ref().map(value)),
         ];
         let (org, cluster) = (access.principal().org().clone(), access.cluster().clone());
-        let evidence = access.evidence().clone();
+        let evidence = Some(access.evidence().clone());
         let (head, body) = access.into_request().into_parts();
         let mut head = Request::from_parts(head, ());
         // Ours come last, into headers that nothing of the client's can be in.
@@ -123,7 +124,9 @@ impl Registry {
                 }
             };
             let tunnel = lease.tunnel().clone();
-            if let Err(unproven) = tunnel.prove(&evidence).await {
+            if let Some(evidence) = &evidence
+                && let Err(unproven) = tunnel.prove(evidence).await
+            {
                 match unproven.reply() {
                     Some(reply) => return reply,
                     None => {
@@ -136,12 +139,15 @@ impl Registry {
                 Outcome::Reply(reply) => return reply,
                 Outcome::Untouched(body) => body,
                 Outcome::Unproven(body) => {
+                    let Some(evidence) = &evidence else { return forgotten() };
                     tunnel.proven.forget(evidence.id());
                     body
                 }
                 Outcome::Forgotten => {
                     // Only the client has the body once more.
-                    tunnel.proven.forget(evidence.id());
+                    if let Some(evidence) = &evidence {
+                        tunnel.proven.forget(evidence.id());
+                    }
                     return forgotten();
                 }
                 Outcome::Lost(error) => {

@@ -1,5 +1,6 @@
 //! The proxy's end: agents' tunnels in a registry, and permitted requests dispatched into them.
 
+mod bare;
 mod board;
 mod dispatch;
 mod evidence;
@@ -9,4 +10,4 @@ mod registry;
 mod session;
 mod tunnel;
 
-pub use self::{dispatch::Dispatch, registry::Registry, tunnel::TunnelPeer};
+pub use self::{bare::Bare, dispatch::Dispatch, registry::Registry, tunnel::TunnelPeer};

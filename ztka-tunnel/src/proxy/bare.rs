@@ -1,0 +1,64 @@
+//! Requests that are nobody's: for tunnels that carry plain HTTP, where the embedder decides who may ask.
+
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, StatusCode};
+use http_body::Body;
+use tower::Service;
+use ztka_core::{BoxError, ClusterId, OrgId, Reply, Status};
+
+use super::{dispatch::Parcel, registry::Registry};
+use crate::{OWN_PATHS, wire};
+
+/// Sends plain HTTP requests into the tunnels of one place, and answers as [`Dispatch`](crate::Dispatch) does.
+///
+/// It knows no user and asks no policy: whoever makes one vouches for every request that it is given. Hop-by-hop headers
+/// and the tunnel's own stay behind; all others travel on as they are, `traceparent` (W3C Trace Context) among them. A
+/// request with an [`Upgrade`](ztka_core::Upgrade) among its extensions becomes an upgraded reply.
+#[derive(Clone, Debug)]
+pub struct Bare {
+    registry: Registry,
+    org: OrgId,
+    cluster: ClusterId,
+}
+
+impl Bare {
+    /// States that whatever this service will be given may be asked of the agents of `cluster`, which is `org`'s.
+    pub fn assertion(registry: Registry, org: OrgId, cluster: ClusterId) -> Self {
+        Self { registry, org, cluster }
+    }
+}
+
+impl<B> Service<Request<B>> for Bare
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError> + Send,
+{
+    type Response = Reply;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Reply, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let Self { registry, org, cluster } = self.clone();
+        let (head, body) = request.into_parts();
+        let mut head = Request::from_parts(head, ());
+        wire::strip_hop_by_hop(head.headers_mut());
+        wire::strip_internal(head.headers_mut());
+        head.headers_mut().remove(http::header::HOST);
+        Box::pin(async move {
+            if head.uri().path().starts_with(OWN_PATHS) {
+                return Ok(Status::new(StatusCode::NOT_FOUND, "no such path").into());
+            }
+            Ok(registry.send(Parcel { org, cluster, evidence: None, head }, body).await)
+        })
+    }
+}
