@@ -13,6 +13,7 @@ use ztka_identity::{Directory, StoreError};
 use ztka_pki::{BadBundle, CredentialSource, Hierarchy, IssueError, Lifetimes, Names, TrustSource};
 
 use crate::{
+    announcements::Announced,
     audit::OwnJournal,
     authority::Authorities,
     changes::Watched,
@@ -107,6 +108,8 @@ pub(crate) struct Inner {
     pub(crate) head: watch::Sender<u64>,
     /// Who watches the changes of organisations.
     pub(crate) watched: Watched,
+    /// Which proxies there are.
+    pub(crate) announced: Announced,
     /// How much of the feed this controller itself goes by.
     pub(crate) applied: tokio::sync::Mutex<u64>,
     pub(crate) trust_document: RwLock<Option<SignedDocument>>,
@@ -169,6 +172,7 @@ impl Controller {
             changed: Notify::new(),
             head: watch::Sender::new(0),
             watched,
+            announced: Announced::default(),
             applied: tokio::sync::Mutex::new(0),
             trust_document: RwLock::new(None),
             strangers,

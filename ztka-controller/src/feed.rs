@@ -1,6 +1,6 @@
 //! The change feed: `GET /v1/documents?from=<feed>`, list then watch, one JSON object per line.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -12,14 +12,18 @@ use axum::{
 };
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::stream;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
-use tokio::{sync::watch, time::timeout};
-use ztka_core::{Status, Subject, Verified};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use ztka_core::{ProxyEntry, Status, Subject, Verified};
 use ztka_pki::{INSTANCES_PATH, Peer, RENEW_PATH};
 
 use crate::{
     Controller,
+    announcements::{Announcing, announcement},
     figures::{Following, Follows},
     ingest, rotation, server_certificate,
     store::{FeedEntry, FeedScope},
@@ -84,13 +88,17 @@ async fn documents(
     State(controller): State<Controller>,
     peer: Option<Extension<Verified<Peer>>>,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
 ) -> Response {
     let Some(Extension(peer)) = peer else {
         return refuse(StatusCode::UNAUTHORIZED, "a client certificate of an agent or a proxy is needed");
     };
-    let (scope, who) = match &peer.id.subject {
-        Subject::Proxy(proxy) => (FeedScope::Installation, Follows::Proxy(proxy.clone())),
-        Subject::Agent { org, cluster, .. } => (FeedScope::Org(org.clone()), Follows::Cluster(cluster.clone())),
+    let (scope, who, announcing) = match &peer.id.subject {
+        Subject::Proxy(proxy) => {
+            let announcing = Announcing::new(announcement(proxy.clone(), &headers));
+            (FeedScope::Installation, Follows::Proxy(proxy.clone()), Some(announcing))
+        }
+        Subject::Agent { org, cluster, .. } => (FeedScope::Org(org.clone()), Follows::Cluster(cluster.clone()), None),
         Subject::User { .. } | Subject::Controller(_) => {
             return refuse(StatusCode::FORBIDDEN, "documents are for agents and proxies");
         }
@@ -113,7 +121,20 @@ async fn documents(
     }
     let head = controller.0.head.subscribe();
     let _following = controller.following(who);
-    let watch = Watch { _following, controller, peer, scope, from, head, current: false };
+    let proxies = controller.proxies_announced();
+    let watch = Watch {
+        _following,
+        controller,
+        peer,
+        scope,
+        from,
+        head,
+        current: false,
+        announcing,
+        proxies,
+        told: Arc::default(),
+        sent: Instant::now(),
+    };
     let pieces = stream::unfold(watch, |mut watch| async move {
         let piece = watch.next().await?;
         Some((Ok::<_, Infallible>(piece), watch))
@@ -130,6 +151,13 @@ struct Watch {
     head: watch::Receiver<u64>,
     /// The last thing sent was a bookmark for `from`.
     current: bool,
+    /// The one who follows, if it is a proxy.
+    announcing: Option<Announcing>,
+    /// The proxies that there are, and what was told of them.
+    proxies: watch::Receiver<Arc<[ProxyEntry]>>,
+    told: Arc<[ProxyEntry]>,
+    /// When something was sent last.
+    sent: Instant,
 }
 
 impl Watch {
@@ -142,6 +170,9 @@ impl Watch {
         loop {
             if !self.may_go_on() {
                 return None;
+            }
+            if let Some(announcing) = &mut self.announcing {
+                announcing.announce(&self.controller).await;
             }
             // Looked at before the list, so that the list has everything up to it.
             let head = *self.head.borrow_and_update();
@@ -156,6 +187,13 @@ impl Watch {
             };
             let whole = entries.len() < PAGE as usize;
             let mut lines = BytesMut::new();
+            let proxies = self.proxies.borrow_and_update().clone();
+            if proxies != self.told
+                && let Ok(wire) = serde_json::to_string(&*proxies)
+            {
+                lines.put_slice(format!("{{\"feed\":{},\"proxies\":{wire}}}\n", self.from).as_bytes());
+                self.told = proxies;
+            }
             for FeedEntry { feed, wire } in &entries {
                 self.from = *feed;
                 self.current = false;
@@ -169,13 +207,25 @@ impl Watch {
                 lines.put_slice(self.bookmark().as_bytes());
             }
             if !lines.is_empty() {
+                self.sent = Instant::now();
                 return Some(lines.freeze());
             }
-            match timeout(IDLE, self.head.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return None,
-                Err(_) if self.may_go_on() => return Some(self.bookmark().into()),
-                Err(_) => return None,
+            let due = self.announcing.as_ref().map(Announcing::due);
+            let announce = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // The senders live as long as the controller, which we hold.
+            tokio::select! {
+                changed = self.head.changed() => changed.ok()?,
+                changed = self.proxies.changed() => changed.ok()?,
+                () = announce => {}
+                () = sleep_until(self.sent + IDLE) => {
+                    self.sent = Instant::now();
+                    return self.may_go_on().then(|| self.bookmark().into());
+                }
             }
         }
     }

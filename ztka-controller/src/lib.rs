@@ -16,6 +16,7 @@
 //! [`serve`] has the listeners that put it there. [`Controller::run`] signs what is due and follows what others signed.
 //! Nothing here is on the way of a user's request: with every controller down, proxies and agents go on by the documents
 //! that they have.
+mod announcements;
 mod api;
 mod audit;
 mod authority;

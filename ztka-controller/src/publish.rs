@@ -63,6 +63,7 @@ impl Controller {
         let record = self.0.journal.run();
         tokio::select! {
             () = work => {}
+            () = self.follow_announcements() => {}
             () = self.rotate() => {}
             () = record => {}
             () = self.keep_uses() => {}

@@ -189,7 +189,20 @@ impl Feed {
             if line["bookmark"] == true {
                 return documents;
             }
+            if line["document"].is_null() {
+                continue;
+            }
             documents.push(SignedDocument::from_wire(line["document"].to_string().as_bytes()).unwrap());
+        }
+    }
+
+    /// What the next line about proxies says.
+    async fn proxies(&mut self) -> Value {
+        loop {
+            let line = self.line().await.unwrap();
+            if !line["proxies"].is_null() {
+                return line["proxies"].clone();
+            }
         }
     }
 
@@ -531,4 +544,47 @@ async fn connections_that_a_proxy_has_accepted_are_served_too() {
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
     drop(stop);
     timeout(BOUND, served).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_hears_which_proxies_there_are() {
+    let served = Served::new().await;
+    let (_, _, token) = served.cluster().await;
+    let (agent, _) = served.enrol(&token).await;
+    let tls = served.member(&agent, Purpose::Servers);
+    let feed = ask(served.public, tls, &format!("agents.{DOMAIN}"), get("/v1/documents?from=0")).await.unwrap();
+    let mut agents = Feed::new(feed);
+
+    let api = served.admin_api();
+    let controllers = format!("controllers.{DOMAIN}");
+    let mut told = Vec::new();
+    let mut feeds = Vec::new();
+    for (zone, address) in [("eu-1a", "p1.example.com:443"), ("not a zone", "nowhere")] {
+        let join = api.create_proxy(&CreateToken { ttl_seconds: Some(60), ..CreateToken::default() }).await.unwrap();
+        let (enrolled, _) = served.enrol(&join.token).await;
+        let tls = served.member(&enrolled, Purpose::Controllers);
+        let mut request = get("/v1/documents");
+        request.headers_mut().insert("ztka-proxy-zone", zone.parse().unwrap());
+        request.headers_mut().insert("ztka-proxy-address", address.parse().unwrap());
+        // Whose id it is, the certificate says.
+        request.headers_mut().insert("ztka-proxy-id", "p0".parse().unwrap());
+        let mut feed = Feed::new(ask(served.internal, tls, &controllers, request).await.unwrap());
+        told.push(join.proxy.unwrap().to_string());
+        let all = agents.proxies().await;
+        assert_eq!(feed.proxies().await, all, "proxies hear of each other");
+        let ids: Vec<_> = all.as_array().unwrap().iter().map(|proxy| proxy["id"].as_str().unwrap()).collect();
+        let mut known = told.clone();
+        known.sort();
+        assert_eq!(ids, known);
+        let own = all.as_array().unwrap().iter().find(|proxy| proxy["id"] == *told.last().unwrap()).unwrap();
+        match told.len() {
+            1 => assert_eq!((own["zone"].as_str(), own["address"].as_str()), (Some(zone), Some(address))),
+            _ => assert!(own["zone"].is_null() && own["address"].is_null(), "what cannot be read is left out: {own}"),
+        }
+        feeds.push(feed);
+    }
+    // Who comes later is told at once.
+    let feed =
+        ask(served.public, served.member(&agent, Purpose::Servers), &format!("agents.{DOMAIN}"), get("/v1/documents"));
+    assert_eq!(Feed::new(feed.await.unwrap()).proxies().await.as_array().unwrap().len(), 2);
 }

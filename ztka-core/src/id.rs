@@ -132,6 +132,10 @@ id!(
     ControllerId, "controller id", "t"
 );
 checked!(
+    /// Where a proxy is, as its operators call it: what fails together is in one zone.
+    Zone, "zone", is_name, NAME_RULE
+);
+checked!(
     /// What a user is called in policy, audit and Kubernetes; an e-mail address in lower case fits.
     UserName, "user name", is_name, NAME_RULE
 );

@@ -44,6 +44,7 @@ mod headers;
 mod id;
 mod kube;
 mod principal;
+mod proxies;
 mod reply;
 mod spiffe;
 mod status;
@@ -62,10 +63,11 @@ pub use self::{
     headers::{EVIDENCE, METHOD, POLICY, SOURCE, is_internal, strip_trailers},
     id::{
         BindingName, ClusterId, ClusterName, ControllerId, CredentialId, GroupName, InstanceId, InvalidName, OrgId,
-        OrgName, ProxyId, RoleName, UserId, UserName,
+        OrgName, ProxyId, RoleName, UserId, UserName, Zone,
     },
     kube::{Impersonation, InvalidImpersonation, Malformed, RequestAttributes, RequestTarget, Verb},
     principal::{Principal, Session, Verified},
+    proxies::{HostPort, InvalidHostPort, PROXY_ADDRESS, PROXY_ZONE, ProxyEntry},
     reply::{Body, Duplex, Hold, Io, Reply, body, empty, hold},
     spiffe::{SpiffeId, Subject},
     status::Status,

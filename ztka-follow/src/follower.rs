@@ -1,6 +1,6 @@
 //! Follows the controller's change feed: list, then watch from where one is.
 
-use std::{collections::HashMap, future::Future, mem, time::Duration};
+use std::{collections::HashMap, future::Future, mem, sync::Arc, time::Duration};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{Request, Response, StatusCode};
@@ -8,7 +8,10 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Body;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use ztka_core::{BoxError, DocumentKind, Rejected, SeriesKey, SignedDocument};
+use tokio::{sync::watch, time::timeout};
+use ztka_core::{
+    BoxError, DocumentKind, HostPort, PROXY_ADDRESS, PROXY_ZONE, ProxyEntry, Rejected, SeriesKey, SignedDocument, Zone,
+};
 
 use crate::{Channel, Documents};
 
@@ -16,17 +19,23 @@ use crate::{Channel, Documents};
 const LONGEST_LINE: usize = 32 * 1024 * 1024;
 /// Backoff doubles from the first to the second; full jitter.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
+/// Proxies are no longer believed to be there when nothing was heard for so long.
+const PROXIES_LIFE: Duration = Duration::from_secs(600);
 /// Sessions that are over are looked for this often.
 const FORGET: Duration = Duration::from_secs(600);
 
-/// One line of `GET /v1/documents?from=<feed>`: a document, or (without one) a bookmark: all up to here was sent.
-#[derive(Debug, Deserialize, Serialize)]
+/// One line of `GET /v1/documents?from=<feed>`: a document, the proxies that there are, or a bookmark: all up to here was
+/// sent.
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub struct Line {
     /// Place in the feed; the next connection begins behind it.
     pub feed: u64,
     /// A document in the form of its wire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<Box<RawValue>>,
+    /// Each proxy that follows the controllers now, a [`ProxyEntry`]; sent at the beginning and whenever it has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxies: Option<Vec<Box<RawValue>>>,
     /// True for a bookmark.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bookmark: bool,
@@ -42,6 +51,9 @@ pub struct Follower {
     refused: HashMap<SeriesKey, SignedDocument>,
     /// There was something that this version cannot read, and a later one is to ask for again.
     unread: bool,
+    announced: (Option<Zone>, Option<HostPort>),
+    proxies: watch::Sender<Arc<[ProxyEntry]>>,
+    heard: watch::Sender<()>,
 }
 
 /// True if the same document may be believed later. Of a session that is over nothing is missing.
@@ -57,7 +69,28 @@ impl Follower {
     /// Follows the controller behind `channel`.
     pub fn new(channel: Channel, documents: Documents) -> Self {
         let feed = documents.start();
-        Self { channel, documents, feed, refused: HashMap::new(), unread: false }
+        Self {
+            channel,
+            documents,
+            feed,
+            refused: HashMap::new(),
+            unread: false,
+            announced: (None, None),
+            proxies: watch::Sender::default(),
+            heard: watch::Sender::default(),
+        }
+    }
+
+    /// Says of itself, if this is a proxy, where it is and at which address it and no other is reached.
+    #[must_use]
+    pub fn announcing(mut self, zone: Option<Zone>, address: Option<HostPort>) -> Self {
+        self.announced = (zone, address);
+        self
+    }
+
+    /// The proxies that there are, as far as the controller has said; none if it has not been heard for ten minutes.
+    pub fn proxies(&self) -> watch::Receiver<Arc<[ProxyEntry]>> {
+        self.proxies.subscribe()
     }
 
     /// Follows until `shutdown`, through every break; `current` is called at each bookmark, when all is known. What is
@@ -68,6 +101,16 @@ impl Follower {
             loop {
                 tokio::time::sleep(FORGET).await;
                 documents.forget_expired_sessions();
+            }
+        };
+        let (proxies, mut heard) = (self.proxies.clone(), self.heard.subscribe());
+        let age = async {
+            loop {
+                match timeout(PROXIES_LIFE, heard.changed()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => std::future::pending().await,
+                    Err(_) => drop(proxies.send_replace(Arc::default())),
+                }
             }
         };
         let follow = async {
@@ -86,12 +129,20 @@ impl Follower {
         tokio::select! {
             () = follow => {}
             () = forget => {}
+            () = age => {}
             () = shutdown => {}
         }
     }
 
     async fn follow(&mut self, current: &mut impl FnMut(), backoff: &mut Duration) -> Result<(), BoxError> {
-        let request = Request::get(format!("/v1/documents?from={}", self.feed)).body(Full::default())?;
+        let mut request = Request::get(format!("/v1/documents?from={}", self.feed)).body(Full::default())?;
+        let (zone, address) = &self.announced;
+        if let Some(zone) = zone {
+            request.headers_mut().insert(&PROXY_ZONE, zone.as_str().parse()?);
+        }
+        if let Some(address) = address {
+            request.headers_mut().insert(&PROXY_ADDRESS, address.to_string().parse()?);
+        }
         let response = self.channel.send(request).await?;
         match response.status() {
             StatusCode::OK => {}
@@ -125,6 +176,12 @@ impl Follower {
         let Ok(line) = serde_json::from_slice::<Line>(line) else {
             return self.leave_out("it is not what a line of the feed looks like");
         };
+        self.heard.send_replace(());
+        if let Some(proxies) = &line.proxies {
+            // One that cannot be read does not keep the others from us.
+            let read = proxies.iter().filter_map(|proxy| serde_json::from_str(proxy.get()).ok());
+            self.proxies.send_replace(read.collect());
+        }
         if let Some(wire) = &line.document {
             // One bad document does not keep the others from us.
             match SignedDocument::from_wire(wire.get().as_bytes()) {

@@ -95,11 +95,11 @@ const REVOCATIONS: &str = "revocations.acme..json";
 
 fn line(feed: u64, document: &SignedDocument) -> Vec<u8> {
     let wire = String::from_utf8(document.to_wire()).unwrap();
-    serde_json::to_vec(&Line { feed, document: Some(RawValue::from_string(wire).unwrap()), bookmark: false }).unwrap()
+    serde_json::to_vec(&Line { feed, document: Some(RawValue::from_string(wire).unwrap()), ..Line::default() }).unwrap()
 }
 
 fn bookmark(feed: u64) -> Vec<u8> {
-    serde_json::to_vec(&Line { feed, document: None, bookmark: true }).unwrap()
+    serde_json::to_vec(&Line { feed, bookmark: true, ..Line::default() }).unwrap()
 }
 
 /// The same document under a key that nobody trusts.
@@ -341,4 +341,37 @@ async fn a_line_that_nobody_could_hold_keeps_no_other_from_us() {
     assert_eq!(seen, [0, good.len(), rubbish.len(), bookmark(6).len()]);
     assert_eq!(documents.all().len(), 1);
     assert_eq!(stage.documents().start(), 0, "a later version asks for them again");
+}
+
+#[tokio::test]
+async fn proxies_are_told_of_and_what_cannot_be_read_is_left_out() {
+    let stage = Stage::set().await;
+    let mut follower = stage.follower(&stage.documents());
+    let mut proxies = follower.proxies();
+    let line =
+        json!({"feed": 7, "proxies": [{"id": "p1", "zone": "a"}, {"id": "No Id"}, {"id": "p2", "address": "h:1"}]});
+    follower.take(line.to_string().as_bytes(), &mut || ());
+    let known: Vec<_> = proxies.borrow_and_update().iter().map(|proxy| proxy.id.to_string()).collect();
+    assert_eq!(known, ["p1", "p2"]);
+    follower.take(&bookmark(8), &mut || ());
+    assert!(!proxies.has_changed().unwrap(), "a line without proxies says nothing of them");
+    follower.take(br#"{"feed":8,"proxies":[]}"#, &mut || ());
+    assert!(proxies.borrow_and_update().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn proxies_age_out_when_the_controller_is_not_heard_any_more() {
+    let stage = Stage::set().await;
+    let mut follower = stage.follower(&stage.documents());
+    let mut proxies = follower.proxies();
+    follower.take(br#"{"feed":1,"proxies":[{"id":"p1"}]}"#, &mut || ());
+    proxies.mark_unchanged();
+    let begun = tokio::time::Instant::now();
+    let gone = async {
+        proxies.changed().await.unwrap();
+        assert!(proxies.borrow().is_empty());
+    };
+    follower.run(gone, || ()).await;
+    let passed = begun.elapsed().as_secs();
+    assert!((600..660).contains(&passed), "{passed}");
 }

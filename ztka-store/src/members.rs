@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use ztka_controller::store::{Acknowledgement, LiveCredential, LiveMember, MemberStore};
-use ztka_core::{OrgId, Revision, Subject};
+use ztka_core::{HostPort, OrgId, ProxyEntry, Revision, Subject, Zone};
 use ztka_identity::StoreError;
 
 use crate::{
@@ -43,6 +43,33 @@ impl MemberStore for Store {
         let mut write = self.write().await?;
         write.execute(upsert).await?;
         Ok(write.commit().await?)
+    }
+
+    async fn announce(&self, proxy: &ProxyEntry, at: Timestamp) -> Result<(), StoreError> {
+        let upsert = "INSERT INTO announcements (proxy, zone, address, at) VALUES ($1, $2, $3, $4) \
+                      ON CONFLICT (proxy) DO UPDATE SET zone = excluded.zone, address = excluded.address, at = excluded.at \
+                      WHERE announcements.at <= excluded.at";
+        let upsert = sql(upsert)
+            .bind(proxy.id.as_str())
+            .bind(proxy.zone.as_ref().map(Zone::as_str))
+            .bind(proxy.address.as_ref().map(HostPort::to_string))
+            .bind(micros(at));
+        let mut write = self.write().await?;
+        write.execute(upsert).await?;
+        Ok(write.commit().await?)
+    }
+
+    async fn announced(&self, since: Timestamp) -> Result<Vec<ProxyEntry>, StoreError> {
+        let query =
+            sql("SELECT proxy, zone, address FROM announcements WHERE at >= $1 ORDER BY proxy").bind(micros(since));
+        let rows = self.readers().fetch_all(query).await?;
+        let entry = |row: &Row| {
+            let zone = row.some_str("zone")?.map(str::parse).transpose().map_err(|_| Failed::Corrupt("zone"))?;
+            let address =
+                row.some_str("address")?.map(str::parse).transpose().map_err(|_| Failed::Corrupt("address"))?;
+            Ok(ProxyEntry { id: text(row, "proxy")?, zone, address })
+        };
+        Ok(rows.iter().map(entry).collect::<Result<_, Failed>>()?)
     }
 
     async fn live_members(&self, now: Timestamp) -> Result<Vec<LiveMember>, StoreError> {

@@ -41,6 +41,11 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0006_certificates.sql"),
         postgres: include_str!("../migrations/postgres/0006_certificates.sql"),
     },
+    Migration {
+        version: 7,
+        sqlite: include_str!("../migrations/sqlite/0007_announcements.sql"),
+        postgres: include_str!("../migrations/postgres/0007_announcements.sql"),
+    },
 ];
 
 /// The schema that this version writes.

@@ -10,6 +10,7 @@ use anyhow::{Context as _, ensure};
 use jiff::SignedDuration;
 use rustls_pki_types::ServerName;
 use serde::Deserialize;
+use ztka_core::{HostPort, Zone};
 use ztka_pki::EnrolmentToken;
 use ztka_proxy::{Cidr, Limits};
 use ztka_runtime::{Common, Configuration, EgressConfig};
@@ -22,6 +23,13 @@ pub struct Config {
     pub domain: String,
     /// Where users and agents connect, such as `0.0.0.0:443`.
     pub listen: SocketAddr,
+    /// Where this proxy is, such as `eu-1a`: agents hold tunnels to proxies of different zones. Default: none.
+    #[serde(default)]
+    pub zone: Option<Zone>,
+    /// `host:port` at which agents reach this proxy and no other, if there is such an address: they find it there without
+    /// trying a shared name until it leads here. Default: none.
+    #[serde(default)]
+    pub address: Option<HostPort>,
     /// Further server names at which users may ask by path, as that of a balancer in front.
     #[serde(default)]
     pub fronts: Vec<String>,

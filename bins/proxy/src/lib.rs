@@ -105,7 +105,8 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
         ready.1.set_synced();
         ready.0.ready();
     };
-    tokio::spawn(Follower::new(channel, documents).run(process.shutdown().clone().cancelled_owned(), current));
+    let follower = Follower::new(channel, documents).announcing(config.zone.clone(), config.address.clone());
+    tokio::spawn(follower.run(process.shutdown().clone().cancelled_owned(), current));
     let renewer = member.renewer();
 
     let grace = config.grace.unsigned_abs();

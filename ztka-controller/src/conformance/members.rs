@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
-use ztka_core::{InstanceId, KeyId, ProxyId, Revision, Subject};
+use ztka_core::{InstanceId, KeyId, ProxyEntry, ProxyId, Revision, Subject};
 use ztka_identity::{AdminRole, Credential, IdentityStore, LoginSession, User};
 use ztka_pki::{HierarchyState, Names, OrgState, StoredAuthority};
 
@@ -12,6 +12,26 @@ use super::{at, cluster, is_exists, org};
 use crate::store::{
     Acknowledgement, AuthorityStore, DocumentStore, Instance, LiveCredential, MemberStore, Proxy, ResourceStore,
 };
+
+/// What proxies announce is there until it is too old, and the latest counts.
+async fn announcements(store: &impl MemberStore) {
+    let entry = |id: &str, zone: Option<&str>, address: Option<&str>| ProxyEntry {
+        id: id.parse().unwrap(),
+        zone: zone.map(|zone| zone.parse().unwrap()),
+        address: address.map(|address| address.parse().unwrap()),
+    };
+    assert_eq!(store.announced(at(0)).await.unwrap(), []);
+    let (one, two) = (entry("p1", Some("eu-1a"), Some("[::1]:443")), entry("p2", None, None));
+    store.announce(&two, at(10)).await.unwrap();
+    store.announce(&one, at(11)).await.unwrap();
+    assert_eq!(store.announced(at(10)).await.unwrap(), [one.clone(), two.clone()]);
+    assert_eq!(store.announced(at(11)).await.unwrap(), [one.clone()], "what is too old is gone");
+    let moved = entry("p1", Some("eu-1b"), None);
+    store.announce(&moved, at(12)).await.unwrap();
+    store.announce(&one, at(11)).await.unwrap();
+    store.announce(&two, at(13)).await.unwrap();
+    assert_eq!(store.announced(at(12)).await.unwrap(), [moved, two], "what was said last counts");
+}
 
 /// Runs everything about what members have confirmed on an empty store. Panics at the first difference.
 pub async fn members(store: &(impl MemberStore + ResourceStore + IdentityStore)) {
@@ -33,6 +53,7 @@ pub async fn members(store: &(impl MemberStore + ResourceStore + IdentityStore))
         .await
         .unwrap();
     store.create_proxy(&Proxy { id: unjoined, created: at(0), not_after: None, renewed: None }).await.unwrap();
+    announcements(store).await;
     let live = store.live_members(at(10)).await.unwrap();
     let who: Vec<_> = live.iter().map(|member| member.subject.clone()).collect();
     assert_eq!(who, [agents[0].clone(), Subject::Proxy(proxy.clone())], "of clusters there are, and those who joined");

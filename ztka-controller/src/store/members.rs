@@ -1,8 +1,8 @@
-//! What each member has confirmed, for rotations of certificate authorities to wait on.
+//! What each member has confirmed, for rotations of certificate authorities to wait on, and what proxies have announced.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use ztka_core::{CredentialId, KeyId, OrgId, Revision, Subject, UserId};
+use ztka_core::{CredentialId, KeyId, OrgId, ProxyEntry, Revision, Subject, UserId};
 
 use super::StoreError;
 
@@ -49,6 +49,12 @@ pub struct LiveCredential {
 pub trait MemberStore: Send + Sync + std::fmt::Debug + 'static {
     /// Notes what a member confirms, unless it has confirmed something later.
     async fn acknowledge(&self, member: &Subject, acknowledgement: &Acknowledgement) -> Result<(), StoreError>;
+
+    /// Notes what a proxy announces of itself at `at`, unless it has announced something later.
+    async fn announce(&self, proxy: &ProxyEntry, at: Timestamp) -> Result<(), StoreError>;
+
+    /// The proxies that have announced themselves since, in the order of their ids.
+    async fn announced(&self, since: Timestamp) -> Result<Vec<ProxyEntry>, StoreError>;
 
     /// The agents of clusters that are not deleted, and the proxies, whose certificates are valid at `now`.
     async fn live_members(&self, now: Timestamp) -> Result<Vec<LiveMember>, StoreError>;

@@ -18,6 +18,7 @@ const STATES: &[(i64, &str)] = &[
     (4, include_str!("../../tests/data/schema-4.sql")),
     (5, include_str!("../../tests/data/schema-5.sql")),
     (6, include_str!("../../tests/data/schema-6.sql")),
+    (7, include_str!("../../tests/data/schema-7.sql")),
 ];
 
 /// The largest versions in the data: of the organisation, of the installation.

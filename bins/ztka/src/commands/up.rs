@@ -145,6 +145,8 @@ impl Up {
         Ok(ztka_proxy_server::Config {
             domain: self.domain.clone(),
             listen: self.listen,
+            zone: None,
+            address: None,
             fronts: Vec::new(),
             state_dir,
             token_file: Some(token_file),
