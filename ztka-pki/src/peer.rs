@@ -191,7 +191,7 @@ impl PeerVerifier {
         if let Some(name) = name {
             certificate.verify_is_valid_for_subject_name(name).map_err(|_| PeerError::ServerName)?;
         }
-        let facts = Facts::read(leaf).ok_or(PeerError::Unreadable)?;
+        let facts = Facts::of_verified(leaf).ok_or(PeerError::Unreadable)?;
         if !usage.is_of(&facts) {
             return Err(PeerError::Use);
         }
@@ -252,7 +252,7 @@ impl PeerVerifier {
 /// What is between leaf and anchor. Each has to be allowed to sign certificates by its keyUsage (RFC 5280 §6.1.4 (n)),
 /// which webpki does not look at.
 pub(crate) fn between(path: &VerifiedPath<'_>) -> Result<Vec<Facts>, PeerError> {
-    let read = |certificate: &webpki::Cert<'_>| match Facts::read(&certificate.der()) {
+    let read = |certificate: &webpki::Cert<'_>| match Facts::of_verified(&certificate.der()) {
         Some(facts) if facts.authority => Ok(facts),
         Some(_) => Err(PeerError::Use),
         None => Err(PeerError::Unreadable),
