@@ -1,12 +1,16 @@
-//! CRLs, judged by the openssl command and by webpki.
+//! CRLs, judged by the openssl command, by webpki and by Go's crypto/x509.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::indexing_slicing, reason = "tests")]
+#[path = "support/go.rs"]
+mod go;
 mod support;
 
 use std::{path::Path, process::Command, sync::Arc};
 
 use async_trait::async_trait;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jiff::SignedDuration;
 use rustls_pki_types::UnixTime;
+use serde_json::{Value, json};
 use support::{Installation, id, key, now, provider};
 use webpki::{
     BorrowedCertRevocationList, CertRevocationList, ExpirationPolicy, RevocationCheckDepth, RevocationOptionsBuilder,
@@ -51,13 +55,70 @@ fn hash_of_spki(certificate: &rustls_pki_types::CertificateDer<'_>) -> String {
     ztka_pki::PublicKey::from_spki(&spki).unwrap().id().0.clone()
 }
 
-fn has_openssl() -> bool {
-    let here = Command::new("openssl").arg("version").output().is_ok_and(|output| output.status.success());
-    assert!(here || std::env::var("CI").as_deref() != Ok("true"), "openssl is missing");
+fn has(command: &str) -> bool {
+    let here = Command::new(command).arg("version").output().is_ok_and(|output| output.status.success());
+    assert!(here || std::env::var("CI").as_deref() != Ok("true"), "{command} is missing");
     if !here {
-        eprintln!("SKIPPED: there is no openssl command here, so nobody else has looked at our CRLs");
+        eprintln!("SKIPPED: there is no {command} command here, so it has not looked at our CRLs");
     }
     here
+}
+
+fn has_openssl() -> bool {
+    has("openssl")
+}
+
+/// A chain and a list for Go, which anchors at the purpose as we do.
+fn question(hierarchy: &Hierarchy, purpose: Purpose, issued: &Issued, crl: &[u8]) -> Value {
+    let anchor = hierarchy.trust_bundle().anchors[&purpose][0].certificate.certificate().into_owned();
+    let base64 = |der: &[u8]| BASE64_STANDARD.encode(der);
+    let above: Vec<_> = issued.chain()[1..].iter().map(|der| base64(der)).collect();
+    let (leaf, at) = (base64(&issued.chain()[0]), now().as_second());
+    json!({"anchor": base64(&anchor), "above": above, "leaf": leaf, "server": "", "at": at, "crl": base64(crl)})
+}
+
+#[tokio::test]
+async fn go_reads_the_lists_as_they_are_meant() {
+    if !has("go") {
+        return;
+    }
+    let (mut questions, mut expected) = (Vec::new(), Vec::new());
+    for kind in KeyKind::ALL {
+        let hierarchy = hierarchy_of(kind).await;
+        let (good, bad) = (user_of(&hierarchy, "k1").await, user_of(&hierarchy, "k2").await);
+        let issuer = issuer(&hierarchy, Purpose::Users, Some("acme"));
+        let crl = hierarchy.sign_crl(&issuer.key, &contents(300, &[bad.serial()])).await.unwrap().unwrap();
+        let empty = hierarchy.sign_crl(&issuer.key, &contents(301, &[])).await.unwrap().unwrap();
+        let late = CrlContents { this_update: now() - SignedDuration::from_hours(48), ..contents(302, &[]) };
+        let late = CrlContents { next_update: now() - SignedDuration::from_secs(1), ..late };
+        let late = hierarchy.sign_crl(&issuer.key, &late).await.unwrap().unwrap();
+        let proxy = ztka_pki_of_proxies(&hierarchy).await;
+        let users = Purpose::Users;
+        questions.push(question(&hierarchy, users, &good, &crl));
+        questions.push(question(&hierarchy, users, &bad, &crl));
+        questions.push(question(&hierarchy, users, &bad, &empty));
+        questions.push(question(&hierarchy, users, &good, &late));
+        questions.push(question(&hierarchy, Purpose::Proxies, &proxy, &crl));
+        let serial = bad.serial().trim_start_matches('0').to_owned();
+        expected.extend(
+            [(true, ""), (false, "revoked"), (true, ""), (false, "time"), (false, "")]
+                .map(|(yes, why)| (kind, serial.clone(), yes, why)),
+        );
+    }
+    let told = go::asked(questions.into_iter());
+    assert_eq!(told.len(), expected.len());
+    for (answer, (kind, serial, accepted, why)) in told.iter().zip(&expected) {
+        assert_eq!(answer["accepted"], *accepted, "{kind}: {answer}");
+        assert!(answer["why"].as_str().unwrap().contains(why), "{kind}: {answer}");
+        let list = &answer["list"];
+        assert!(!list["key_id"].as_str().unwrap().is_empty(), "{kind}: {list}");
+        if list["number"] != "300" {
+            continue;
+        }
+        assert_eq!((&list["from"], &list["until"]), (&json!(now().as_second()), &json!(now().as_second() + 86_400)));
+        let since = now().as_second() - 3_600;
+        assert_eq!(list["entries"], json!([{"serial": serial, "since": since, "reason": 5}]), "{kind}");
+    }
 }
 
 fn openssl(folder: &Path, arguments: &[&str]) -> (bool, String) {

@@ -2,16 +2,11 @@
 //! says why not.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::indexing_slicing, reason = "tests")]
 #![allow(unreachable_pub, reason = "a test has no API")]
+#[path = "../support/go.rs"]
+mod go;
 mod matrix;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::Write as _,
-    path::Path,
-    process::{Command, Stdio},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fs, path::Path, process::Command, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jiff::SignedDuration;
@@ -148,34 +143,19 @@ fn openssl(case: &Case, directory: &Path, crl: Option<&[u8]>) -> (bool, String) 
     (output.status.success(), String::from_utf8_lossy(&output.stderr).trim().replace('\n', " "))
 }
 
-/// Go's answers, in the order of the cases.
-fn go(cases: &[Case]) -> Vec<(bool, String)> {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/judge");
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chain-judge");
-    let built = Command::new("go").args(["build", "-o"]).arg(&program).arg(".").current_dir(sources).status().unwrap();
-    assert!(built.success(), "go build failed; see above");
-    let mut judge = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut questions = String::new();
-    for case in cases {
+/// Go's answers, in the order of the cases; each with one of its lists, if they are asked for.
+fn go(cases: &[Case], crl: Option<usize>) -> Vec<(bool, String)> {
+    let questions = cases.iter().map(|case| {
         let base64 = |der: &rustls_pki_types::CertificateDer<'_>| BASE64_STANDARD.encode(der);
         let above: Vec<String> = case.chain[1..].iter().map(base64).collect();
-        let question = serde_json::json!({
+        serde_json::json!({
             "anchor": base64(&case.anchor), "above": above, "leaf": base64(&case.chain[0]),
             "server": case.server.unwrap_or_default(), "at": case.at.as_second(),
-        });
-        questions.push_str(&format!("{question}\n"));
-    }
-    let mut input = judge.stdin.take().unwrap();
-    let asking = std::thread::spawn(move || input.write_all(questions.as_bytes()).unwrap());
-    let output = judge.wait_with_output().unwrap();
-    asking.join().unwrap();
-    assert!(output.status.success());
-    let told = String::from_utf8(output.stdout).unwrap();
-    let answer = |line: &str| {
-        let answer: serde_json::Value = serde_json::from_str(line).unwrap();
-        (answer["accepted"].as_bool().unwrap(), answer["why"].to_string())
-    };
-    told.lines().map(answer).collect()
+            "crl": crl.map(|one| BASE64_STANDARD.encode(&case.crls[one])).unwrap_or_default(),
+        })
+    });
+    let told = go::asked(questions);
+    told.iter().map(|answer| (answer["accepted"].as_bool().unwrap(), answer["why"].to_string())).collect()
 }
 
 /// Whether the command is here; without it, the test says that nobody else has looked, or fails with `CI=true`.
@@ -218,7 +198,7 @@ fn others_agree_or_the_table_says_why_not() {
         verdicts.push((Judge::OpenSsl, cases.iter().map(|case| openssl(case, directory.path(), None)).collect()));
     }
     if has("go") {
-        verdicts.push((Judge::Go, go(&cases)));
+        verdicts.push((Judge::Go, go(&cases, None)));
     }
     let mut wrong = Vec::new();
     for (judge, verdicts) in &verdicts {
@@ -280,6 +260,15 @@ fn a_revoked_leaf_is_refused_and_a_list_makes_nothing_good() {
     let cases = cases();
     let (directory, with_openssl) = (tempfile::tempdir().unwrap(), has("openssl"));
     let mut wrong = Vec::new();
+    if has("go") {
+        for (list, revoked) in [(0, false), (1, true)] {
+            for (case, (accepted, why)) in cases.iter().zip(go(&cases, Some(list))) {
+                if accepted != (Judge::Go.expected(case) && !revoked) {
+                    wrong.push(format!("Go, {}, revoked {revoked}: {accepted} ({why})", name(case)));
+                }
+            }
+        }
+    }
     for case in &cases {
         // The list is that of the good authority: of one with another key, name or rights, and of a leaf that is signed
         // by somebody else, there is none, and without one nothing passes.
@@ -348,7 +337,7 @@ fn the_first_and_the_last_second_count() {
             }
         }
         if has("go") {
-            let judged: Vec<bool> = go(&cases).into_iter().map(|(accepted, _)| accepted).collect();
+            let judged: Vec<bool> = go(&cases, None).into_iter().map(|(accepted, _)| accepted).collect();
             assert_eq!(judged, table.map(|(_, valid, _)| valid), "{shown:?}");
         }
     }
