@@ -31,3 +31,13 @@ fn stored_credentials() {
 fn certificates_of_peers() {
     replay("peer_certificate", 30, readings::peer::peer_certificate);
 }
+
+#[test]
+fn what_somebody_elses_root_has_signed() {
+    replay::replay("authority_chain", 30, readings::authority::authority_chain);
+}
+
+#[test]
+fn private_keys() {
+    replay::replay("private_key", 40, readings::key::private_key);
+}

@@ -5,13 +5,15 @@
 
 #![allow(dead_code, reason = "each test binary and fuzz target uses its part")]
 
+pub(crate) mod secret;
+
 use std::{
     collections::BTreeMap,
     convert::Infallible,
     sync::{Arc, OnceLock},
 };
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
@@ -291,7 +293,11 @@ fn world() -> &'static World {
     static WORLD: OnceLock<World> = OnceLock::new();
     WORLD.get_or_init(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let pool = runtime.block_on(apiserver());
+        let echo = |_: &Method, asked: Vec<u8>| {
+            let asked: Value = serde_json::from_slice(&asked).unwrap();
+            (201, json!({"status": {"allowed": true, "asked": asked}}).to_string())
+        };
+        let pool = runtime.block_on(apiserver(echo));
         let engine = Engine::new(Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH)));
         engine.apply(&policy()).unwrap();
         let client = Client::new(pool, AgentToken::file("no-such-file"));
@@ -299,8 +305,8 @@ fn world() -> &'static World {
     })
 }
 
-/// Answers that it allows, and what it was asked.
-async fn apiserver() -> Pool {
+/// Answers each request as `answer` says.
+async fn apiserver(answer: impl Fn(&Method, Vec<u8>) -> (u16, String) + Clone + Send + Sync + 'static) -> Pool {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -319,16 +325,16 @@ async fn apiserver() -> Pool {
     let acceptor = TlsAcceptor::from(Arc::new(server));
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
+            let (acceptor, answer) = (acceptor.clone(), answer.clone());
             tokio::spawn(async move {
                 let Ok(tls) = acceptor.accept(tcp).await else { return };
-                let echo = hyper::service::service_fn(|request: Request<hyper::body::Incoming>| async {
-                    let asked = request.into_body().collect().await.unwrap().to_bytes();
-                    let asked: Value = serde_json::from_slice(&asked).unwrap();
-                    let answer = json!({"status": {"allowed": true, "asked": asked}}).to_string();
-                    Ok::<_, Infallible>(Response::builder().status(201).body(answer).unwrap())
+                let answers = hyper::service::service_fn(|request: Request<hyper::body::Incoming>| async {
+                    let (head, body) = request.into_parts();
+                    let asked = body.collect().await.unwrap().to_bytes().to_vec();
+                    let (status, answer) = answer(&head.method, asked);
+                    Ok::<_, Infallible>(Response::builder().status(status).body(answer).unwrap())
                 });
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tls), echo).await;
+                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tls), answers).await;
             });
         }
     });

@@ -6,7 +6,9 @@
 
 #![allow(dead_code, reason = "each test binary and fuzz target uses its part")]
 
+pub(crate) mod authority;
 pub(crate) mod csr;
+pub(crate) mod key;
 pub(crate) mod peer;
 pub(crate) mod stored;
 #[path = "../support/mod.rs"]
@@ -17,7 +19,7 @@ pub(crate) mod wire;
 use std::sync::{Arc, OnceLock};
 
 use jiff::SignedDuration;
-use support::{Installation, id, key, now, provider};
+use support::{Installation, id, now, provider};
 use tokio::runtime::Runtime;
 use ztka_core::Verified;
 use ztka_pki::{Enrollee, EnrolmentToken, Peer, Purpose, SoftwareKey, TokenRecord};
@@ -46,7 +48,7 @@ pub(crate) fn world() -> &'static World {
             let csr = ztka_pki::ValidCsr::from_der(&key.csr().unwrap()).unwrap();
             runtime.block_on(at.hierarchy.issue_proxy(&csr, &id(name))).unwrap()
         };
-        let (ours, theirs) = (key(), key());
+        let (ours, theirs) = (support::key(), support::key());
         let (issued, others) = (issue(&ours, "p1"), issue(&theirs, "p2"));
         let peer = at.trust.verify(Purpose::Proxies, issued.chain()).unwrap();
         let chain = issued.pem();

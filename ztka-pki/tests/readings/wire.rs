@@ -12,13 +12,13 @@ use tower::ServiceExt as _;
 use ztka_core::Body;
 use ztka_pki::{
     ENROL_PATH, EnrolError, EnrolmentAnswer, EnrolmentAudit, EnrolmentClient, EnrolmentEvent, EnrolmentRequest,
-    EnrolmentService, EnrolmentStore as _, Exchange, ExchangeError, MemoryEnrolmentStore, PeerVerifier, Purpose,
-    RENEW_PATH, RenewalRequest, RenewalService, StoreError, ValidCsr,
+    EnrolmentService, EnrolmentStore as _, Exchange, ExchangeError, INSTANCES_PATH, MemoryEnrolmentStore, PeerVerifier,
+    Purpose, RENEW_PATH, RenewalRequest, RenewalService, ReplicaService, StoreError, ValidCsr,
 };
 
 use super::{World, provider, world};
 
-/// The first byte says what the rest is: the body of an enrolment, of a renewal, or of an answer to one, where the
+/// The first byte says what the rest is: the body of an enrolment, of a renewal, of another agent's, or of an answer to one, where the
 /// second byte is the class of its HTTP status. True if a certificate comes of it.
 pub(crate) fn enrolment_messages(data: &[u8]) -> bool {
     let world = world();
@@ -30,6 +30,7 @@ pub(crate) fn enrolment_messages(data: &[u8]) -> bool {
     match kind {
         b'e' => world.runtime.block_on(enrol(world, &text(rest))),
         b'r' => world.runtime.block_on(renew(world, &text(rest))),
+        b'i' => world.runtime.block_on(instance(world, &text(rest))),
         b'a' => match rest.split_first() {
             Some((class, rest)) => world.runtime.block_on(answer(world, *class, text(rest))),
             None => false,
@@ -91,6 +92,30 @@ async fn renew(world: &World, body: &[u8]) -> bool {
     let Ok(answer) = answered(world, service.oneshot(request).await.unwrap()).await else { return false };
     let asked: RenewalRequest = serde_json::from_slice(body).unwrap();
     is_for(world, &answer, &asked.csr);
+    true
+}
+
+/// Another agent of the cluster: a name of its own, in the same cluster.
+async fn instance(world: &World, body: &[u8]) -> bool {
+    let hierarchy = world.at.hierarchy.clone();
+    let (store, trust) = (Arc::new(MemoryEnrolmentStore::default()), world.at.trust.clone());
+    let service = ReplicaService::new(hierarchy.clone(), store, hierarchy, Arc::new(Unheard), trust, 1);
+    let mut request = Request::post(INSTANCES_PATH).body(Full::new(Bytes::from(body.to_vec()))).unwrap();
+    let refused = answered(world, service.clone().oneshot(request.clone()).await.unwrap()).await;
+    assert_eq!(refused.unwrap_err(), StatusCode::UNAUTHORIZED);
+    let credential = world.at.credential(Purpose::Agents).await;
+    request.extensions_mut().insert(world.at.trust.verify(Purpose::Agents, credential.chain()).unwrap());
+    let Ok(answer) = answered(world, service.oneshot(request).await.unwrap()).await else { return false };
+    let (answer, asked): (EnrolmentAnswer, RenewalRequest) =
+        (serde_json::from_slice(&answer).unwrap(), serde_json::from_slice(body).unwrap());
+    let (above, instance) = answer.id.rsplit_once('/').unwrap();
+    assert_eq!(above, "spiffe://example.com/org/acme/cluster/c1/agent");
+    assert_ne!(instance, "i1", "a name of its own");
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(answer.chain.as_bytes()).map(Result::unwrap).collect();
+    let peer = world.at.trust.verify(Purpose::Agents, &chain).unwrap();
+    let csr = ValidCsr::from_pem(asked.csr.as_bytes()).unwrap();
+    assert_eq!((peer.id.to_string(), &peer.spki), (answer.id, csr.key().id()));
     true
 }
 
