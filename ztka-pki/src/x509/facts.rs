@@ -74,7 +74,7 @@ impl<'a> Input<'a> {
     }
 
     /// What is in the SEQUENCE that has to come next.
-    fn sequence(&mut self) -> Option<Input<'a>> {
+    fn sequence(&mut self) -> Option<Self> {
         Some(Input(self.take(SEQUENCE)?.content))
     }
 
