@@ -159,27 +159,35 @@ impl<K: Eq + Hash> Drop for Counted<K> {
 /// Keys that are remembered; beyond it those that have recovered are forgotten, then strangers share one bucket.
 const KEYS: usize = 65_536;
 
+/// What was left in a bucket, and when. Without a key is the one that strangers share.
+type Levels<K> = HashMap<Option<K>, (f64, Instant)>;
+
 /// Token buckets by some key. A handle: clones share them.
 #[derive(Debug)]
-struct Buckets<K>(Arc<Mutex<HashMap<Option<K>, (f64, Instant)>>>, f64, f64);
+struct Buckets<K> {
+    levels: Arc<Mutex<Levels<K>>>,
+    burst: f64,
+    per_second: f64,
+}
 
 impl<K> Clone for Buckets<K> {
     fn clone(&self) -> Self {
-        Self(self.0.clone(), self.1, self.2)
+        Self { levels: self.levels.clone(), ..*self }
     }
 }
 
 impl<K: Clone + Eq + Hash> Buckets<K> {
     fn new(burst: u32, per_second: u32) -> Self {
-        Self(Arc::default(), f64::from(burst), f64::from(per_second))
+        Self { levels: Arc::default(), burst: burst.into(), per_second: per_second.into() }
     }
 
     /// Whether one more of `key` may come now.
     fn admit(&self, key: K) -> bool {
-        let Self(buckets, burst, rate) = self;
+        let Self { levels, burst, per_second } = self;
         let (now, mut key) = (Instant::now(), Some(key));
-        let filled = |(left, at): (f64, Instant)| (left + now.duration_since(at).as_secs_f64() * rate).min(*burst);
-        let mut buckets = buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let filled =
+            |(left, at): (f64, Instant)| (left + now.duration_since(at).as_secs_f64() * per_second).min(*burst);
+        let mut buckets = levels.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= KEYS && !buckets.contains_key(&key) {
             buckets.retain(|_, bucket| filled(*bucket) < *burst);
             if buckets.len() >= KEYS {

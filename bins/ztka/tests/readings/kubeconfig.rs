@@ -5,10 +5,11 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary and fuzz target uses its part")]
 
 #[path = "../../src/kubeconfig.rs"]
-mod kubeconfig;
+mod reader;
 
-use kubeconfig::{ClusterEntry, Contents, ContextEntry, UserEntry};
 use serde_json::{Map, Value, json};
+
+use self::reader::{ClusterEntry, Contents, ContextEntry, UserEntry};
 
 /// Reads a kubeconfig; true if there is a certificate with its key in it.
 pub(crate) fn read(data: &[u8]) -> bool {
