@@ -584,7 +584,7 @@ async fn who_follows_hears_which_proxies_there_are() {
         feeds.push(feed);
     }
     // Who comes later is told at once.
-    let feed =
-        ask(served.public, served.member(&agent, Purpose::Servers), &format!("agents.{DOMAIN}"), get("/v1/documents"));
-    assert_eq!(Feed::new(feed.await.unwrap()).proxies().await.as_array().unwrap().len(), 2);
+    let (tls, agents) = (served.member(&agent, Purpose::Servers), format!("agents.{DOMAIN}"));
+    let feed = ask(served.public, tls, &agents, get("/v1/documents")).await.unwrap();
+    assert_eq!(Feed::new(feed).proxies().await.as_array().unwrap().len(), 2);
 }
