@@ -30,6 +30,9 @@ fn tunnels(squid: &Squid) -> usize {
     squid.asked().lines().filter(|line| line.contains("TCP_TUNNEL/200 ") && line.contains(&user)).count()
 }
 
+/// An agent's name, its configuration, its environment, and what it is to say.
+type Case<'a> = (&'a str, String, Vec<(String, String)>, &'a str);
+
 #[tokio::test]
 async fn an_agent_lives_behind_a_proxy_with_credentials_and_tls() -> Result<()> {
     if is_missing() {
@@ -92,7 +95,7 @@ async fn what_a_proxy_refuses_is_said_with_what_to_do() -> Result<()> {
     };
     let gone = format!("http://localhost:{}", free_port()?);
     let tls = format!("https://localhost:{}", good.tls_port);
-    let cases: [(&str, String, Vec<(String, String)>, &str); 9] = [
+    let cases: [Case<'_>; 9] = [
         ("wrong", table(&good, &plain(&good), "no")?, vec![], "does not accept the credentials"),
         ("none", String::new(), environment(&[("HTTPS_PROXY", &plain(&good))]), "give it a user and a password"),
         (
