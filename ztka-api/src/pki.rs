@@ -146,7 +146,8 @@ impl fmt::Display for PkiStep {
 pub struct NewRoot {
     /// Itself.
     pub root: String,
-    /// Its key, certified by the old root.
+    /// Its key, certified by the old root; empty if the controller is to do that, which has to have the old root's key.
+    #[serde(default)]
     pub cross: String,
     /// For each purpose the certificate of the key that signs, with those between it and the root.
     pub certificates: BTreeMap<String, String>,
@@ -175,7 +176,7 @@ pub struct TakeStep {
 pub struct StepTaken {
     /// The authority afterwards.
     pub authority: Authority,
-    /// `cut-off`: who is left outside.
+    /// `cut-off`: who is left outside. `rollback`: the enrolment tokens that are of no use any more.
     pub broken: Vec<Waiting>,
     /// `request`: what the root has to sign (PEM), by purpose; all six for a new root.
     pub requests: BTreeMap<String, String>,

@@ -30,6 +30,12 @@ impl OrgStates for Stored {
     async fn org_state(&self, org: &OrgId) -> Result<Option<OrgState>, BoxError> {
         Ok(self.0.org_authority(org).await?)
     }
+
+    async fn recertified(&self, before: &OrgState, after: &OrgState) -> Result<(), BoxError> {
+        // Who was first has signed by the same key.
+        self.0.exchange_org_authority(before, after).await?;
+        Ok(())
+    }
 }
 
 #[async_trait]

@@ -15,7 +15,7 @@ use ztka_identity::{Credential, IdentityStore, LoginSession, Org, User};
 
 pub use self::{
     changes::{changes, compaction, conditions, replay},
-    members::{authorities, members},
+    members::{authorities, controllers, live_tokens, members},
     revocations::revocations,
 };
 use crate::store::{

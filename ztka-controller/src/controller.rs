@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, RwLock},
+    sync::{Arc, Mutex, RwLock},
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -20,7 +20,7 @@ use crate::{
     crls::{self, Crls},
     enrolment::{Refusals, SeenKeys},
     figures::Counts,
-    store::Stores,
+    store::{Acknowledgement, Stores},
     uses::Uses,
 };
 
@@ -113,6 +113,8 @@ pub(crate) struct Inner {
     /// How much of the feed this controller itself goes by.
     pub(crate) applied: tokio::sync::Mutex<u64>,
     pub(crate) trust_document: RwLock<Option<SignedDocument>>,
+    /// What this controller has confirmed last of the authorities that it goes by.
+    pub(crate) confirmed: Mutex<Option<Acknowledgement>>,
     /// Refusals of those who have shown nothing that we know.
     pub(crate) strangers: Refusals,
     /// Keys whose first connection has been noted.
@@ -175,6 +177,7 @@ impl Controller {
             announced: Announced::default(),
             applied: tokio::sync::Mutex::new(0),
             trust_document: RwLock::new(None),
+            confirmed: Mutex::default(),
             strangers,
             seen_keys: SeenKeys::default(),
             own: RwLock::default(),

@@ -73,6 +73,7 @@ impl Controller {
         if let Err(error) = self.write_uses().await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the last uses of credentials are not written");
         }
+        self.leave().await;
         self.0.journal.flush().await;
     }
 

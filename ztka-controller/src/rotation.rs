@@ -1,6 +1,7 @@
 //! Rotation of certificate authorities: what all controllers go by, the steps that are taken by themselves, and whom
 //! they wait for.
 mod acknowledge;
+mod confirm;
 mod population;
 
 use std::{sync::Arc, time::Duration};
@@ -92,6 +93,9 @@ impl Controller {
                         tracing::error!(error = &error as &dyn std::error::Error, "a rotation does not go on");
                     }
                 }
+            }
+            if let Err(error) = self.confirm_trust().await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "others do not know what is gone by here");
             }
             tokio::time::sleep(STEP).await;
         }

@@ -23,7 +23,7 @@ pub use self::{
     changes::{Action, Change, ChangeStore, Changes, Conditional, Listed, Listing, ResourceKind, UnknownWord},
     documents::{Content, DocumentStore, FeedEntry, FeedScope, Published, RevokedFacts, Snapshot},
     findings::{FindingStore, Found},
-    members::{Acknowledgement, LiveCredential, LiveMember, MemberStore},
+    members::{Acknowledgement, LiveCredential, LiveMember, LiveToken, MemberStore},
     resources::{Cluster, Instance, LARGEST_POLICY, Overdue, Proxy, ResourceStore},
     revocations::{Certificate, Revocable, Revocation, RevocationStore, StoredCrl},
 };

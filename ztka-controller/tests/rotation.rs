@@ -13,7 +13,7 @@ use ztka_controller::{
 };
 use ztka_core::{Clock as _, ClusterId, InstanceId, OrgId, ProxyId, Subject, Verified};
 use ztka_identity::Caller;
-use ztka_pki::{AuthorityName, Awaited, Peer, Population as _, Purpose, SoftwareKey, ValidCsr};
+use ztka_pki::{AuthorityName, Awaited, CredentialSource, Peer, Population as _, Purpose, SoftwareKey, ValidCsr};
 
 /// An agent and a proxy that are known, with certificates of an hour.
 struct Members {
@@ -78,6 +78,7 @@ impl Members {
     async fn confirm(&self) {
         self.kit.clock.advance(SignedDuration::from_secs(1));
         self.kit.controller.publish_due().await.unwrap();
+        self.kit.controller.confirm_trust().await.unwrap();
         let trust = self.trust_revision().await;
         let chain = self.kit.controller.hierarchy().trust_bundle().server_chain_id();
         for (subject, router) in
@@ -257,4 +258,125 @@ async fn an_authority_is_replaced_by_itself_when_two_thirds_of_its_life_are_over
         "{:?}",
         controller.hierarchy().state().rotations.keys()
     );
+}
+
+#[tokio::test]
+async fn a_step_waits_for_the_other_controllers_that_are_there() {
+    let members = Members::new().await;
+    members.confirm().await;
+    let (other, own) = (members.kit.another().await, members.kit.controller.settings().id.clone());
+    other.confirm_trust().await.unwrap();
+    assert_eq!(members.step("controllers", "publish", "{}").await.0, StatusCode::OK);
+    members.confirm().await;
+    // It has not heard, and says nothing: what it goes by is the trust of before.
+    let name = Subject::Controller(other.settings().id.clone()).to_string();
+    assert_eq!(members.waiting("controllers").await, [name.clone()]);
+    let (status, refused) = members.step("controllers", "activate", "{}").await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(refused["detail"].as_str().unwrap().contains(&name), "{refused}");
+    other.publish_due().await.unwrap();
+    other.confirm_trust().await.unwrap();
+    assert_eq!(members.waiting("controllers").await, Vec::<String>::new());
+    assert_eq!(members.step("controllers", "activate", "{}").await.0, StatusCode::OK);
+
+    // One that is gone without a word is waited for no longer than half a minute.
+    members.confirm().await;
+    assert_eq!(members.waiting("controllers").await, [name]);
+    members.kit.clock.advance(SignedDuration::from_secs(31));
+    members.confirm().await;
+    assert_eq!(members.waiting("controllers").await, Vec::<String>::new());
+    assert_ne!(own, other.settings().id);
+    assert_eq!(members.step("controllers", "retire", "{}").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_controller_whose_certificates_are_by_the_old_authority_is_waited_for() {
+    let members = Members::new().await;
+    let controller = &members.kit.controller;
+    let own = CredentialSource::new(controller.controller_credential().await.unwrap());
+    let servers = CredentialSource::new(controller.users_port_credential().await.unwrap());
+    let name = Subject::Controller(controller.settings().id.clone()).to_string();
+    // They are renewed as in a process, until both are by the newest authorities.
+    let renewed = async || {
+        let moved =
+            |purpose, source: &CredentialSource| controller.hierarchy().has_moved_on(purpose, &source.current());
+        let both = async {
+            while moved(Purpose::Controllers, &own) || moved(Purpose::Servers, &servers) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = controller.keep_fresh("controller", own.clone(), || controller.controller_credential()) => {}
+            _ = controller.keep_fresh("servers", servers.clone(), || controller.users_port_credential()) => {}
+            () = both => {}
+        }
+    };
+    renewed().await;
+    for authority in ["controllers", "servers"] {
+        members.confirm().await;
+        assert_eq!(members.step(authority, "publish", "{}").await.0, StatusCode::OK);
+        members.confirm().await;
+        assert_eq!(members.step(authority, "activate", "{}").await.0, StatusCode::OK);
+        members.confirm().await;
+        assert_eq!(members.waiting(authority).await, std::slice::from_ref(&name), "{authority}");
+        assert_eq!(members.step(authority, "retire", "{}").await.0, StatusCode::CONFLICT);
+        renewed().await;
+        members.confirm().await;
+        assert_eq!(members.waiting(authority).await, Vec::<String>::new(), "{authority}");
+        assert_eq!(members.step(authority, "retire", "{}").await.0, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_pin_the_old_root_are_waited_for_and_a_rollback_names_those_of_the_new_one() {
+    let members = Members::new().await;
+    members.confirm().await;
+    let Subject::Agent { org, cluster, .. } = &members.agent else { unreachable!() };
+    let path = format!("/api/v1/orgs/{org}/clusters/{cluster}/tokens");
+    let token = async || {
+        let admin = certificate_of(&members.system);
+        let (status, made) = members.kit.call(Some(admin), "POST", &path, r#"{"ttl_seconds": 604800}"#).await;
+        assert!(status.is_success(), "{made}");
+        format!("token/{}", made["token"].as_str().unwrap().split('.').nth(1).unwrap())
+    };
+    let before = token().await;
+    members.kit.clock.advance(SignedDuration::from_secs(1));
+    assert_eq!(members.step("root", "publish", "{}").await.0, StatusCode::OK);
+    members.confirm().await;
+    assert_eq!(members.step("root", "activate", "{}").await.0, StatusCode::OK);
+    members.kit.clock.advance(SignedDuration::from_secs(1));
+    let after = token().await;
+    members.confirm().await;
+    let waiting = members.waiting("root").await;
+    assert!(waiting.contains(&before) && !waiting.contains(&after), "{waiting:?}");
+
+    let (status, taken) = members.step("root", "rollback", "{}").await;
+    assert_eq!(status, StatusCode::OK, "{taken}");
+    let broken: Vec<_> = taken["broken"].as_array().unwrap().iter().map(|one| one["who"].as_str().unwrap()).collect();
+    assert_eq!(broken, [after]);
+    // What the one that signs again has made is of use, and so is not waited for.
+    members.confirm().await;
+    assert!(!members.waiting("root").await.contains(&before));
+}
+
+#[tokio::test]
+async fn certificates_of_organisations_that_are_made_anew_are_stored() {
+    let members = Members::new().await;
+    let Subject::Agent { org, .. } = &members.agent else { unreachable!() };
+    members.certified(&members.agent).await;
+    let stored = async || members.kit.stores.authorities.org_authority(org).await.unwrap().unwrap();
+    let before = stored().await;
+    // Four years of five.
+    members.kit.clock.advance(SignedDuration::from_hours(24 * 365 * 4));
+    let other = members.kit.another().await;
+    let after = stored().await;
+    assert_eq!((&before.agents.key, &before.users.key), (&after.agents.key, &after.users.key));
+    assert!(
+        before.agents.certificate != after.agents.certificate && before.users.certificate != after.users.certificate
+    );
+    // The next start finds nothing to do.
+    drop(other);
+    members.kit.another().await;
+    assert_eq!(stored().await, after);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    GeneralSubtree, IsCa, KeyUsagePurpose, NameConstraints, SanType, SerialNumber,
+    GeneralSubtree, IsCa, KeyIdMethod, KeyUsagePurpose, NameConstraints, SanType, SerialNumber,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rustls_pki_types::CertificateDer;
@@ -114,6 +114,10 @@ impl Issued {
 #[derive(Debug, Default)]
 pub(crate) struct Profile {
     pub(crate) common_name: String,
+    /// Instead of both.
+    pub(crate) subject: Option<DistinguishedName>,
+    /// The subjectKeyIdentifier, if it is not to be made from the key.
+    pub(crate) key_identifier: Option<Vec<u8>>,
     pub(crate) organization: Option<String>,
     pub(crate) uri: Option<String>,
     pub(crate) dns: Vec<String>,
@@ -153,7 +157,10 @@ impl Profile {
             name.push(DnType::OrganizationName, organization);
         }
         name.push(DnType::CommonName, self.common_name);
-        params.distinguished_name = name;
+        params.distinguished_name = self.subject.unwrap_or(name);
+        if let Some(identifier) = self.key_identifier {
+            params.key_identifier_method = KeyIdMethod::PreSpecified(identifier);
+        }
         if let Some(uri) = self.uri {
             let uri = uri.try_into().map_err(|error: rcgen::Error| IssueError::Failed(error.into()))?;
             params.subject_alt_names.push(SanType::URI(uri));

@@ -46,6 +46,7 @@ pub struct ValidCsr {
 
 /// Why a CSR is refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CsrError {
     /// Not a request.
     #[error("not a certificate signing request in PEM or DER form (RFC 2986)")]

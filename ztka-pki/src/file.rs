@@ -18,6 +18,7 @@ const MAX_BYTES: u64 = 256 * 1024;
 
 /// Why a private file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FileError {
     /// The system refuses.
     #[error("cannot {act} {}; check that it exists, its owner and its mode", path.display())]

@@ -69,8 +69,12 @@ pub mod tls;
 mod trust;
 mod x509;
 
-/// The crates whose types stand in signatures here, in the versions that they are of.
-pub use {bytes, http, jiff, rustls, rustls_pki_types, tower, ztka_core};
+/// The crates whose types and traits stand in signatures here, in the versions that they are of; and `async_trait`, which
+/// implementations of our traits need.
+pub use {
+    async_trait, bytes, http, http_body, jiff, rustls, rustls_pki_types, serde, serde_json, tokio, tower, zeroize,
+    ztka_core,
+};
 
 #[cfg(feature = "pkcs11")]
 pub use self::key::{Pkcs11KeyStore, Pkcs11Token};
@@ -93,5 +97,5 @@ pub use self::{
     peer::{BadBundle, Peer, PeerError, PeerVerifier},
     purpose::{Purpose, UnknownPurpose},
     tls::{CaPin, ClientAuth},
-    trust::{Anchor, Der, Revocations, SigningKey, TrustBundle, TrustChanges, TrustSource},
+    trust::{Anchor, Der, InvalidDer, Revocations, SigningKey, TrustBundle, TrustChanges, TrustSource},
 };

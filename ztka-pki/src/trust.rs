@@ -42,11 +42,16 @@ impl From<CertificateDer<'_>> for Der {
     }
 }
 
-impl TryFrom<String> for Der {
-    type Error = base64::DecodeError;
+/// A text that is not base64.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a certificate: DER in base64 is expected")]
+pub struct InvalidDer;
 
-    fn try_from(text: String) -> Result<Self, base64::DecodeError> {
-        BASE64_STANDARD.decode(text).map(Self)
+impl TryFrom<String> for Der {
+    type Error = InvalidDer;
+
+    fn try_from(text: String) -> Result<Self, InvalidDer> {
+        BASE64_STANDARD.decode(text).map(Self).map_err(|_| InvalidDer)
     }
 }
 

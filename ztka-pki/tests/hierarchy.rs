@@ -165,6 +165,13 @@ impl OrgStates for Stored {
     async fn org_state(&self, org: &OrgId) -> Result<Option<OrgState>, ztka_core::BoxError> {
         Ok(self.0.lock().unwrap().iter().find(|state| state.org == *org).cloned())
     }
+
+    async fn recertified(&self, before: &OrgState, after: &OrgState) -> Result<(), ztka_core::BoxError> {
+        for stored in self.0.lock().unwrap().iter_mut().filter(|stored| *stored == before) {
+            *stored = after.clone();
+        }
+        Ok(())
+    }
 }
 
 #[tokio::test]

@@ -6,20 +6,26 @@ mod world;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, NameConstraints, SubjectPublicKeyInfo,
 };
+use rustls_pki_types::CertificateDer;
 use support::{id, key, now, provider};
 use world::{Folk, Process, States, World, days};
 use x509_cert::{
-    der::{DecodePem as _, Encode as _},
+    der::{
+        DecodePem as _, Encode as _,
+        pem::{LineEnding, encode_string},
+    },
     request::CertReq,
 };
 use ztka_core::{Clock, ManualClock};
 use ztka_pki::{
-    AuthorityName, AuthorityStates as _, Hierarchy, ImportError, IssueError, KeyStore, Lifetimes, MemoryKeyStore,
-    Names, Passphrase, Phase, Purpose, Root, RotationError, Rotator, SoftwareKey, TrustSource, ValidCsr,
+    AuthorityName, AuthorityStates as _, Awaited, CaPin, Hierarchy, ImportError, IssueError, KeyStore, Lifetimes,
+    MemoryKeyStore, Names, Passphrase, Phase, Purpose, Root, RotationError, Rotator, SoftwareKey, TrustSource,
+    ValidCsr,
 };
 
 fn names() -> Names {
@@ -103,17 +109,17 @@ async fn a_root_that_is_offline_is_succeeded_by_another_one() {
     let old = hierarchy.root();
     let signer = Arc::new(SoftwareKey::generate(&provider()).unwrap());
     let next = Root::create(signer, &Lifetimes::default(), now()).await.unwrap();
-    let cross = root.cross_certify(&next, now()).await.unwrap();
+    let cross = root.cross_certify(&next.pem(), now()).await.unwrap();
     let mut chains = BTreeMap::new();
     for (purpose, request) in rotator.requests().await.unwrap() {
         chains.insert(purpose, next.certify(purpose, &request, &names(), &Lifetimes::default(), now()).await.unwrap());
     }
     let stranger = Arc::new(SoftwareKey::generate(&provider()).unwrap());
     let stranger = Root::create(stranger, &Lifetimes::default(), now()).await.unwrap();
-    let by_stranger = stranger.cross_certify(&next, now()).await.unwrap();
-    let refused = rotator.publish_root(&next.pem(), &by_stranger, &chains, false).await;
+    let by_stranger = stranger.cross_certify(&next.pem(), now()).await.unwrap();
+    let refused = rotator.publish_root(&next.pem(), Some(&by_stranger), &chains, false).await;
     assert!(matches!(refused, Err(RotationError::Import(ImportError::Cross))), "{refused:?}");
-    rotator.publish_root(&next.pem(), &cross, &chains, false).await.unwrap();
+    rotator.publish_root(&next.pem(), Some(&cross), &chains, false).await.unwrap();
     rotator.activate(&AuthorityName::Root, false).await.unwrap();
     let server = hierarchy.issue_server(key().public(), &["*.kube.example.com"]).await.unwrap();
     for known in [old.clone(), hierarchy.root()] {
@@ -131,7 +137,7 @@ async fn a_new_root_is_not_published_without_its_cross_certificate() {
     let (Process { hierarchy, rotator }, states, root) = offline().await;
     let signer = Arc::new(SoftwareKey::generate(&provider()).unwrap());
     let next = Root::create(signer, &Lifetimes::default(), now()).await.unwrap();
-    let cross = root.cross_certify(&next, now()).await.unwrap();
+    let cross = root.cross_certify(&next.pem(), now()).await.unwrap();
     let mut chains = BTreeMap::new();
     for (purpose, request) in rotator.requests().await.unwrap() {
         let chain = next.certify(purpose, &request, &names(), &Lifetimes::default(), now()).await.unwrap();
@@ -140,11 +146,11 @@ async fn a_new_root_is_not_published_without_its_cross_certificate() {
     }
     let before = states.stored();
     for bad in ["", "rubbish", &format!("{cross}{cross}"), &next.pem(), &root.pem()] {
-        let refused = rotator.publish_root(&next.pem(), bad, &chains, false).await;
+        let refused = rotator.publish_root(&next.pem(), Some(bad), &chains, false).await;
         assert!(matches!(refused, Err(RotationError::Import(ImportError::Cross))), "{bad}: {refused:?}");
         assert_eq!(states.stored(), before);
     }
-    rotator.publish_root(&next.pem(), &cross, &chains, false).await.unwrap();
+    rotator.publish_root(&next.pem(), Some(&cross), &chains, false).await.unwrap();
     rotator.activate(&AuthorityName::Root, false).await.unwrap();
     issues_what_is_believed(&hierarchy).await;
 }
@@ -296,6 +302,110 @@ async fn a_root_of_somebody_elses_signs_our_intermediates() {
     let empty = MemoryKeyStore::new(provider());
     let error = Hierarchy::import(names(), &corporate.pem, &good, &empty, &provider(), now()).await.unwrap_err();
     assert!(matches!(error, ImportError::Issue(IssueError::Key(_))), "{error:?}");
+}
+
+/// From our own root, whose key is at hand, to one of somebody else's.
+#[tokio::test]
+async fn a_root_of_somebody_elses_succeeds_our_own() {
+    let world = World::new().await;
+    let (hierarchy, rotator) = (world.process.hierarchy.clone(), world.process.rotator.clone());
+    let (old, corporate) = (hierarchy.root(), Corporate::new());
+    let chains = async |by: &Corporate| {
+        let requests = rotator.requests().await.unwrap().into_iter();
+        requests.map(|(purpose, request)| (purpose, by.sign(purpose, &request, |_| ()))).collect::<BTreeMap<_, _>>()
+    };
+    for (root, error) in
+        [("rubbish", "not one CA certificate"), (chains(&corporate).await[&Purpose::Agents].as_str(), "")]
+    {
+        let refused = rotator.publish_root(root, None, &chains(&corporate).await, false).await.unwrap_err();
+        assert!(refused.to_string().contains(error) && !format!("{refused:?}").contains("Conflict"), "{refused:?}");
+    }
+    let refused = rotator.publish_root(&corporate.pem, None, &chains(&Corporate::new()).await, false).await;
+    assert!(matches!(refused, Err(RotationError::Import(ImportError::NotBelowRoot(_)))), "{refused:?}");
+    rotator.publish_root(&corporate.pem, None, &chains(&corporate).await, false).await.unwrap();
+    world.hear().await;
+    let early = world.kubeconfig(world::days(30)).await;
+    rotator.activate(&AuthorityName::Root, false).await.unwrap();
+    world.hear().await;
+    // Whoever knows one of the roots believes a server, by webpki and by openssl.
+    let server = hierarchy.issue_server(key().public(), &["*.kube.example.com"]).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        std::fs::write(directory.path().join(name), content).unwrap();
+    };
+    let pem = server.pem();
+    let end = "-----END CERTIFICATE-----\n";
+    let (leaf, above) = pem.split_once(end).unwrap();
+    file("leaf", &format!("{leaf}{end}"));
+    file("above", above);
+    let as_pem = |der: &CertificateDer<'_>| encode_string("CERTIFICATE", LineEnding::LF, der).unwrap();
+    for known in [old.clone(), hierarchy.root()] {
+        assert!(world::believes(std::slice::from_ref(&known), server.chain(), world.clock.now()));
+        file("root", &as_pem(&known));
+        let at = world.clock.now().as_second().to_string();
+        let verify = ["verify", "-purpose", "sslserver", "-attime", &at, "-CAfile", "root"];
+        let mut command = std::process::Command::new("openssl");
+        command.args(verify).args(["-untrusted", "above", "leaf"]).current_dir(directory.path());
+        let judged = command.output().unwrap();
+        assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stderr));
+    }
+    assert_eq!(early.roots.len(), 2, "kubeconfigs since publish know both");
+    rotator.retire(&AuthorityName::Root, true).await.unwrap();
+    let server = hierarchy.issue_server(key().public(), &["*.kube.example.com"]).await.unwrap();
+    assert!(!world::believes(&[old], server.chain(), world.clock.now()));
+    assert!(world::believes(&[hierarchy.root()], server.chain(), world.clock.now()));
+    issues_what_is_believed(&hierarchy).await;
+    assert!(world.states.stored().root.key.is_empty(), "its key is elsewhere");
+}
+
+/// Enrolment tokens pin the root that signs when they are made.
+#[tokio::test]
+async fn tokens_are_good_until_the_end_of_their_root_and_are_waited_for() {
+    let world = World::new().await;
+    let (hierarchy, rotator, root) = (&world.process.hierarchy, &world.process.rotator, AuthorityName::Root);
+    let token = || {
+        let token = (world.clock.now(), hierarchy.pin());
+        world.folk.0.lock().unwrap().tokens.push(token);
+        token
+    };
+    let works = async |token: &(Timestamp, CaPin)| world.pinned(token.1, &world.server().await).await;
+    let waited_for = async || {
+        let awaited = rotator.awaited(&root).await.unwrap();
+        let tokens = awaited.into_iter().filter(|one| one.awaited == Awaited::Token);
+        tokens.map(|one| one.who).collect::<Vec<_>>()
+    };
+    let first = token();
+    world.advance(SignedDuration::from_mins(1));
+    rotator.publish(&root, false).await.unwrap();
+    world.hear().await;
+    let second = token();
+    world.advance(SignedDuration::from_secs(1));
+    assert_eq!(waited_for().await, Vec::<String>::new(), "to activate harms no token");
+    rotator.activate(&root, false).await.unwrap();
+    world.hear().await;
+    let third = token();
+    for token in [&first, &second, &third] {
+        assert!(works(token).await, "{token:?}");
+    }
+    let who = |token: &(Timestamp, CaPin)| format!("token/{}", token.0);
+    assert_eq!(waited_for().await, [who(&first), who(&second)]);
+    assert!(matches!(rotator.retire(&root, false).await, Err(RotationError::Waiting(_))));
+
+    // Back, and forth again.
+    let lost = rotator.roll_back(&root).await.unwrap();
+    assert_eq!(lost.iter().map(|one| one.who.clone()).collect::<Vec<_>>(), [who(&third)]);
+    assert!(works(&first).await && works(&second).await && !works(&third).await);
+    world.hear().await;
+    assert_eq!(rotator.roll_back(&root).await.unwrap(), [], "the old root's go on working");
+    for token in [&first, &second, &third] {
+        assert!(works(token).await, "{token:?}");
+    }
+    // An emergency names them.
+    world.advance(SignedDuration::from_mins(1));
+    let lost = rotator.cut_off(&root).await.unwrap();
+    let lost: Vec<_> = lost.iter().filter(|one| one.awaited == Awaited::Token).map(|one| one.who.clone()).collect();
+    assert!(lost.contains(&who(&first)) && lost.contains(&who(&second)), "{lost:?}");
+    assert!(!works(&first).await && works(&third).await);
 }
 
 /// A tool that grants what the requests ask for: so they ask for all that is needed.

@@ -540,7 +540,7 @@ async fn an_emergency_that_was_cut_short_can_be_rolled_back() {
             world.restart().await;
             // Whoever looks after it thinks better of it, if it is not too late.
             match world.process.rotator.roll_back(&name).await {
-                Ok(()) | Err(RotationError::NotRotating(_)) => {}
+                Ok(_) | Err(RotationError::NotRotating(_)) => {}
                 Err(error) => panic!("{name}, killed at write {left}: {error}"),
             }
             world.process.rotator.settle().await.unwrap();

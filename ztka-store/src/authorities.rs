@@ -74,4 +74,19 @@ impl AuthorityStore for Store {
         write.commit().await?;
         Ok(kept)
     }
+
+    async fn exchange_org_authority(&self, before: &OrgState, after: &OrgState) -> Result<bool, StoreError> {
+        let mut write = self.write().await?;
+        let query = sql("SELECT body FROM authorities WHERE name = $1").bind(before.org.as_str());
+        let Some(row) = write.fetch_optional(query).await? else { return Ok(false) };
+        if json::<OrgState>(&row, "body")? != *before {
+            return Ok(false);
+        }
+        // As it was read: of two at once, one finds it so.
+        let update = sql("UPDATE authorities SET body = $1 WHERE name = $2 AND body = $3");
+        let update = update.bind(to_json(after)?).bind(before.org.as_str()).bind(row.str("body")?.to_owned());
+        let changed = write.execute(update).await?;
+        write.commit().await?;
+        Ok(changed > 0)
+    }
 }

@@ -1,9 +1,9 @@
 //! What members have confirmed.
 
 use async_trait::async_trait;
-use jiff::Timestamp;
-use ztka_controller::store::{Acknowledgement, LiveCredential, LiveMember, MemberStore};
-use ztka_core::{HostPort, OrgId, ProxyEntry, Revision, Subject, Zone};
+use jiff::{SignedDuration, Timestamp};
+use ztka_controller::store::{Acknowledgement, LiveCredential, LiveMember, LiveToken, MemberStore};
+use ztka_core::{ControllerId, HostPort, OrgId, ProxyEntry, Revision, Subject, Zone};
 use ztka_identity::StoreError;
 
 use crate::{
@@ -11,6 +11,9 @@ use crate::{
     row::{json, micros, number, org_or_empty, signed, text, time, to_json},
     sql::{Row, sql},
 };
+
+/// What a controller has confirmed this long before another is of nobody any more.
+const FORGOTTEN: SignedDuration = SignedDuration::from_hours(24);
 
 fn acknowledgement(row: &Row) -> Result<Option<Acknowledgement>, Failed> {
     if row.some_number("at")?.is_none() {
@@ -42,6 +45,11 @@ impl MemberStore for Store {
             .bind(micros(*at));
         let mut write = self.write().await?;
         write.execute(upsert).await?;
+        if matches!(member, Subject::Controller(_)) {
+            let old = "DELETE FROM acknowledgements WHERE member LIKE 'controller/%' AND at < $1";
+            let before = at.checked_sub(FORGOTTEN).unwrap_or(Timestamp::MIN);
+            write.execute(sql(old).bind(micros(before))).await?;
+        }
         Ok(write.commit().await?)
     }
 
@@ -70,6 +78,41 @@ impl MemberStore for Store {
             Ok(ProxyEntry { id: text(row, "proxy")?, zone, address })
         };
         Ok(rows.iter().map(entry).collect::<Result<_, Failed>>()?)
+    }
+
+    async fn live_controllers(&self, since: Timestamp) -> Result<Vec<(ControllerId, Acknowledgement)>, StoreError> {
+        let query = "SELECT member, epoch, version AS trust, authorities, server_chain, at FROM acknowledgements \
+                     WHERE member LIKE 'controller/%' AND at >= $1 ORDER BY member";
+        let rows = self.readers().fetch_all(sql(query).bind(micros(since))).await?;
+        let controller = |row: &Row| {
+            let id = row.str("member")?.strip_prefix("controller/").and_then(|id| id.parse().ok());
+            let said = acknowledgement(row)?.ok_or(Failed::Corrupt("at"))?;
+            Ok((id.ok_or(Failed::Corrupt("member"))?, said))
+        };
+        Ok(rows.iter().map(controller).collect::<Result<_, Failed>>()?)
+    }
+
+    async fn forget_controller(&self, controller: &ControllerId) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        let delete = sql("DELETE FROM acknowledgements WHERE member = $1");
+        write.execute(delete.bind(Subject::Controller(controller.clone()).to_string())).await?;
+        Ok(write.commit().await?)
+    }
+
+    async fn live_tokens(
+        &self,
+        from: Option<Timestamp>,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Vec<LiveToken>, StoreError> {
+        let query = "SELECT t.id AS id, t.expires AS expires FROM tokens t LEFT JOIN clusters c ON c.id = t.cluster \
+                     WHERE t.created >= $1 AND t.created <= $2 AND t.expires > $3 AND t.revoked IS NULL AND t.used = 0 \
+                     AND COALESCE(t.verdict, '') <> 'refused' \
+                     AND (t.cluster IS NULL OR (c.id IS NOT NULL AND c.deleted IS NULL)) ORDER BY t.id";
+        let query = sql(query).bind(from.map_or(i64::MIN, micros)).bind(micros(until)).bind(micros(now));
+        let rows = self.readers().fetch_all(query).await?;
+        let token = |row: &Row| Ok(LiveToken { id: text(row, "id")?, expires: time(row, "expires")? });
+        Ok(rows.iter().map(token).collect::<Result<_, Failed>>()?)
     }
 
     async fn live_members(&self, now: Timestamp) -> Result<Vec<LiveMember>, StoreError> {

@@ -26,6 +26,8 @@ kit::on_both!(
     receipts,
     findings,
     members,
+    tokens,
+    controllers,
     authorities
 );
 
@@ -59,6 +61,14 @@ async fn conditions(place: &Place) {
 
 async fn members(place: &Place) {
     ztka_controller::conformance::members(&place.open().await).await;
+}
+
+async fn tokens(place: &Place) {
+    ztka_controller::conformance::live_tokens(&place.open().await).await;
+}
+
+async fn controllers(place: &Place) {
+    ztka_controller::conformance::controllers(&place.open().await).await;
 }
 
 async fn authorities(place: &Place) {

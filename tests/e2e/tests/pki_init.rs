@@ -34,6 +34,16 @@ impl Site {
         ztka(None, &all).await
     }
 
+    /// The same, with keys in the token of this configuration.
+    async fn init_in_token(&self, conf: &str, more: &[&str]) -> Result<()> {
+        let data = self.path("data");
+        let mut command = Command::new(program("ztka")?);
+        command.args(["pki", "init", "--data", &data, "--domain", "ztka.test"]).args(more);
+        let output = command.env("SOFTHSM2_CONF", conf).kill_on_drop(true).output().await?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
     /// Starts the controller and gives it with the credential of its first administrator.
     async fn start(&self) -> Result<(Process, String)> {
         self.start_with("").await
@@ -184,6 +194,42 @@ async fn a_root_of_ones_own_signs_the_intermediates() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_root_of_ones_own_may_come_later() -> Result<()> {
+    let site = Site::new()?;
+    let (_controller, admin) = site.start().await?;
+    let before = authority(&admin, "root").await?;
+    let (requests, certificates) = (site.path("requests"), site.path("certificates"));
+    let (root, key) = (site.path("corporate.pem"), site.path("corporate.key"));
+    let make = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "7000"];
+    let name = ["-subj", "/C=DE/O=Corporate/CN=Corporate Root", "-keyout", &key, "-out", &root];
+    openssl(&[&make[..], &name].concat()).await?;
+    ztka(Some(&admin), &["pki", "rotate", "root", "--requests", &requests]).await?;
+    fs::create_dir(&certificates)?;
+    for purpose in ["servers", "agents", "users", "proxies", "controllers", "signing"] {
+        let (csr, pem) = (format!("{requests}/{purpose}.csr"), format!("{certificates}/{purpose}.pem"));
+        let sign = ["x509", "-req", "-in", &csr, "-CA", &root, "-CAkey", &key, "-days", "6000", "-out", &pem];
+        openssl(&[&sign[..], &["-copy_extensions", "copyall"]].concat()).await?;
+    }
+    // A token for the root of now, which activating does not harm.
+    ztka(Some(&admin), &["org", "create", "acme"]).await?;
+    let new = ["--new-root", root.as_str(), "--certificates", certificates.as_str()];
+    let misplaced = ztka(Some(&admin), &[&["pki", "rotate", "agents", "publish"][..], &new].concat()).await;
+    ensure!(misplaced.is_err_and(|error| error.to_string().contains("for the root alone")));
+    ztka(Some(&admin), &[&["pki", "rotate", "root", "publish"][..], &new].concat()).await?;
+    ztka(Some(&admin), &["proxy", "create"]).await?;
+    ztka(Some(&admin), &["pki", "rotate", "root", "activate"]).await?;
+    let now = authority(&admin, "root").await?;
+    ensure!(now["key_here"] == false && now["rotation"]["other_key"] == before["key"], "{now}");
+    // Who knows the old root alone gets in; the token that pins it is waited for, and named.
+    ztka(Some(&admin), &["whoami"]).await?;
+    let early = ztka(Some(&admin), &["pki", "rotate", "root", "retire"]).await.err().context("they are waited for")?;
+    ensure!(early.to_string().contains("still to be waited for"), "{early}");
+    let waiting = ztka(Some(&admin), &["pki", "status"]).await?;
+    ensure!(waiting.contains("token/") && waiting.contains("enrolment token for the old root"), "{waiting}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_keys_may_be_in_a_token() -> Result<()> {
     let modules = ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so"];
     let Some(module) = modules.into_iter().find(|module| Path::new(module).exists()) else {
@@ -202,6 +248,19 @@ async fn the_keys_may_be_in_a_token() -> Result<()> {
     fs::write(site.path("pin"), "1234\n")?;
     fs::set_permissions(site.path("pin"), fs::Permissions::from_mode(0o600))?;
     let token = format!("[keys.token]\nmodule = '{module}'\nlabel = 'ztka'\npin_file = '{}'\n", site.path("pin"));
+
+    // Before the first start, with the root's key in a file and all others in the token.
+    let pin = site.path("pin");
+    let before = ["--token-module", module, "--token-label", "ztka", "--token-pin-file", &pin];
+    let (root_key, passphrase) = (site.path("root.key"), site.path("passphrase"));
+    let offline = ["--root-key", &root_key, "--root-passphrase", &passphrase];
+    site.init_in_token(&conf, &[&before[..], &offline].concat()).await?;
+    let (controller, admin) = site.start_with(&token).await?;
+    ensure!(authority(&admin, "root").await?["key_here"] == false);
+    ensure!(!Path::new(&site.path("data/master.key")).exists(), "a key that is not needed");
+    ztka(Some(&admin), &["org", "create", "acme"]).await?;
+    drop(controller);
+    fs::remove_dir_all(site.path("data"))?;
 
     let (controller, admin) = site.start_with(&token).await?;
     ztka(Some(&admin), &["org", "create", "acme"]).await?;

@@ -42,6 +42,7 @@ fn waiting(straggler: Straggler) -> Waiting {
         Awaited::Credential => "a kubeconfig by the old authority to be refreshed, or to expire",
         Awaited::Root => "a kubeconfig that knows the old root alone to be refreshed, or to expire",
         Awaited::Documents => "to be signed again",
+        Awaited::Token => "an enrolment token for the old root to be used, revoked, or to expire",
         _ => "something that this version does not know",
     };
     Waiting { who: straggler.who, awaited: for_what.into(), last_seen: straggler.last_seen, until: straggler.until }
@@ -124,7 +125,8 @@ async fn publish_root(rotator: &Rotator, name: &AuthorityName, asked: &TakeStep)
         let purpose: Purpose = purpose.parse().map_err(|error: UnknownPurpose| ApiError::invalid(error.to_string()))?;
         chains.insert(purpose, chain.clone());
     }
-    Ok(rotator.publish_root(&new.root, &new.cross, &chains, asked.automatic).await)
+    let cross = Some(new.cross.as_str()).filter(|cross| !cross.is_empty());
+    Ok(rotator.publish_root(&new.root, cross, &chains, asked.automatic).await)
 }
 
 /// Takes one step.
@@ -157,7 +159,7 @@ pub(super) async fn step(
         }
         (PkiStep::Activate, _) => rotator.activate(&name, asked.anyway).await,
         (PkiStep::Retire, _) => rotator.retire(&name, asked.anyway).await,
-        (PkiStep::Rollback, _) => rotator.roll_back(&name).await,
+        (PkiStep::Rollback, _) => rotator.roll_back(&name).await.map(|lost| broken = lost),
         (PkiStep::Pause, _) => rotator.pause(&name).await,
         (PkiStep::Resume, _) => rotator.resume(&name).await,
         (PkiStep::CutOff, _) => rotator.cut_off(&name).await.map(|lost| broken = lost),
@@ -167,6 +169,9 @@ pub(super) async fn step(
     // Published before the answer, so that what is asked next sees who has not taken it.
     if let Err(error) = controller.publish_due().await {
         tracing::error!(error = &error as &dyn std::error::Error, "documents cannot be signed now");
+    }
+    if let Err(error) = controller.confirm_trust().await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "others do not know what is gone by here");
     }
     let authority = controller.authority(&controller.hierarchy().state(), &name).await?;
     Ok(Json(StepTaken { authority, broken: broken.into_iter().map(waiting).collect(), requests }))

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
-use ztka_core::{InstanceId, KeyId, ProxyEntry, ProxyId, Revision, Subject};
+use ztka_core::{ControllerId, InstanceId, KeyId, ProxyEntry, ProxyId, Revision, Subject};
 use ztka_identity::{AdminRole, Credential, IdentityStore, LoginSession, User};
-use ztka_pki::{HierarchyState, Names, OrgState, StoredAuthority};
+use ztka_pki::{
+    Enrollee, EnrolmentStore, HierarchyState, Names, OrgState, Spent, StoredAuthority, TokenId, TokenRecord,
+};
 
 use super::{at, cluster, is_exists, org};
 use crate::store::{
@@ -114,6 +116,83 @@ pub async fn members(store: &(impl MemberStore + ResourceStore + IdentityStore))
     assert_eq!(store.live_credentials(None, None, at(30), at(50)).await.unwrap(), made[..2], "nor revoked");
 }
 
+/// Runs everything about enrolment tokens that are waited for on an empty store. Panics at the first difference.
+pub async fn live_tokens(store: &(impl MemberStore + ResourceStore + IdentityStore + EnrolmentStore)) {
+    let acme = org(store, "acme").await;
+    let (kept, deleted) = (cluster(&acme, "kept"), cluster(&acme, "deleted"));
+    let mut ids = Vec::new();
+    let mut record = async |enrollee: Enrollee, created, expires| {
+        let id: TokenId = format!("e{:032x}", ids.len() + 1).parse().unwrap();
+        ids.push(id.clone());
+        let record = TokenRecord {
+            id: id.clone(),
+            secret_hash: [7; 32],
+            enrollee,
+            created: at(created),
+            expires: at(expires),
+            sources: Vec::new(),
+            approval: false,
+            verdict: None,
+            revoked: None,
+            spent: None,
+        };
+        store.add_token(record).await.unwrap();
+        id
+    };
+    for of in [&kept, &deleted] {
+        store.create_cluster(of).await.unwrap();
+    }
+    let agent = |of: &crate::store::Cluster| Enrollee::Agent { org: acme.clone(), cluster: of.id.clone() };
+    let proxy = ProxyId::generate();
+    let unused = record(agent(&kept), 10, 100).await;
+    let of_proxy = record(Enrollee::Proxy { proxy: proxy.clone() }, 20, 90).await;
+    let later = record(agent(&kept), 30, 100).await;
+    let revoked = record(agent(&kept), 10, 100).await;
+    record(agent(&deleted), 10, 100).await;
+    record(agent(&kept), 10, 40).await; // over
+    let (used, answered) = (record(agent(&kept), 10, 100).await, record(agent(&kept), 10, 100).await);
+    store.revoke_token(&revoked, at(40)).await.unwrap();
+    store.delete_cluster(&acme, &deleted.id, at(40)).await.unwrap();
+    for (token, used, key) in [(&used, true, "aa"), (&answered, false, "bb")] {
+        let subject = Subject::Agent { org: acme.clone(), cluster: kept.id.clone(), instance: InstanceId::generate() };
+        let by = Spent { key: KeyId(key.into()), subject, at: at(40), chain: None, used };
+        store.spend(token, by).await.unwrap().unwrap();
+    }
+    let live = async |from: Option<i64>, until| {
+        let live = store.live_tokens(from.map(at), at(until), at(50)).await.unwrap();
+        live.into_iter().map(|live| (live.id, live.expires)).collect::<Vec<_>>()
+    };
+    let of_all = [(unused, at(100)), (of_proxy.clone(), at(90)), (later, at(100)), (answered, at(100))];
+    assert_eq!(live(None, 50).await, of_all, "that may be used, or whose answer may be asked for");
+    assert_eq!(live(Some(20), 20).await, [(of_proxy, at(90))], "the ends of the time count");
+    assert_eq!(live(Some(31), 50).await, []);
+}
+
+/// Runs everything about controllers that confirm on an empty store. Panics at the first difference.
+pub async fn controllers(store: &impl MemberStore) {
+    let (one, two) = (ControllerId::generate(), ControllerId::generate());
+    let said = |version, second| Acknowledgement {
+        trust: Revision { epoch: 1, version },
+        authorities: vec![KeyId("aa".into())],
+        server_chain: Some("cc".to_owned()),
+        at: at(second),
+    };
+    assert_eq!(store.live_controllers(at(0)).await.unwrap(), []);
+    store.acknowledge(&Subject::Controller(one.clone()), &said(1, 10)).await.unwrap();
+    store.acknowledge(&Subject::Controller(two.clone()), &said(1, 20)).await.unwrap();
+    store.acknowledge(&Subject::Controller(two.clone()), &said(2, 30)).await.unwrap();
+    let mut both = vec![(one.clone(), said(1, 10)), (two.clone(), said(2, 30))];
+    both.sort_by(|one, two| one.0.as_str().cmp(two.0.as_str()));
+    assert_eq!(store.live_controllers(at(10)).await.unwrap(), both);
+    assert_eq!(store.live_controllers(at(11)).await.unwrap(), [(two.clone(), said(2, 30))], "who was heard since");
+    // Those of long ago are forgotten, and one that has said goodbye.
+    store.acknowledge(&Subject::Controller(two.clone()), &said(3, 2 * 86_400)).await.unwrap();
+    assert_eq!(store.live_controllers(at(0)).await.unwrap().len(), 1);
+    store.forget_controller(&two).await.unwrap();
+    assert_eq!(store.live_controllers(at(0)).await.unwrap(), []);
+    assert_eq!(store.live_members(at(0)).await.unwrap(), [], "they are no members");
+}
+
 fn state(generation: u64) -> HierarchyState {
     serde_json::from_value(serde_json::json!({
         "names": Names::of("example.com"), "generation": generation,
@@ -154,6 +233,18 @@ pub async fn authorities(store: &(impl AuthorityStore + DocumentStore + Identity
     };
     assert_eq!(store.create_org_authority(&made("one")).await.unwrap(), made("one"));
     assert_eq!(store.create_org_authority(&made("two")).await.unwrap(), made("one"), "the first stays");
+    assert!(!store.exchange_org_authority(&made("two"), &made("three")).await.unwrap(), "another is kept");
+    assert_eq!(store.org_authority(&acme).await.unwrap(), Some(made("one")));
+    assert!(store.exchange_org_authority(&made("one"), &made("two")).await.unwrap());
+    assert_eq!(store.org_authority(&acme).await.unwrap(), Some(made("two")));
+    let (before, after) = (made("two"), [made("one"), made("three")]);
+    let (one, two) = futures_util::join!(
+        store.exchange_org_authority(&before, &after[0]),
+        store.exchange_org_authority(&before, &after[1])
+    );
+    assert!(one.unwrap() != two.unwrap(), "of two at once, one");
+    let kept = store.org_authority(&acme).await.unwrap().unwrap();
+    assert!(store.exchange_org_authority(&kept, &made("one")).await.unwrap());
     assert!(!store.replace_hierarchy(&state(2), Some(&made("four"))).await.unwrap(), "of another generation");
     assert_eq!(store.org_authority(&acme).await.unwrap(), Some(made("one")), "all of it or nothing");
     assert!(store.replace_hierarchy(&state(3), Some(&made("three"))).await.unwrap());

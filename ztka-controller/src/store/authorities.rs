@@ -27,4 +27,7 @@ pub trait AuthorityStore: Send + Sync + std::fmt::Debug + 'static {
 
     /// Keeps the intermediates of an organisation, unless there are some; returns those kept.
     async fn create_org_authority(&self, state: &OrgState) -> Result<OrgState, StoreError>;
+
+    /// Replaces the intermediates of an organisation, if `before` is kept; `false`, and nothing has changed, if it is not.
+    async fn exchange_org_authority(&self, before: &OrgState, after: &OrgState) -> Result<bool, StoreError>;
 }

@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use ztka_core::{CredentialId, KeyId, OrgId, ProxyEntry, Revision, Subject, UserId};
+use ztka_core::{ControllerId, CredentialId, KeyId, OrgId, ProxyEntry, Revision, Subject, UserId};
+use ztka_pki::TokenId;
 
 use super::StoreError;
 
@@ -44,10 +45,19 @@ pub struct LiveCredential {
     pub not_after: Timestamp,
 }
 
+/// An enrolment token that may still be used, or whose answer may still be asked for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LiveToken {
+    /// Its id, which is no secret.
+    pub id: TokenId,
+    /// When it expires.
+    pub expires: Timestamp,
+}
+
 /// Keeps what members have confirmed. `conformance::members` (feature `conformance`) says all of this as tests.
 #[async_trait]
 pub trait MemberStore: Send + Sync + std::fmt::Debug + 'static {
-    /// Notes what a member confirms, unless it has confirmed something later.
+    /// Notes what a member or a controller confirms, unless it has confirmed something later.
     async fn acknowledge(&self, member: &Subject, acknowledgement: &Acknowledgement) -> Result<(), StoreError>;
 
     /// Notes what a proxy announces of itself at `at`, unless it has announced something later.
@@ -58,6 +68,22 @@ pub trait MemberStore: Send + Sync + std::fmt::Debug + 'static {
 
     /// The agents of clusters that are not deleted, and the proxies, whose certificates are valid at `now`.
     async fn live_members(&self, now: Timestamp) -> Result<Vec<LiveMember>, StoreError>;
+
+    /// What each controller has confirmed last that has confirmed something since `since`, by id. Controllers confirm by
+    /// [`Self::acknowledge`]; what one has said more than a day before another speaks is forgotten.
+    async fn live_controllers(&self, since: Timestamp) -> Result<Vec<(ControllerId, Acknowledgement)>, StoreError>;
+
+    /// Forgets what a controller has confirmed that is about to end.
+    async fn forget_controller(&self, controller: &ControllerId) -> Result<(), StoreError>;
+
+    /// Tokens that were made from `from` on and not after `until`, have neither expired at `now` nor been revoked, refused
+    /// or used, and are not of a deleted cluster; by id.
+    async fn live_tokens(
+        &self,
+        from: Option<Timestamp>,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Vec<LiveToken>, StoreError>;
 
     /// Credentials that are valid at `now` and were made from `from` on and not after `until`; of all organisations, or of
     /// one.

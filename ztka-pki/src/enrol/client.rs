@@ -26,6 +26,7 @@ use crate::{
 
 /// What came of an enrolment or a renewal.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Enrolled {
     /// Chain and key.
     pub credential: Credential,

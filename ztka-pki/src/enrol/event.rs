@@ -17,6 +17,7 @@ const TOKEN: &str = "the enrolment token is not valid here; copy the whole token
 /// Why an enrolment or a renewal was refused. The text is what the other side is told, save of [`Self::Source`].
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
+#[non_exhaustive]
 pub enum EnrolmentRefusal {
     #[error("the request is not the JSON object that is expected here: {0}")]
     Request(String),
@@ -98,6 +99,7 @@ pub enum EnrolmentOutcome {
 
 /// One enrolment or renewal, as far as it went.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct EnrolmentEvent {
     /// When.
     pub at: Timestamp,

@@ -34,6 +34,13 @@ pub trait OrgStates: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// What the store says.
     async fn org_state(&self, org: &OrgId) -> Result<Option<OrgState>, BoxError>;
+
+    /// Keeps `after` in the place of `before`: the same keys with newer certificates. If `before` is not what is stored (any
+    /// more), nothing changes: somebody else was first, or the organisation has new keys.
+    ///
+    /// # Errors
+    /// What the store says.
+    async fn recertified(&self, before: &OrgState, after: &OrgState) -> Result<(), BoxError>;
 }
 
 impl Hierarchy {
@@ -70,7 +77,7 @@ impl Hierarchy {
     /// Opens the intermediates of an organisation that [`Self::create_org`] made, in this process or another.
     ///
     /// Certificates by an authority that is on its way out, or of which two thirds are over, are replaced by new ones
-    /// for the same key: in this process, and without a trace elsewhere.
+    /// for the same key, which are stored as well ([`OrgStates::recertified`], after [`Self::with_orgs`]).
     ///
     /// # Errors
     /// [`IssueError`]
@@ -78,7 +85,19 @@ impl Hierarchy {
         let held = self.held();
         let agents = self.open_org_authority(&held, state, Purpose::Agents).await?;
         let users = self.open_org_authority(&held, state, Purpose::Users).await?;
-        let opened = OpenOrg { stored: state.clone(), generation: held.state.generation, agents, users };
+        let mut stored = state.clone();
+        for (purpose, kept) in [(Purpose::Agents, &agents), (Purpose::Users, &users)] {
+            // While it is rotated, who signs is in the rotation.
+            let name = AuthorityName::Org(purpose, state.org.clone());
+            let certificate = stored.of(purpose).certificate()?;
+            if !held.state.rotations.contains_key(&name) && certificate != *kept.authority.certificate() {
+                *stored.of_mut(purpose) = StoredAuthority::of(kept);
+            }
+        }
+        if let Some(states) = self.stored_orgs.as_ref().filter(|_| stored != *state) {
+            states.recertified(state, &stored).await.map_err(IssueError::Failed)?;
+        }
+        let opened = OpenOrg { stored, generation: held.state.generation, agents, users };
         self.orgs.write().unwrap_or_else(PoisonError::into_inner).insert(state.org.clone(), opened);
         Ok(())
     }

@@ -41,6 +41,7 @@ pub trait IssuanceRecord: Send + Sync + fmt::Debug {
 
 /// An authority of the hierarchy, as far as revocation is concerned.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Issuer {
     /// Its key.
     pub key: KeyId,

@@ -1,5 +1,7 @@
 //! A root whose key is at hand, here or on the machine of whoever keeps it.
 
+mod repeat;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -10,8 +12,10 @@ use crate::{
     authority::{CertificateAuthority, IssueError, Profile},
     csr::ValidCsr,
     key::{PublicKey, Signer},
-    x509,
+    x509::{self, Facts},
 };
+
+const NOT_A_ROOT: &str = "the new root is not one CA certificate in PEM with a key that is strong enough";
 
 /// A root with its key, which certifies the intermediates of a hierarchy.
 ///
@@ -90,14 +94,24 @@ impl Root {
         self.authority.certify(purpose_profile(purpose, names, key.id()), key, now, lifetimes.purpose).await
     }
 
-    /// Certifies the key of the root that comes after this one, in PEM: who knows this one only is shown that.
+    /// Certifies name and key of the root that comes after this one, `next` in PEM, which may be somebody else's: who
+    /// knows this one only is shown that.
     ///
     /// # Errors
-    /// [`IssueError`]
-    pub async fn cross_certify(&self, next: &Self, now: Timestamp) -> Result<String, IssueError> {
-        let key = next.authority.public_key();
-        let life = next.authority.not_after().duration_since(now);
-        let certificate = self.authority.certify(profile(key), key, now, life).await?;
-        Ok(x509::to_pem([&certificate]))
+    /// [`IssueError`]; [`IssueError::State`] if `next` is not one CA certificate, or has a name that cannot be repeated.
+    pub async fn cross_certify(&self, next: &str, now: Timestamp) -> Result<String, IssueError> {
+        let mut read = x509::from_pem(next.as_bytes()).unwrap_or_default();
+        let (Some(next), None) = (read.pop(), read.pop()) else { return Err(IssueError::State(NOT_A_ROOT)) };
+        let facts = Facts::read(&next).filter(|facts| facts.authority).ok_or(IssueError::State(NOT_A_ROOT))?;
+        let key = PublicKey::from_spki(&facts.spki).map_err(|_| IssueError::State(NOT_A_ROOT))?;
+        let (subject, key_identifier) = repeat::subject(&next)?;
+        let profile = Profile { subject: Some(subject), key_identifier, ..profile(&key) };
+        let life = facts.not_after.duration_since(now);
+        let certificate = self.authority.certify(profile, &key, now, life).await?;
+        // What it has issued names it by this.
+        match Facts::read(&certificate) {
+            Some(made) if made.subject == facts.subject => Ok(x509::to_pem([&certificate])),
+            _ => Err(IssueError::State(repeat::NAME)),
+        }
     }
 }

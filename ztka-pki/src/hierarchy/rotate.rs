@@ -156,7 +156,7 @@ impl Rotator {
         let (old, lifetimes, now) = (self.root(state).await?, &self.hierarchy.lifetimes, self.now());
         let signer = open_or_create(&*self.hierarchy.keys, key).await.map_err(IssueError::from)?;
         let root = Root::create(signer, lifetimes, now).await?;
-        let cross = old.cross_certify(&root, now).await?;
+        let cross = old.cross_certify(&root.pem(), now).await?;
         let mut purposes = BTreeMap::new();
         for (purpose, stored) in &state.purposes {
             let held = self.hierarchy.held();
@@ -226,22 +226,27 @@ impl Rotator {
         Ok(requests)
     }
 
-    /// Publishes a new root whose key is elsewhere: itself, certified by the old root (`cross`), and the purposes'
-    /// intermediates certified by it; all in PEM.
+    /// Publishes a new root whose key is elsewhere, also one of somebody else's: itself, certified by the old root (`cross`,
+    /// which is made here if there is none), and the purposes' intermediates certified by it; all in PEM.
     ///
     /// # Errors
-    /// [`RotationError::Import`] for each rule that one of the certificates may break.
+    /// [`RotationError::Import`] for each rule that one of the certificates may break; [`RotationError::RootElsewhere`]
+    /// if `cross` is missing and the old root's key is not kept here.
     pub async fn publish_root(
         &self,
         root: &str,
-        cross: &str,
+        cross: Option<&str>,
         chains: &BTreeMap<Purpose, String>,
         automatic: bool,
     ) -> Done {
         let (state, now) = (self.current().await?, self.now());
         state.may_begin(&AuthorityName::Root)?;
         let (new, old) = (import::root(root, now)?, state.root.certificate()?);
-        import::cross(cross, &new, &old)?;
+        let cross = match cross {
+            Some(cross) => cross.to_owned(),
+            None => self.root(&state).await?.cross_certify(root, now).await?,
+        };
+        import::cross(&cross, &new, &old)?;
         let held = self.hierarchy.held();
         let mut purposes = BTreeMap::new();
         for purpose in Purpose::ALL {
@@ -258,7 +263,7 @@ impl Rotator {
             purposes.insert(purpose, stored);
         }
         let authority = StoredAuthority { certificate: x509::to_pem([&new]), ..StoredAuthority::default() };
-        let root = Some(RootChange { cross: cross.into(), purposes });
+        let root = Some(RootChange { cross, purposes });
         let incoming = Incoming { authority, signer: None, root };
         self.store(state.published(&AuthorityName::Root, incoming, automatic, now)?).await
     }
@@ -316,14 +321,25 @@ impl Rotator {
     }
 
     /// Goes back: what was only published is believed no longer; of what was activated the old one signs again, and the
-    /// new one can be retired once nobody has a certificate by it.
+    /// new one can be retired once nobody has a certificate by it. Returns what is of no use from then on: enrolment
+    /// tokens that pin a new root.
     ///
     /// # Errors
     /// [`RotationError`]
-    pub async fn roll_back(&self, name: &AuthorityName) -> Done {
+    pub async fn roll_back(&self, name: &AuthorityName) -> Result<Vec<Straggler>, RotationError> {
         let state = self.current().await?;
-        self.store(state.rolled_back(name, self.now())?).await?;
-        self.settle().await.map(drop)
+        let (next, now) = (state.rolled_back(name, self.now())?, self.now());
+        let activated = state.rotation(name)?;
+        let tokens = match name {
+            AuthorityName::Root if activated.phase == Phase::Activated && !activated.reversed => {
+                let made = Signed { from: Some(activated.since), until: now };
+                self.population.tokens(made).await.map_err(RotationError::Store)?
+            }
+            _ => Vec::new(),
+        };
+        self.store(next).await?;
+        self.settle().await?;
+        Ok(tokens)
     }
 
     /// Takes no step of this rotation until [`Self::resume`].
@@ -379,7 +395,11 @@ impl Rotator {
         }
         let ever = Signed { from: None, until: self.now() };
         let going = match name {
-            AuthorityName::Root => return self.knowing_root(Signed { until: rotation.published, ..ever }).await,
+            AuthorityName::Root => {
+                let mut left = self.knowing_root(Signed { until: rotation.published, ..ever }).await?;
+                left.extend(self.population.tokens(ever).await.map_err(RotationError::Store)?);
+                return Ok(left);
+            }
             AuthorityName::Purpose(purpose) => state.purposes.get(purpose).and_then(StoredAuthority::key_id),
             AuthorityName::Org(..) => rotation.signer.as_ref().and_then(StoredAuthority::key_id),
         };
@@ -438,6 +458,9 @@ impl Rotator {
             AuthorityName::Root => {
                 let mut needing = population.not_presenting(&chain()).await.map_err(RotationError::Store)?;
                 if !rotation.reversed {
+                    // Those that a root pins which was rolled back are of no use already.
+                    let tokens = population.tokens(rotation.signed.unwrap_or(ever)).await;
+                    needing.extend(tokens.map_err(RotationError::Store)?);
                     // Kubeconfigs that were made later know both.
                     needing.extend(self.knowing_root(Signed { until: rotation.published, ..ever }).await?);
                 }

@@ -43,6 +43,7 @@ impl fmt::Display for Phase {
 /// When an authority has signed.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Signed {
     /// From when on, if it is not the oldest.
     pub from: Option<Timestamp>,
@@ -53,6 +54,7 @@ pub struct Signed {
 /// What a new root brings with it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct RootChange {
     /// The new root's key, certified by the old root, in PEM: for whoever knows the old one only.
     pub cross: String,
@@ -63,6 +65,7 @@ pub struct RootChange {
 /// A rotation under way.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Rotation {
     /// How far it is.
     pub phase: Phase,
@@ -78,6 +81,9 @@ pub struct Rotation {
     /// When `standby` has signed, if it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed: Option<Signed>,
+    /// When the new one was activated first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activated: Option<Timestamp>,
     /// It was rolled back after it was activated: the old one signs again, and the new one is on its way out.
     #[serde(default)]
     pub reversed: bool,
@@ -169,6 +175,7 @@ impl Rotation {
             standby: incoming.authority,
             signer: incoming.signer,
             signed: None,
+            activated: None,
             reversed: false,
             automatic: false,
             paused: false,
@@ -290,7 +297,11 @@ impl HierarchyState {
             AuthorityName::Purpose(purpose) => self.purposes.get_mut(purpose).ok_or_else(unknown)?,
             AuthorityName::Org(..) => rotation.signer.as_mut().ok_or_else(unknown)?,
         };
-        let from = rotation.signed.map(|signed| signed.until);
+        // Back and forth, each of them has signed since it did so first.
+        let begun = rotation.activated.or(rotation.signed.map(|signed| signed.until));
+        let new_goes = rotation.phase == Phase::Activated && !rotation.reversed;
+        let from = if new_goes { begun } else { None };
+        rotation.activated = begun.or(Some(at));
         mem::swap(signer, &mut rotation.standby);
         rotation.signed = Some(Signed { from, until: at });
         rotation.since = at;

@@ -91,6 +91,7 @@ impl StoredAuthority {
 /// An authority that is not believed any more although its certificate is not over.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Withdrawn {
     /// Names its key.
     pub key: KeyId,
@@ -103,6 +104,7 @@ pub struct Withdrawn {
 /// A signing authority that announces its successor.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Announcer {
     /// The authority.
     pub authority: StoredAuthority,
@@ -113,6 +115,7 @@ pub struct Announcer {
 /// Root and purpose intermediates as stored, and where their rotations are. Nothing in it is secret.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct HierarchyState {
     /// What the installation is called.
     pub names: Names,

@@ -24,12 +24,14 @@ pub enum Awaited {
     Root,
     /// Sign documents again, which we do ourselves.
     Documents,
+    /// Be used, expire or be revoked: an enrolment token, which pins the root that is on its way out.
+    Token,
 }
 
 /// Somebody who has to be waited for.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Straggler {
-    /// Who: the path of a SPIFFE id.
+    /// Who: the path of a SPIFFE id; of an enrolment token `token/<id>`.
     pub who: String,
     /// For what.
     pub awaited: Awaited,
@@ -42,7 +44,8 @@ pub struct Straggler {
 /// Knows the members of an installation, and what they have. A certificate that is over or revoked is nobody's.
 #[async_trait]
 pub trait Population: Send + Sync + std::fmt::Debug {
-    /// Members that have not confirmed the `trust` document that says what is stored now.
+    /// Members, and controllers beside this one, that have not confirmed the `trust` document that says what is stored
+    /// now.
     ///
     /// # Errors
     /// What the store says.
@@ -71,6 +74,12 @@ pub trait Population: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// What the store says.
     async fn credentials(&self, issued: Signed, org: Option<&OrgId>) -> Result<Vec<Straggler>, BoxError>;
+
+    /// Enrolment tokens that were made at that time and may still be used, or whose answer may still be asked for.
+    ///
+    /// # Errors
+    /// What the store says.
+    async fn tokens(&self, made: Signed) -> Result<Vec<Straggler>, BoxError>;
 
     /// How many documents are published that were signed before `at`.
     ///

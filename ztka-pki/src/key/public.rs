@@ -33,6 +33,7 @@ pub struct PublicKey {
 
 /// A key that is not certified, and why.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum WeakKey {
     /// Not DER, or something follows it.
     #[error("not a public key in DER form (SubjectPublicKeyInfo)")]

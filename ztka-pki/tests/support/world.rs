@@ -87,6 +87,13 @@ impl OrgStates for States {
     async fn org_state(&self, org: &OrgId) -> Result<Option<OrgState>, BoxError> {
         Ok(self.orgs.lock().unwrap().get(org).cloned())
     }
+
+    async fn recertified(&self, before: &OrgState, after: &OrgState) -> Result<(), BoxError> {
+        for stored in self.orgs.lock().unwrap().values_mut().filter(|stored| *stored == before) {
+            *stored = after.clone();
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -184,6 +191,8 @@ pub struct People {
     pub kubeconfigs: Vec<Kubeconfig>,
     /// When each document but trust was signed last.
     pub documents: Vec<Timestamp>,
+    /// When enrolment tokens were made, for a week, and what they pin.
+    pub tokens: Vec<(Timestamp, CaPin)>,
 }
 
 #[derive(Clone, Debug)]
@@ -244,6 +253,19 @@ impl Population for Folk {
             awaited: Awaited::Credential,
             last_seen: None,
             until: Some(config.credential.not_after()),
+        };
+        Ok(then.map(straggler).collect())
+    }
+
+    async fn tokens(&self, made: Signed) -> Result<Vec<Straggler>, BoxError> {
+        let (people, now) = (self.0.lock().unwrap(), self.2.now());
+        let live = people.tokens.iter().filter(|(created, _)| *created + days(7) > now);
+        let then = live.filter(|(created, _)| made.from.is_none_or(|from| *created >= from) && *created <= made.until);
+        let straggler = |(created, _): &(Timestamp, CaPin)| Straggler {
+            who: format!("token/{created}"),
+            awaited: Awaited::Token,
+            last_seen: None,
+            until: Some(*created + days(7)),
         };
         Ok(then.map(straggler).collect())
     }

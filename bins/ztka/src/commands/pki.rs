@@ -55,24 +55,46 @@ pub(crate) struct Init {
     /// Where the signed certificates are: servers.pem, agents.pem, …, each with those between it and the root
     #[arg(long, value_name = "DIR", requires = "root")]
     certificates: Option<PathBuf>,
+    /// The controller's keys.token: the PKCS#11 library, to make the keys in a token
+    #[arg(long, value_name = "FILE", requires_all = ["token_label", "token_pin_file"])]
+    token_module: Option<PathBuf>,
+    /// The token's label
+    #[arg(long, value_name = "LABEL", requires = "token_module")]
+    token_label: Option<String>,
+    /// Private file (0600) with the token's PIN
+    #[arg(long, value_name = "FILE", requires = "token_module")]
+    token_pin_file: Option<PathBuf>,
+}
+
+/// The certificates of the six purposes, as somebody has signed them.
+fn chains<K: Ord>(directory: &Path, key: impl Fn(Purpose) -> K) -> anyhow::Result<BTreeMap<K, String>> {
+    let chain = |purpose: Purpose| Ok((key(purpose), text(&directory.join(format!("{purpose}.pem")))?));
+    Purpose::ALL.into_iter().map(chain).collect()
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))
 }
 
 impl Init {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let read = |path: &Path| fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()));
         let root = match (&self.root_key, &self.root_passphrase, &self.requests, &self.root, &self.certificates) {
             (Some(key), Some(secret), ..) => RootKey::File(key.clone(), passphrase(secret)?),
             (.., Some(directory), _, _) => RootKey::Requested(directory.clone()),
             (.., Some(root), Some(directory)) => {
-                let chain = |purpose: Purpose| Ok((purpose, read(&directory.join(format!("{purpose}.pem")))?));
-                let chains = Purpose::ALL.into_iter().map(chain).collect::<anyhow::Result<_>>()?;
-                RootKey::Elsewhere { root: read(root)?, chains }
+                RootKey::Elsewhere { root: text(root)?, chains: chains(directory, |purpose| purpose)? }
             }
             _ => RootKey::Here,
         };
+        let token = match (self.token_module, self.token_label, self.token_pin_file) {
+            (Some(module), Some(label), Some(pin_file)) => {
+                Some(controller::Token { module, label, pin_file, sessions: None })
+            }
+            _ => None,
+        };
         let config = controller::Config {
             listen_crls: None,
-            keys: controller::Keys::default(),
+            keys: controller::Keys { token },
             domain: self.domain,
             data_dir: self.data,
             database: self.database,
@@ -126,6 +148,18 @@ pub(crate) struct Rotate {
     /// The certificate that the root has signed, with those between it and the root (PEM)
     #[arg(long, value_name = "FILE", conflicts_with = "root_key")]
     certificate: Option<PathBuf>,
+    /// Write the six requests there that a new root of your own has to sign
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["root_key", "csr", "certificate", "new_root"])]
+    requests: Option<PathBuf>,
+    /// Certificate (PEM) of a new root of your own, which has signed the requests
+    #[arg(long, value_name = "FILE", requires = "certificates", conflicts_with_all = ["new_root_key", "csr", "certificate"])]
+    new_root: Option<PathBuf>,
+    /// Where the certificates are that the new root has signed: servers.pem, agents.pem, …
+    #[arg(long, value_name = "DIR", requires = "new_root")]
+    certificates: Option<PathBuf>,
+    /// The new root certified by the old one (PEM), unless that is done here with --root-key, or by the controller
+    #[arg(long, value_name = "FILE", requires = "new_root", conflicts_with = "root_key")]
+    cross: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -198,6 +232,8 @@ fn show(session: &Session, authorities: &[Authority]) -> anyhow::Result<()> {
     })
 }
 
+const HEADS: [&str; 4] = ["WHO", "WHAT", "LAST SEEN", "UNTIL"];
+
 fn columns(waiting: &Waiting) -> [String; 4] {
     let time = |at: Option<Timestamp>| at.map_or("-".into(), |at| at.to_string());
     [waiting.who.clone(), waiting.awaited.clone(), time(waiting.last_seen), time(waiting.until)]
@@ -206,9 +242,15 @@ fn columns(waiting: &Waiting) -> [String; 4] {
 impl Rotate {
     async fn run(self, session: &Session) -> anyhow::Result<()> {
         let name = self.authority.to_string();
-        let signed_elsewhere = self.root_key.is_some() || self.csr.is_some() || self.certificate.is_some();
+        let own = [&self.root_key, &self.csr, &self.certificate, &self.requests, &self.new_root];
+        let signed_elsewhere = own.into_iter().any(Option::is_some);
+        let of_root = self.requests.is_some() || self.new_root.is_some();
+        ensure!(!of_root || self.authority == AuthorityName::Root, "--requests and --new-root are for the root alone");
         let publishes = matches!(self.step, None | Some(Step::Publish)) && !self.emergency;
-        ensure!(publishes || !signed_elsewhere, "--root-key, --csr and --certificate are for publish");
+        ensure!(
+            publishes || !signed_elsewhere,
+            "what is signed elsewhere (--root-key, --csr, --new-root, …) is for publish"
+        );
         let mut how = TakeStep { automatic: self.step.is_none(), anyway: self.anyway, ..TakeStep::default() };
         if let Some(path) = &self.csr {
             let request = self.request(session, &name).await?;
@@ -216,16 +258,31 @@ impl Rotate {
             println!("{} written: have it signed, then: ztka pki rotate {name} --certificate FILE", path.display());
             return Ok(());
         }
+        if let Some(directory) = &self.requests {
+            fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
+            for (purpose, request) in self.requests(session, &name).await? {
+                let path = directory.join(format!("{purpose}.csr"));
+                fs::write(&path, request).with_context(|| format!("{} cannot be written", path.display()))?;
+                println!("{}", path.display());
+            }
+            println!("Have these signed, then: ztka pki rotate root --new-root FILE --certificates DIR");
+            return Ok(());
+        }
+        if let (Some(root), Some(directory)) = (&self.new_root, &self.certificates) {
+            how.root = Some(self.foreign(session, root, directory).await?);
+        }
         if let Some(path) = &self.certificate {
             let pem = fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
             how.certificate = Some(pem);
         }
-        if let (Some(key), Some(passphrase)) = (&self.root_key, &self.root_passphrase) {
+        if let (Some(key), Some(passphrase), None) = (&self.root_key, &self.root_passphrase, &self.new_root) {
             let root = (key.as_path(), passphrase.as_path());
             match (&self.authority, &self.new_root_key) {
                 (AuthorityName::Root, Some(new)) => how.root = Some(self.succeed(session, root, new).await?),
                 (AuthorityName::Root, None) => {
-                    bail!("--new-root-key says where the key of the new root is to be written")
+                    bail!(
+                        "--new-root-key says where the key of the new root is to be written; for one of your own: --new-root"
+                    )
                 }
                 (_, Some(_)) => bail!("--new-root-key is for the root alone"),
                 (_, None) => how.certificate = Some(self.sign(session, &name, root).await?),
@@ -254,10 +311,12 @@ impl Rotate {
                 0 => println!("\nNobody is left outside."),
                 broken => {
                     println!("\n{broken} left outside, to enrol again or be given a new kubeconfig:");
-                    let heads = ["WHO", "WHAT", "LAST SEEN", "UNTIL"];
-                    session.output.list(&taken.broken, heads, columns)?;
+                    session.output.list(&taken.broken, HEADS, columns)?;
                 }
             }
+        } else if !taken.broken.is_empty() {
+            println!("\nOf no use any more, to be made anew:");
+            session.output.list(&taken.broken, HEADS, columns)?;
         }
         Ok(())
     }
@@ -281,6 +340,20 @@ impl Rotate {
         Ok(root.certify(purpose, &request, &names, &Lifetimes::default(), Timestamp::now()).await?)
     }
 
+    /// A new root of somebody else's, certified by the old one: in a file, here, or by the controller.
+    async fn foreign(&self, session: &Session, root: &Path, certificates: &Path) -> anyhow::Result<NewRoot> {
+        let root = text(root)?;
+        let cross = match (&self.cross, &self.root_key, &self.root_passphrase) {
+            (Some(cross), ..) => text(cross)?,
+            (None, Some(key), Some(passphrase)) => {
+                let (old, _) = open_root(session, (key, passphrase)).await?;
+                old.cross_certify(&root, Timestamp::now()).await?
+            }
+            _ => String::new(),
+        };
+        Ok(NewRoot { root, cross, certificates: chains(certificates, |purpose| purpose.to_string())? })
+    }
+
     /// Makes a new root, certified by the old one; both keys stay on this machine.
     async fn succeed(&self, session: &Session, old: (&Path, &Path), new: &Path) -> anyhow::Result<NewRoot> {
         let (old_root, names) = open_root(session, old).await?;
@@ -290,7 +363,7 @@ impl Rotate {
             .with_context(|| format!("{} cannot be written; it must not be there yet", new.display()))?;
         let (now, lifetimes) = (Timestamp::now(), Lifetimes::default());
         let root = Root::create(Arc::new(key), &lifetimes, now).await?;
-        let cross = old_root.cross_certify(&root, now).await?;
+        let cross = old_root.cross_certify(&root.pem(), now).await?;
         let mut certificates = BTreeMap::new();
         for (word, request) in self.requests(session, "root").await? {
             let purpose: Purpose = word.parse()?;
