@@ -279,10 +279,10 @@ async fn a_step_waits_for_the_other_controllers_that_are_there() {
     assert_eq!(members.waiting("controllers").await, Vec::<String>::new());
     assert_eq!(members.step("controllers", "activate", "{}").await.0, StatusCode::OK);
 
-    // One that is gone without a word is waited for no longer than half a minute.
+    // One that is gone without a word is waited for no longer than a quarter of a minute.
     members.confirm().await;
     assert_eq!(members.waiting("controllers").await, [name]);
-    members.kit.clock.advance(SignedDuration::from_secs(31));
+    members.kit.clock.advance(SignedDuration::from_secs(16));
     members.confirm().await;
     assert_eq!(members.waiting("controllers").await, Vec::<String>::new());
     assert_ne!(own, other.settings().id);

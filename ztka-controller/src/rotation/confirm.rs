@@ -10,10 +10,10 @@ use ztka_pki::Purpose;
 use crate::{Controller, store::Acknowledgement};
 
 /// It says so again after this long, so that it is known to be there.
-const AGAIN: SignedDuration = SignedDuration::from_secs(10);
+const AGAIN: SignedDuration = SignedDuration::from_secs(5);
 
 impl Controller {
-    /// Confirms the newest `trust` document, if this controller goes by what it says: at once, and every ten seconds.
+    /// Confirms the newest `trust` document, if this controller goes by what it says: at once, and every five seconds.
     ///
     /// [`Self::run`] does so from time to time, and takes it back when it ends.
     ///

@@ -13,7 +13,7 @@ use crate::{
 /// More documents than this are not counted.
 const COUNTED: u32 = 1000;
 /// A controller that has confirmed nothing for this long is not there; each does so more than twice as often.
-const GONE: SignedDuration = SignedDuration::from_secs(30);
+const GONE: SignedDuration = SignedDuration::from_secs(15);
 
 impl Controller {
     async fn stragglers(
