@@ -49,34 +49,46 @@ impl Refresh {
             None => default_path()?,
         };
         // A link goes on being one.
-        let path = fs::canonicalize(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        // kubectl takes the same lock before it changes a kubeconfig.
-        let _lock = Lock::take(&path)?;
+        let (given, path) =
+            (&path, fs::canonicalize(&path).with_context(|| format!("cannot read {}", path.display()))?);
+        let _locks = Locks::take(given, &path)?;
         let text =
             Zeroizing::new(fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?);
         let contents = Contents::read(&text).with_context(|| format!("cannot read {}", path.display()))?;
-        let renewables = renewables(&contents, self.context.as_deref())?;
+        let (renewables, mut failed) = renewables(&contents, self.context.as_deref())?;
         let mut text = text;
         let mut renewed = Vec::new();
         for renewable in renewables {
-            let session = Session::new(&renewable.credential, None, output)?;
-            let name = &renewable.name;
-            let issued = issue::renew(&session.api).await;
-            let issue::Issued { answer, key } = issued.with_context(|| format!("the user {name:?} is not renewed"))?;
-            text = renewable.replaced(&text, &answer.chain, key.expose(), &answer.access.ca_bundle);
-            // After each: what the controller has renewed is not lost by what comes behind.
-            files::write_private(&path, text.as_bytes())?;
-            renewed.push((name.clone(), answer.credential));
+            let issued = async { issue::renew(&Session::new(&renewable.credential, None, output)?.api).await };
+            match issued.await {
+                Ok(issue::Issued { answer, key }) => {
+                    text = renewable.replaced(&text, &answer.chain, key.expose(), &answer.access.ca_bundle);
+                    // After each: what the controller has renewed is not lost by what comes behind.
+                    files::write_private(&path, text.as_bytes())?;
+                    renewed.push(answer.credential);
+                }
+                Err(error) => failed.push(error.context(format!("the user {:?} is not renewed", renewable.name))),
+            }
         }
-        output.list(
-            &renewed.iter().map(|(_, credential)| credential).collect::<Vec<_>>(),
-            ["CREDENTIAL", "VALID UNTIL"],
-            |credential| [credential.id.to_string(), credential.not_after.to_string()],
-        )
+        if !renewed.is_empty() {
+            output.list(&renewed, ["CREDENTIAL", "VALID UNTIL"], |credential| {
+                [credential.id.to_string(), credential.not_after.to_string()]
+            })?;
+        }
+        match (failed.pop(), failed.is_empty()) {
+            (None, _) => Ok(()),
+            (Some(error), true) => Err(error),
+            (Some(last), false) => {
+                failed.push(last);
+                let all: Vec<_> = failed.iter().map(|error| format!("{error:#}")).collect();
+                bail!("{}", all.join("\n"))
+            }
+        }
     }
 }
 
-fn renewables(contents: &Contents, context: Option<&str>) -> anyhow::Result<Vec<Renewable>> {
+/// Those that can be renewed, each once, and why others cannot: they do not keep these from it.
+fn renewables(contents: &Contents, context: Option<&str>) -> anyhow::Result<(Vec<Renewable>, Vec<anyhow::Error>)> {
     let only = match context {
         None => None,
         Some(wanted) => {
@@ -85,14 +97,23 @@ fn renewables(contents: &Contents, context: Option<&str>) -> anyhow::Result<Vec<
         }
     };
     let users = contents.users.iter().filter(|user| only.as_ref().is_none_or(|only| *only == user.name));
-    let mut found = Vec::new();
+    let (mut found, mut failed) = (Vec::<Renewable>::new(), Vec::new());
     for user in users {
-        if let Some(renewable) = renewable(contents, user)? {
-            found.push(renewable);
+        match renewable(contents, user) {
+            // The same under another name is replaced with it.
+            Ok(Some(renewable)) => match found.iter_mut().find(|known| known.chain == renewable.chain) {
+                Some(known) => known.authorities.extend(renewable.authorities),
+                None => found.push(renewable),
+            },
+            Ok(None) => {}
+            Err(error) => failed.push(error),
         }
     }
-    ensure!(!found.is_empty(), "no certificate of ZTKA is in there; get a kubeconfig by: ztka kubeconfig --file FILE");
-    Ok(found)
+    ensure!(
+        !(found.is_empty() && failed.is_empty()),
+        "no certificate of ZTKA is in there; get a kubeconfig by: ztka kubeconfig --file FILE"
+    );
+    Ok((found, failed))
 }
 
 /// None for users that are not ours.
@@ -200,6 +221,24 @@ fn default_path() -> anyhow::Result<PathBuf> {
             let home = std::env::var_os("HOME").context("HOME is not set; name the kubeconfig by --file")?;
             Ok(Path::new(&home).join(".kube").join("config"))
         }
+    }
+}
+
+/// kubectl takes the lock beside the name that it was given, before it changes a kubeconfig. Where that is a link, others
+/// may have been given the file itself.
+#[derive(Debug)]
+struct Locks {
+    _given: Lock,
+    _file: Option<Lock>,
+}
+
+impl Locks {
+    fn take(given: &Path, file: &Path) -> anyhow::Result<Self> {
+        let folder = given.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let same = fs::canonicalize(folder).ok().as_deref() == file.parent() && given.file_name() == file.file_name();
+        let _given = Lock::take(given)?;
+        let _file = if same { None } else { Some(Lock::take(file)?) };
+        Ok(Self { _given, _file })
     }
 }
 

@@ -1,5 +1,11 @@
 //! What is renewed in a file, and that nothing else is.
 
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use ztka_core::{Clock, ManualClock};
+use ztka_pki::{Hierarchy, Lifetimes, MemoryKeyStore, Names, ValidCsr};
+
 use super::*;
 
 fn entry(name: &str, server: &str, tls_server_name: &str) -> ClusterEntry {
@@ -67,4 +73,69 @@ fn two_do_not_change_the_same_file_at_once() {
     assert!(error.contains("config.lock"), "{error}");
     drop(held);
     assert!(Lock::take(&file).is_ok());
+}
+
+/// A user with a certificate of ours that was made at `at` and lives for a day.
+async fn ours(name: &str, at: Timestamp) -> UserEntry {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let keys = Arc::new(MemoryKeyStore::new(provider.clone()));
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(at));
+    let hierarchy = Hierarchy::create(Names::of("example.com"), Lifetimes::default(), keys, clock).await.unwrap();
+    let (org, user, credential) = ("acme".parse().unwrap(), "u1".parse().unwrap(), "k1".parse().unwrap());
+    hierarchy.create_org(&org).await.unwrap();
+    let key = SoftwareKey::generate(&provider).unwrap();
+    let csr = ValidCsr::from_der(&key.csr().unwrap()).unwrap();
+    let issued = hierarchy.issue_user(&csr, &org, &user, &credential, SignedDuration::from_hours(24)).await.unwrap();
+    UserEntry {
+        name: name.into(),
+        certificate: Some(BASE64_STANDARD.encode(issued.pem())),
+        key: Some(Zeroizing::new(BASE64_STANDARD.encode(key.to_pem().as_bytes()))),
+    }
+}
+
+#[tokio::test]
+async fn one_that_cannot_be_renewed_keeps_no_other_from_it_and_none_is_renewed_twice() {
+    let now = Timestamp::now();
+    let (old, good) = (ours("old", now - SignedDuration::from_hours(72)).await, ours("good", now).await);
+    let again = UserEntry {
+        name: "again".into(),
+        certificate: good.certificate.clone(),
+        key: good.key.as_ref().map(|key| Zeroizing::new(key.to_string())),
+    };
+    let context =
+        |user: &str| crate::kubeconfig::ContextEntry { name: user.into(), cluster: "c".into(), user: user.into() };
+    let contents = Contents {
+        clusters: vec![entry("c", "https://front:8443", "c1.kube.example.com")],
+        contexts: ["old", "good", "again"].map(context).into(),
+        users: vec![old, good, again],
+    };
+    let (found, failed) = renewables(&contents, None).unwrap();
+    assert_eq!(found.iter().map(|found| found.name.as_str()).collect::<Vec<_>>(), ["good"]);
+    let [failed] = failed.as_slice() else { panic!("{failed:?}") };
+    assert!(failed.to_string().contains("\"old\" expired"), "{failed}");
+    let (found, failed) = renewables(&contents, Some("old")).unwrap();
+    assert_eq!((found.len(), failed.len()), (0, 1), "one that is asked for by name says why it is not");
+}
+
+#[test]
+fn whoever_changes_the_file_by_way_of_a_link_is_waited_for_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, link) = (folder.path().join("real"), folder.path().join("config"));
+    fs::write(&file, "").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    // kubectl takes the lock beside the name that it was given.
+    for held in [&file, &link] {
+        let held = Lock::take(held).unwrap();
+        assert!(Locks::take(&link, &file).is_err());
+        drop(held);
+    }
+    let both = Locks::take(&link, &file).unwrap();
+    assert!(Lock::take(&file).is_err() && Lock::take(&link).is_err());
+    drop(both);
+    // The file itself, however it is called: one lock.
+    let whole = fs::canonicalize(&file).unwrap();
+    for given in [&whole, &folder.path().join(".").join("real")] {
+        assert!(Locks::take(given, &whole).is_ok(), "{}", given.display());
+    }
+    assert!(Lock::take(&file).is_ok() && Lock::take(&link).is_ok());
 }
