@@ -100,6 +100,12 @@ impl ControlLayer {
 
     async fn document(&self, body: Body) -> Result<(), Reason> {
         let document = SignedDocument::from_wire(&read(body).await?);
+        // Signed as they may be: a proxy has those of all organisations, and is to keep them to itself.
+        if let Ok(document) = &document
+            && document.header().series.org.as_ref().is_some_and(|org| org != self.witness.org())
+        {
+            return Err(Reason::Denied("the document is of another organisation than the cluster".into()));
+        }
         match document.and_then(|document| self.documents.accept(document)) {
             // Another proxy, or the controller itself, was faster.
             Ok(_) | Err(Rejected::Rollback) => Ok(()),

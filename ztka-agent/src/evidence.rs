@@ -81,6 +81,11 @@ impl Witness {
         Self(Arc::new(Inner { org, cluster, documents, held: Mutex::default() }))
     }
 
+    /// The organisation that the cluster belongs to.
+    pub(crate) fn org(&self) -> &OrgId {
+        &self.0.org
+    }
+
     /// Takes evidence that a proxy hands over under the name `claimed`.
     ///
     /// # Errors
@@ -121,6 +126,13 @@ impl Witness {
             .map_err(|error| unauthenticated(format!("the cluster's agent refused the certificate: {error}")))?;
 
         let document = SignedDocument::from_wire(wire.session.get().as_bytes());
+        // Before it is kept: what is somebody else's proves nothing here.
+        if let Ok(document) = &document
+            && (document.header().series.kind != DocumentKind::Session
+                || document.header().series.org.as_ref() != Some(&self.0.org))
+        {
+            return Err(Reason::Misdirected("the session is of another organisation than the cluster"));
+        }
         let session = document.and_then(|document| self.0.documents.accept_shown(document));
         let session = session.map_err(|error| {
             unauthenticated(format!("the cluster's agent refused the session document: {error}; log in again"))

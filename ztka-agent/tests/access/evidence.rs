@@ -1,10 +1,11 @@
 //! Evidence that is held, and refusals of those whom it proves.
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::SignedDuration;
-use ztka_core::{Reply, body};
+use ztka_core::{DocumentKind, Evidence, Reply, body};
 
-use crate::support::{LIST, Stage, response, text};
+use crate::support::{LIST, Stage, evidence, response, text};
 
 fn served() -> Reply {
     Reply::Response(http::Response::new(body("served")))

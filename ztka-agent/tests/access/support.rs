@@ -10,7 +10,7 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, Shared};
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{json, value::RawValue};
@@ -20,7 +20,7 @@ use ztka_audit::{AuditLayer, Durability, Event, Journal, MemoryJournal, Opening,
 use ztka_authz::{AuthorizeLayer, CutLayer, Open};
 use ztka_core::{
     Access, AuditId, Body, BoxError, Clock as _, DocumentHeader, DocumentKind, Evidence, ManualClock, Permitted,
-    ProxyId, Reply, Revision, SeriesKey, Session, SignedDocument, Upgrade, Verified, empty,
+    ProxyId, Reply, Revision, SeriesKey, Session, SignedDocument, Upgrade, Verified, body, empty,
 };
 use ztka_follow::Documents;
 use ztka_pki::{AuthenticateLayer, Hierarchy, Lifetimes, MemoryKeyStore, Names, Revocations, SoftwareKey, ValidCsr};
@@ -124,6 +124,22 @@ impl Stage {
         });
         let policy = json!({"clusters": clusters, "bindings": [binding]});
         self.documents.accept(self.sign(DocumentKind::Policy, "", &policy).await).unwrap();
+    }
+
+    /// A document of `org` that is signed as it should be.
+    pub(crate) async fn document_of(&self, org: &str, kind: DocumentKind, body: &serde_json::Value) -> SignedDocument {
+        let issued = self.clock.now();
+        let series = SeriesKey { kind, org: Some(org.parse().unwrap()), subject: String::new() };
+        let expires = issued + SignedDuration::from_hours(24);
+        let header = DocumentHeader { series, revision: Revision { epoch: 0, version: 1000 }, issued, expires };
+        self.hierarchy.sign_document(header, body).await.unwrap()
+    }
+
+    /// What the agent says to a document that a proxy brings.
+    pub(crate) async fn bring(&self, stack: &Stack, document: &SignedDocument) -> StatusCode {
+        let request = Request::post("/.ztka/documents").body(body(document.to_wire())).unwrap();
+        let mut stack = stack.clone();
+        response(stack.ready().await.unwrap().call(request).await.unwrap()).status()
     }
 
     pub(crate) async fn revoke(&self, revocations: Revocations) {
