@@ -25,6 +25,8 @@ use ztka_pki::{Authenticator, NotAuthenticated, Peer, Purpose};
 const MAX_BYTES: usize = 64 * 1024;
 /// Users whose evidence is held at once; beyond it the one that ends first is forgotten.
 const MAX_HELD: usize = 10_000;
+/// All that is held takes no more than this; beyond it the largest is forgotten. A few kilobytes are enough for a user.
+const MAX_HELD_BYTES: usize = 48 * 1024 * 1024;
 
 static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
@@ -109,6 +111,14 @@ impl Witness {
             if let Some(first) = first.filter(|_| held.len() >= MAX_HELD) {
                 held.remove(&first);
             }
+        }
+        let size = |witnessed: &Witnessed| witnessed.evidence.bytes().len();
+        let mut bytes = held.values().map(|held| size(held)).sum::<usize>() + size(&witnessed);
+        while bytes > MAX_HELD_BYTES {
+            let largest = held.iter().max_by_key(|(_, held)| size(held)).map(|(id, held)| (id.clone(), size(held)));
+            let Some((largest, freed)) = largest else { break };
+            held.remove(&largest);
+            bytes = bytes.saturating_sub(freed);
         }
         held.insert(witnessed.evidence.id().clone(), Arc::new(witnessed));
         Ok(())

@@ -52,3 +52,44 @@ async fn refusals_of_somebody_proven_are_recorded_as_theirs_and_others_as_nobody
     let event = stage.events().pop().unwrap();
     assert_eq!((event.user.username.as_str(), event.fact("org")), ("system:anonymous", None));
 }
+
+#[tokio::test]
+async fn a_proxy_cannot_fill_the_agents_memory_with_one_users_evidence() {
+    let stage = Stage::set().await;
+    let stack = stage.stack(served);
+    let (chain, session) = (stage.chain(24).await, stage.session(12, &["ops"]).await);
+    let alice = stage.admit(&chain, &session);
+    let plain = evidence(&chain, &session);
+    // The same once more, and once more, with spaces that make it another one: 60 MB.
+    let mut padded = Vec::new();
+    for spaces in 60_000..61_000 {
+        let evidence = Evidence::new([&b" ".repeat(spaces)[..], &plain.bytes()[..]].concat());
+        let id = evidence.id().to_string();
+        let headers = HeaderMap::from_iter([(ztka_core::EVIDENCE.clone(), HeaderValue::try_from(&id).unwrap())]);
+        stage.witness.admit(&headers, Bytes::copy_from_slice(evidence.bytes())).unwrap();
+        padded.push(id);
+    }
+    let mut held = 0;
+    for id in padded.iter().step_by(5) {
+        held += usize::from(response(stage.ask(&stack, LIST, id).await).status() == StatusCode::OK);
+    }
+    assert!((20..190).contains(&held), "of every fifth, of 60 KB each: {held}");
+    assert_eq!(text(stage.ask(&stack, LIST, padded.last().unwrap()).await).await, "served", "what was shown last");
+    assert_eq!(text(stage.ask(&stack, LIST, &alice).await).await, "served", "and what is no larger than it has to be");
+}
+
+#[tokio::test]
+async fn documents_of_other_organisations_are_none_of_an_agents_business() {
+    let stage = Stage::set().await;
+    let stack = stage.stack(served);
+    let held = stage.documents.all().len();
+    let policy = serde_json::json!({"clusters": []});
+    for kind in [DocumentKind::Policy, DocumentKind::Revocations] {
+        let document = stage.document_of("other", kind, &policy).await;
+        assert_eq!(stage.bring(&stack, &document).await, StatusCode::FORBIDDEN, "{kind}");
+    }
+    assert_eq!(stage.documents.all().len(), held);
+    let own = stage.document_of("acme", DocumentKind::Revocations, &serde_json::json!({})).await;
+    assert_eq!(stage.bring(&stack, &own).await, StatusCode::NO_CONTENT);
+    assert_eq!(stage.documents.all().len(), held + 1);
+}
