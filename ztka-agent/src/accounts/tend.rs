@@ -85,10 +85,7 @@ impl ServiceAccounts {
     pub async fn disabled(&self, users: &BTreeSet<UserId>) -> Result<(), ztka_core::BoxError> {
         let existing = self.existing().await?;
         let gone = existing.into_iter().map(|(user, _)| user).filter(|user| users.contains(user));
-        for user in gone.collect::<Vec<_>>() {
-            self.remove(&user).await?;
-        }
-        Ok(())
+        each(gone, |user| async move { self.remove(&user).await }).await
     }
 
     /// Removes one account with all that belongs to it; its tokens end within seconds.
@@ -138,17 +135,50 @@ impl ServiceAccounts {
     pub(crate) async fn sweep(&self) -> Result<(), CallError> {
         let idle = i64::try_from(self.0.settings.idle.as_secs()).unwrap_or(i64::MAX);
         let limit = self.0.clock.now().as_second().saturating_sub(idle);
-        for (user, used) in self.existing().await? {
+        let removed = each(self.existing().await?, |(user, used)| async move {
             let account = self.account(&user);
             let used = used.map_or(0, Timestamp::as_second).max(account.used());
             if used < limit {
                 let mut state = account.state.lock().await;
                 self.remove_account(&user, &account, &mut state).await?;
             }
-        }
+            Ok(())
+        });
+        let removed = removed.await;
         // What is known of them goes as well, unless somebody holds it just now.
         let mut accounts = self.0.accounts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         accounts.retain(|_, account| Arc::strong_count(account) > 1 || account.used() >= limit);
-        Ok(())
+        removed
+    }
+}
+
+/// Does `one` with all; what cannot be done with one keeps no other from it, and the first failure is told at the end.
+async fn each<T, E, F>(all: impl IntoIterator<Item = T>, one: impl Fn(T) -> F) -> Result<(), E>
+where
+    F: Future<Output = Result<(), E>>,
+{
+    let mut outcome = Ok(());
+    for item in all {
+        outcome = outcome.and(one(item).await);
+    }
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_fails_with_one_is_done_with_the_others() {
+        let tried = Mutex::new(Vec::new());
+        let done = each(1..=4, |item| {
+            tried.lock().unwrap().push(item);
+            std::future::ready(if item % 2 == 0 { Err(item) } else { Ok(()) })
+        });
+        assert_eq!(done.await, Err(2), "the first failure");
+        assert_eq!(*tried.lock().unwrap(), [1, 2, 3, 4]);
+        assert_eq!(each([1, 3], |_| std::future::ready(Ok::<_, u8>(()))).await, Ok(()));
     }
 }
