@@ -93,7 +93,11 @@ impl Authorities {
         let hierarchy = hierarchy.with_orgs(Arc::new(Stored(store.clone())));
         let hierarchy = hierarchy.with_record(Arc::new(Recording(stores.revocations.clone())));
         for org in store.org_authorities().await? {
-            hierarchy.open_org(&org).await?;
+            // What cannot be opened issues nothing, there; it is tried again each time that it should.
+            if let Err(error) = hierarchy.open_org(&org).await {
+                let (org, error) = (&org.org, &error as &dyn std::error::Error);
+                tracing::error!(%org, error, "the certificate authorities of an organisation cannot be opened");
+            }
         }
         Ok(Self { hierarchy: Arc::new(hierarchy), store })
     }

@@ -380,3 +380,25 @@ async fn certificates_of_organisations_that_are_made_anew_are_stored() {
     members.kit.another().await;
     assert_eq!(stored().await, after);
 }
+
+#[tokio::test]
+async fn an_organisations_lost_key_keeps_no_controller_from_starting() {
+    let kit = Kit::new().await;
+    let root = kit.system_admin().await;
+    let mut orgs = Vec::new();
+    for name in ["acme", "other"] {
+        let body = format!(r#"{{"name": "{name}"}}"#);
+        let (status, made) = kit.call(Some(certificate_of(&root)), "POST", "/api/v1/orgs", &body).await;
+        assert_eq!(status, StatusCode::CREATED, "{made}");
+        orgs.push(made["id"].as_str().unwrap().parse::<OrgId>().unwrap());
+    }
+    kit.stores.keys.destroy(&format!("users.{}", orgs[0]).parse().unwrap()).await.unwrap();
+    let controller = kit.another().await;
+    for (org, expected) in [(&orgs[0], StatusCode::SERVICE_UNAVAILABLE), (&orgs[1], StatusCode::CREATED)] {
+        let user = kit.user(org, "alice", None).await.user.id;
+        let path = format!("/api/v1/orgs/{org}/users/{user}/credentials");
+        let body = format!(r#"{{"csr": {}}}"#, kit::csr().1);
+        let (status, answer) = call(controller.api(), Some(certificate_of(&root)), "POST", &path, &body).await;
+        assert_eq!(status, expected, "{answer}");
+    }
+}
