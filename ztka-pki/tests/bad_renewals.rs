@@ -264,3 +264,28 @@ async fn a_renewed_certificate_that_is_not_ours_is_not_put_in_use() {
     assert_eq!(source.current().serial(), before);
     assert!(store.load().await.unwrap().is_none());
 }
+
+/// A controller, or something in front of it, that answers with this status.
+#[derive(Debug)]
+struct Answers(StatusCode);
+
+#[async_trait]
+impl Exchange for Answers {
+    async fn post(&self, _: &str, _: Bytes) -> Result<(StatusCode, Bytes), ExchangeError> {
+        Ok((self.0, Bytes::from_static(b"<html>not now</html>")))
+    }
+}
+
+#[tokio::test]
+async fn only_what_the_service_itself_says_ends_renewal() {
+    let at = Installation::new().await;
+    let source = at.source(Purpose::Agents).await;
+    for code in 300..600 {
+        let exchange = Arc::new(Answers(StatusCode::from_u16(code).unwrap()));
+        let (store, clock) = (Arc::new(MemoryCredentialStore::default()), Arc::new(at.clock.clone()));
+        let renewer = Renewer::new(source.clone(), store, exchange, Arc::new(Unseen), provider(), clock);
+        let error = renewer.renew().await.unwrap_err();
+        // Slow (408), of another version (404), by the wrong connection (421), overloaded: none of it is a no.
+        assert_eq!(error.is_final(), [400, 401, 403, 409, 413].contains(&code), "{code}: {error}");
+    }
+}

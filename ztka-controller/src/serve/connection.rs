@@ -98,9 +98,10 @@ pub(super) async fn serve(
     }
 }
 
+/// 503 and not 408: members of before take all that is the client's fault for a no, and would give up their certificates.
 fn late() -> Response<Body> {
-    let status = Status::new(StatusCode::REQUEST_TIMEOUT, "the request took longer than 60 s; try again");
-    status.into_response().map(Body::new)
+    let status = Status::new(StatusCode::SERVICE_UNAVAILABLE, "the request took longer than 60 s; try again");
+    status.retry_after(5).into_response().map(Body::new)
 }
 
 /// Whom the certificate was issued to; the handshake has accepted it, so that an error here is a race with a rotation.
@@ -140,4 +141,18 @@ fn with_peer(
         extensions.insert(client);
     }
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header;
+
+    use super::*;
+
+    #[test]
+    fn whoever_is_kept_waiting_too_long_is_asked_to_come_again() {
+        let late = late();
+        assert!(late.status().is_server_error(), "nobody takes it for a refusal: {}", late.status());
+        assert!(late.headers().contains_key(header::RETRY_AFTER));
+    }
 }

@@ -195,8 +195,20 @@ pub(super) async fn ask(
     }
     let message = serde_json::from_slice::<StatusMessage>(&body).map(|status| status.message);
     let message = message.unwrap_or_else(|_| format!("HTTP status {status}"));
-    let again = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-    Err(if again { EnrolError::Unavailable(message) } else { EnrolError::Refused { status, message } })
+    Err(if is_a_no(status) { EnrolError::Refused { status, message } } else { EnrolError::Unavailable(message) })
+}
+
+/// What the services themselves refuse with. All else is said by something in between, or by a controller that is slow
+/// or of another version: whoever took that for a no would give up a certificate that is good.
+fn is_a_no(status: StatusCode) -> bool {
+    [
+        StatusCode::BAD_REQUEST,
+        StatusCode::UNAUTHORIZED,
+        StatusCode::FORBIDDEN,
+        StatusCode::CONFLICT,
+        StatusCode::PAYLOAD_TOO_LARGE,
+    ]
+    .contains(&status)
 }
 
 /// Checks that the answer is a certificate for our key, by who is to be trusted from now on, and (for a renewal) of the
