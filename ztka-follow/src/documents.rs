@@ -188,7 +188,15 @@ impl Documents {
         }
     }
 
-    /// Everything held, to hand it on.
+    /// Everything held but sessions, to hand it on. Of those there are as many as users, and requests ask for them
+    /// meanwhile: none is copied.
+    pub fn all_but_sessions(&self) -> Vec<Verified<SignedDocument>> {
+        let set = self.0.set.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_session = |document: &Verified<SignedDocument>| document.header().series.kind == DocumentKind::Session;
+        set.iter().filter(|document| !is_session(document)).cloned().collect()
+    }
+
+    /// Everything held.
     pub fn all(&self) -> Vec<Verified<SignedDocument>> {
         self.0.set.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }

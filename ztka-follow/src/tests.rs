@@ -119,6 +119,8 @@ async fn what_was_kept_is_believed_again_and_the_feed_goes_on_behind_it() {
     documents.settle();
     let again = stage.documents();
     assert_eq!((again.start(), again.all().len()), (7, 2));
+    let handed_on: Vec<_> = again.all_but_sessions().iter().map(|document| document.header().series.kind).collect();
+    assert_eq!(handed_on, [DocumentKind::Revocations]);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use ztka_core::{DocumentKind, OrgId, Revision, SeriesKey};
+use ztka_core::{OrgId, Revision, SeriesKey};
 use ztka_follow::Documents;
 
 /// Tells `publish` of each document but sessions (which travel with evidence), now and whenever there is a newer one:
@@ -14,13 +14,13 @@ pub async fn publish(documents: Documents, mut publish: impl FnMut(Option<OrgId>
     let mut told: HashMap<SeriesKey, (Revision, Timestamp)> = HashMap::new();
     let mut changes = documents.changes();
     loop {
-        let mut all = documents.all();
+        let mut all = documents.all_but_sessions();
         // Trust first: it says who may have signed the others.
         all.sort_by_key(|document| document.header().series.kind);
         for document in all {
             let header = document.header();
             let (series, place) = (&header.series, (header.revision, header.issued));
-            if series.kind != DocumentKind::Session && told.get(series) != Some(&place) {
+            if told.get(series) != Some(&place) {
                 told.insert(series.clone(), place);
                 publish(series.org.clone(), format!("{}/{}", series.kind, series.subject), document.to_wire().into());
             }

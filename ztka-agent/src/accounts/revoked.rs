@@ -19,7 +19,7 @@ impl ServiceAccounts {
         let mut gone = BTreeSet::new();
         loop {
             changes.mark_unchanged();
-            let revoked = users(&documents.all());
+            let revoked = users(&documents.all_but_sessions());
             let mut all_gone = true;
             // A user who is enabled again and disabled later is looked for again.
             if !revoked.is_subset(&gone) {
