@@ -108,6 +108,10 @@ impl Controller {
                 _ => None,
             })
             .collect();
+        for (org, _) in &cut_off {
+            // Made by another controller since this one was started: its authorities are to be listed all the same.
+            let _ = self.0.authorities.ensure_org(org).await;
+        }
         let issuers = self.hierarchy().issuers();
         let mut made = 0;
         for issuer in issuers.iter().filter(|issuer| now < issuer.not_after && is_wanted(issuer)) {

@@ -260,3 +260,19 @@ async fn who_renews_while_they_are_revoked_stays_revoked_for_as_long_as_what_the
     assert!(kit.controller.trust().is_revoked(&agent));
     assert!(kit.controller.trust().is_revoked(&kit::peer(Subject::Proxy(proxy))));
 }
+
+#[tokio::test]
+async fn a_controller_that_is_older_than_a_revoked_organisation_lists_its_authorities_too() {
+    let kit = Kit::new().await;
+    let root = kit.system_admin().await;
+    let older = kit.another().await;
+    let (status, made) = kit.call(Some(certificate_of(&root)), "POST", "/api/v1/orgs", r#"{"name": "acme"}"#).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    let acme = made.get("id").and_then(Value::as_str).unwrap();
+    assert_eq!(revoke(&kit, &root, None, "org", acme).await.0, StatusCode::CREATED);
+    kit.controller.refresh_crls().await.unwrap();
+    let lists = crls(&kit.controller).await;
+    assert_eq!(lists.iter().map(|(.., entries)| entries).sum::<usize>(), 2, "its agents' and its users'");
+    assert_eq!(older.refresh_crls().await.unwrap(), 0, "they say what it would say");
+    assert_eq!(crls(&older).await, lists);
+}
