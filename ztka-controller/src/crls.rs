@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::{
     net::TcpListener,
     sync::{Notify, Semaphore},
+    time::Instant,
 };
 use tower::ServiceExt as _;
 use ztka_core::OrgId;
@@ -40,6 +41,10 @@ const LIFE: SignedDuration = SignedDuration::from_hours(24);
 const LOOK: Duration = Duration::from_secs(600);
 /// Between two looks, since changes come in bursts.
 const PAUSE: Duration = Duration::from_secs(2);
+/// When some cannot be made.
+const AGAIN: Duration = Duration::from_secs(30);
+/// While lists cannot be made, others are tried for so long.
+const TRYING: Duration = Duration::from_secs(5);
 /// Connections for plain HTTP, all together.
 const CONNECTIONS: usize = 256;
 /// For one request and its answer.
@@ -91,7 +96,7 @@ impl Controller {
     /// how many were made.
     ///
     /// # Errors
-    /// [`CrlError`]; lists that were made stay so.
+    /// [`CrlError`]: the first one. Lists that could be made are.
     pub async fn refresh_crls(&self) -> Result<usize, CrlError> {
         self.0.stores.revocations.forget_expired(self.now()).await?;
         self.refresh_crls_of(|_| true).await
@@ -113,38 +118,56 @@ impl Controller {
             let _ = self.0.authorities.ensure_org(org).await;
         }
         let issuers = self.hierarchy().issuers();
-        let mut made = 0;
+        let (mut made, mut failed, begun) = (0, None, Instant::now());
         for issuer in issuers.iter().filter(|issuer| now < issuer.not_after && is_wanted(issuer)) {
-            let mut revoked = store.revoked_certificates(&issuer.key, now).await?;
-            revoked.extend(authorities_below(issuer, &issuers, &cut_off));
-            revoked.sort();
-            let entries = entries(&revoked);
-            let mut kept = store.crl(&issuer.key).await?;
-            let half = SignedDuration::from_secs(LIFE.as_secs() / 2);
-            let is_current =
-                |kept: &StoredCrl| kept.entries == entries && now < kept.next_update.checked_sub(half).unwrap_or(now);
-            if !kept.as_ref().is_some_and(is_current) {
-                let number = kept.as_ref().map_or(0, |kept| kept.number).saturating_add(1);
-                let this_update = Timestamp::from_second(now.as_second()).unwrap_or(now);
-                let next_update = this_update.checked_add(LIFE).unwrap_or(Timestamp::MAX);
-                let contents = CrlContents { number, this_update, next_update, revoked };
-                let Some(der) = self.hierarchy().sign_crl(&issuer.key, &contents).await? else { continue };
-                let der = Bytes::from(der.as_ref().to_vec());
-                let crl = StoredCrl { issuer: issuer.key.clone(), number, entries, this_update, next_update, der };
-                // Another controller may have been first: its list says the same, or the next look mends it.
-                if store.keep_crl(&crl).await? {
-                    made += 1;
-                    kept = Some(crl);
-                } else {
-                    kept = store.crl(&issuer.key).await?;
+            match self.refresh_crl(issuer, authorities_below(issuer, &issuers, &cut_off), now).await {
+                Ok(is_new) => made += usize::from(is_new),
+                // One authority's keeps no other one's back.
+                Err(error) => {
+                    failed.get_or_insert(error);
+                    if begun.elapsed() > TRYING {
+                        break;
+                    }
                 }
             }
-            if let Some(crl) = kept {
-                let mut crls = self.0.crls.write().unwrap_or_else(PoisonError::into_inner);
-                crls.insert(issuer.key.0.clone(), crl);
-            }
         }
-        Ok(made)
+        failed.map_or(Ok(made), Err)
+    }
+
+    /// Makes the list of one authority, if it says something new or is half over; else takes the one that there is.
+    async fn refresh_crl(
+        &self,
+        issuer: &Issuer,
+        below: impl Iterator<Item = RevokedCertificate>,
+        now: Timestamp,
+    ) -> Result<bool, CrlError> {
+        let store = &self.0.stores.revocations;
+        let mut revoked = store.revoked_certificates(&issuer.key, now).await?;
+        revoked.extend(below);
+        revoked.sort();
+        let entries = entries(&revoked);
+        let mut kept = store.crl(&issuer.key).await?;
+        let half = SignedDuration::from_secs(LIFE.as_secs() / 2);
+        let is_current =
+            |kept: &StoredCrl| kept.entries == entries && now < kept.next_update.checked_sub(half).unwrap_or(now);
+        let mut is_new = false;
+        if !kept.as_ref().is_some_and(is_current) {
+            let number = kept.as_ref().map_or(0, |kept| kept.number).saturating_add(1);
+            let this_update = Timestamp::from_second(now.as_second()).unwrap_or(now);
+            let next_update = this_update.checked_add(LIFE).unwrap_or(Timestamp::MAX);
+            let contents = CrlContents { number, this_update, next_update, revoked };
+            let Some(der) = self.hierarchy().sign_crl(&issuer.key, &contents).await? else { return Ok(false) };
+            let der = Bytes::from(der.as_ref().to_vec());
+            let crl = StoredCrl { issuer: issuer.key.clone(), number, entries, this_update, next_update, der };
+            // Another controller may have been first: its list says the same, or the next look mends it.
+            is_new = store.keep_crl(&crl).await?;
+            kept = if is_new { Some(crl) } else { store.crl(&issuer.key).await? };
+        }
+        if let Some(crl) = kept {
+            let mut crls = self.0.crls.write().unwrap_or_else(PoisonError::into_inner);
+            crls.insert(issuer.key.0.clone(), crl);
+        }
+        Ok(is_new)
     }
 
     /// Makes lists in time, without end.
@@ -167,6 +190,7 @@ impl Controller {
                 if matches!(error, CrlError::Store(_)) {
                     self.0.counts.store_failed();
                 }
+                let _ = tokio::time::timeout(AGAIN, self.0.crls_changed.notify.notified()).await;
             } else {
                 all = tokio::time::timeout(LOOK, self.0.crls_changed.notify.notified()).await.is_err();
             }

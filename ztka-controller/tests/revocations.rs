@@ -3,6 +3,9 @@
 
 mod kit;
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use axum::body::Body;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -13,7 +16,7 @@ use tower::ServiceExt as _;
 use ztka_controller::{Controller, store::Instance};
 use ztka_core::{InstanceId, OrgId, ProxyId, Subject, Verified};
 use ztka_identity::{AdminRole, Caller};
-use ztka_pki::{Credential, CredentialSource, Peer, Purpose};
+use ztka_pki::{Credential, CredentialSource, KeyError, KeyKind, KeyName, KeyStore, Peer, PublicKey, Purpose, Signer};
 
 async fn revoke(kit: &Kit, by: &Caller, org: Option<&OrgId>, kind: &str, name: &str) -> (StatusCode, Value) {
     let path = org.map_or("/api/v1/revocations".to_owned(), |org| format!("/api/v1/orgs/{org}/revocations"));
@@ -275,4 +278,51 @@ async fn a_controller_that_is_older_than_a_revoked_organisation_lists_its_author
     assert_eq!(lists.iter().map(|(.., entries)| entries).sum::<usize>(), 2, "its agents' and its users'");
     assert_eq!(older.refresh_crls().await.unwrap(), 0, "they say what it would say");
     assert_eq!(crls(&older).await, lists);
+}
+
+/// One key of these cannot sign.
+#[derive(Debug)]
+struct Broken {
+    keys: Arc<dyn KeyStore>,
+    name: KeyName,
+}
+
+#[derive(Debug)]
+struct CannotSign(Arc<dyn Signer>);
+
+#[async_trait]
+impl Signer for CannotSign {
+    fn public_key(&self) -> &PublicKey {
+        self.0.public_key()
+    }
+
+    async fn sign(&self, _: &[u8]) -> Result<Vec<u8>, KeyError> {
+        Err(KeyError::Unavailable("the token does not answer".into()))
+    }
+}
+
+#[async_trait]
+impl KeyStore for Broken {
+    async fn create(&self, name: &KeyName, kind: KeyKind) -> Result<Arc<dyn Signer>, KeyError> {
+        self.keys.create(name, kind).await
+    }
+
+    async fn open(&self, name: &KeyName) -> Result<Arc<dyn Signer>, KeyError> {
+        let signer = self.keys.open(name).await?;
+        Ok(if *name == self.name { Arc::new(CannotSign(signer)) } else { signer })
+    }
+
+    async fn destroy(&self, name: &KeyName) -> Result<(), KeyError> {
+        self.keys.destroy(name).await
+    }
+}
+
+#[tokio::test]
+async fn an_authority_that_cannot_sign_keeps_no_other_ones_list_back() {
+    let mut kit = Kit::new().await;
+    let broken = Broken { keys: kit.stores.keys.clone(), name: "agents".parse().unwrap() };
+    kit.stores.keys = Arc::new(broken);
+    let controller = kit.another().await;
+    controller.refresh_crls().await.expect_err("somebody has to hear of it");
+    assert_eq!(crls(&controller).await.len(), 5, "of servers, users, proxies, controllers and signing");
 }
