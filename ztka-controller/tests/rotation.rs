@@ -270,7 +270,7 @@ async fn a_step_waits_for_the_other_controllers_that_are_there() {
     members.confirm().await;
     // It has not heard, and says nothing: what it goes by is the trust of before.
     let name = Subject::Controller(other.settings().id.clone()).to_string();
-    assert_eq!(members.waiting("controllers").await, [name.clone()]);
+    assert_eq!(members.waiting("controllers").await, std::slice::from_ref(&name));
     let (status, refused) = members.step("controllers", "activate", "{}").await;
     assert_eq!(status, StatusCode::CONFLICT);
     assert!(refused["detail"].as_str().unwrap().contains(&name), "{refused}");
