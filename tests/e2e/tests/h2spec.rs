@@ -39,6 +39,9 @@ const CASE: &str = "5";
 /// There are 146 of them; fewer were not run.
 const CASES: usize = 140;
 
+/// What fails so often has failed.
+const RUNS: usize = 3;
+
 /// Of the agent at once: some cases leave a connection open and begin another.
 const TUNNELS: usize = 8;
 
@@ -53,7 +56,33 @@ const LARGE_FRAMES: (&str, &str) = (
 );
 
 /// Runs h2spec against a port of this machine.
+///
+/// Some cases send a frame too many behind a request and go by what comes next. On a busy machine that is sometimes the
+/// answer to the request, which is right as well; so what fails is asked for again, and has failed if it always does.
 async fn h2spec(port: u16, options: &[&str], exceptions: Exceptions) -> Result<()> {
+    let mut failed = run(port, options).await?;
+    for _ in 1..RUNS {
+        if failed.keys().all(|case| exceptions.iter().any(|(name, _)| name == case)) {
+            break;
+        }
+        let again = run(port, options).await?;
+        failed.retain(|case, _| again.contains_key(case));
+    }
+    let mut wrong = Vec::new();
+    for (case, failure) in &failed {
+        if !exceptions.iter().any(|(name, _)| name == case) {
+            wrong.push(format!("{case}\n    {failure}"));
+        }
+    }
+    for (case, line) in exceptions.iter().filter(|(name, _)| !failed.contains_key(*name)) {
+        wrong.push(format!("{case}\n    passes, and needs no longer: {line}"));
+    }
+    ensure!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
+    Ok(())
+}
+
+/// The cases that fail, and why.
+async fn run(port: u16, options: &[&str]) -> Result<BTreeMap<String, String>> {
     let program = binaries::find_one(binaries::Program::H2spec).await?;
     let folder = tempfile::tempdir()?;
     let report = folder.path().join("report.xml");
@@ -63,17 +92,7 @@ async fn h2spec(port: u16, options: &[&str], exceptions: Exceptions) -> Result<(
     let text = String::from_utf8_lossy(&output.stdout);
     let cases = read(&report).with_context(|| text.clone().into_owned())?;
     ensure!(cases.len() >= CASES, "only {} cases were run\n{text}", cases.len());
-    let mut wrong = Vec::new();
-    for (case, failure) in &cases {
-        let explained = exceptions.iter().find(|(name, _)| name == case);
-        match (failure, explained) {
-            (Some(failure), None) => wrong.push(format!("{case}\n    {failure}")),
-            (None, Some((_, line))) => wrong.push(format!("{case}\n    passes, and needs no longer: {line}")),
-            _ => {}
-        }
-    }
-    ensure!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
-    Ok(())
+    Ok(cases.into_iter().filter_map(|(case, failure)| Some((case, failure?))).collect())
 }
 
 /// The cases of a JUnit report by section and title, and why they failed.
