@@ -19,7 +19,7 @@ use ztka_tunnel::{ALPN, Bare, Dialer, ProxyAddress, ReadAhead, Registry, Tls, Tu
 
 /// Accepts, dials in, and asks.
 #[tokio::main(flavor = "current_thread")]
-pub async fn main() -> Result<(), BoxError> {
+pub(crate) async fn main() -> Result<(), BoxError> {
     // A CA, and a certificate by it for each end.
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

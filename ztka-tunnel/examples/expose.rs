@@ -4,6 +4,7 @@
 //! With [`ztka_tunnel::Tls`] and a TLS acceptor, as in the example `acceptor`, the ends are in different networks.
 use std::{env, sync::Arc};
 
+use futures_util::TryFutureExt as _;
 use http::{Request, Response, Version, header::HOST};
 use http_body_util::BodyExt as _;
 use hyper::{client, server, service::service_fn};
@@ -24,7 +25,7 @@ async fn local(service: String, mut request: Request<Body>) -> Result<Reply, Box
 }
 
 /// Publishes `service` on `public`, until an error.
-pub async fn expose(service: String, public: TcpListener) -> Result<(), BoxError> {
+pub(crate) async fn expose(service: String, public: TcpListener) -> Result<(), BoxError> {
     let (registry, tunnels) = (Registry::new(Arc::new(SystemClock)), TcpListener::bind("127.0.0.1:0").await?);
     let (address, accepting) = (tunnels.local_addr()?.to_string().parse()?, registry.clone());
     let (org, cluster, instance) = ("o".parse()?, "c".parse()?, "i".parse()?);
@@ -42,22 +43,17 @@ pub async fn expose(service: String, public: TcpListener) -> Result<(), BoxError
     });
     let _dialer = Dialer::start(connect, [address], tower::service_fn(move |asked| local(service.clone(), asked)));
     loop {
-        let (io, bare) = (TokioIo::new(public.accept().await?.0), bare.clone());
-        let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-            let reply = bare.clone().oneshot(request);
-            async {
-                reply
-                    .await
-                    .map(|reply| if let Reply::Response(response) = reply { response } else { Response::default() })
-            }
-        });
-        tokio::spawn(server::conn::http1::Builder::new().serve_connection(io, service));
+        let io = TokioIo::new(public.accept().await?.0);
+        let answer = |reply| if let Reply::Response(answer) = reply { answer } else { Response::default() };
+        let bare = bare.clone();
+        let ask = move |request: Request<hyper::body::Incoming>| bare.clone().oneshot(request).map_ok(answer);
+        tokio::spawn(server::conn::http1::Builder::new().serve_connection(io, service_fn(ask)));
     }
 }
 
 /// `expose [SERVICE [PUBLIC]]`, each `host:port`.
 #[tokio::main(flavor = "current_thread")]
-pub async fn main() -> Result<(), BoxError> {
+pub(crate) async fn main() -> Result<(), BoxError> {
     let argument = |index, default: &str| env::args().nth(index).unwrap_or(default.into());
     let public = TcpListener::bind(argument(2, "127.0.0.1:8080")).await?;
     println!("http://{}", public.local_addr()?);

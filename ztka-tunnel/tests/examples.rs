@@ -1,5 +1,5 @@
 //! The examples run, and are short enough to be read.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, unreachable_pub, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 #[path = "../examples/acceptor.rs"]
 mod acceptor;
