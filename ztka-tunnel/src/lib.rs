@@ -17,8 +17,9 @@
 //!   loaded tunnel of the cluster, makes sure that the agent holds the user's evidence, and sends.
 //! - [`Bare`] is the same for whoever carries plain HTTP and decides elsewhere who may ask: no user, no policy, no
 //!   Kubernetes. The examples `expose` and `acceptor` are both ends of it.
-//! - [`Dialer`] keeps a tunnel to each of several proxies and serves a `tower::Service` on them: jittered redial,
-//!   make-before-break on [`Dialer::renew`] and when a proxy drains, orderly [`Dialer::shutdown`].
+//! - [`Dialer`] holds tunnels to several proxies, in different zones where it has [learnt](Dialer::learn) of them, and
+//!   serves a `tower::Service` on them: a lost one is replaced elsewhere, jittered redial, make-before-break on
+//!   [`Dialer::renew`] and when a proxy drains, orderly [`Dialer::shutdown`].
 //! - [`Connect`] is how it reaches them; [`Tls`] is the usual way, over an [`Egress`]: directly or by an HTTP proxy.
 //! - [`Registry::publish`] is news for agents: on every tunnel before its first request, and at once when it changes.
 //!
@@ -81,7 +82,7 @@
 //!     Ok::<_, Infallible>(Reply::Response(response))
 //! });
 //! let dialer = Dialer::start(connect, ["tunnel.example.com:443".parse()?], service);
-//! dialer.states().wait_for(|tunnels| tunnels.iter().all(|tunnel| tunnel.proxy.is_some())).await?;
+//! dialer.states().wait_for(|tunnels| tunnels.iter().any(|tunnel| tunnel.proxy.is_some())).await?;
 //!
 //! // A user's request, permitted by the layers before.
 //! let Reply::Response(answer) = Dispatch::new(registry.clone()).oneshot(permitted("c1")).await? else { panic!() };
@@ -113,7 +114,8 @@ mod wire;
 
 pub use self::{
     agent::{
-        Connect, ConnectFn, DialSettings, Dialer, InvalidAddress, PeerCheck, ProxyAddress, Tls, TunnelState, connect_fn,
+        Connect, ConnectFn, DialSettings, Dialer, InvalidAddress, KnownProxy, PeerCheck, ProxyAddress, Tls,
+        TunnelState, connect_fn,
     },
     egress::{Egress, EgressError, EgressStream, InvalidEgress, InvalidProxyUrl, NoProxy, ProxyUrl, Unreachable},
     error::{ConnectError, TunnelError},

@@ -10,12 +10,16 @@ use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use serde::Deserialize;
 use ztka_agent::accounts::AgentToken;
+use ztka_core::{HostPort, ProxyId};
 use ztka_pki::EnrolmentToken;
 use ztka_runtime::{Common, Configuration, EgressConfig};
 use ztka_tunnel::ProxyAddress;
 
 /// Where a pod finds the CA of its apiserver.
 const CA_IN_POD: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
+
+/// As many as a proxy takes of one cluster.
+const MOST_TUNNELS: usize = 64;
 
 /// The agent's configuration file. Only `domain`, `front` and `state_dir` are needed in a pod.
 #[derive(Clone, Debug, Deserialize)]
@@ -25,9 +29,13 @@ pub struct Config {
     pub domain: String,
     /// `host:port` where the installation is reached, for enrolment and documents. Its name need not be of the domain.
     pub front: String,
-    /// `host:port` of each proxy to keep a tunnel to. Default: `front` alone.
+    /// `host:port` at which proxies are reached; behind each there may be one or several. Default: `front` alone.
     #[serde(default)]
     pub proxies: Vec<String>,
+    /// Tunnels at a time, each to another proxy, in different zones where that can be; from 1 to 64. Default: 2, or as many
+    /// as `proxies` has addresses if that is more.
+    #[serde(default)]
+    pub tunnels: Option<usize>,
     /// Private directory (0700) for the credential, documents and receipts; has to survive restarts.
     pub state_dir: PathBuf,
     /// Where the credential that the token gives is kept: `"directory"` is `state_dir`; `"secret"`, for pods, is the Secret
@@ -86,6 +94,7 @@ impl Configuration for Config {
         self.server_name("agents")?;
         ensure!(self.front.contains(':'), "front must be host:port, such as kube.{}:443", self.domain);
         self.addresses()?;
+        ensure!((1..=MOST_TUNNELS).contains(&self.tunnels()), "tunnels must be from 1 to {MOST_TUNNELS}");
         self.apiserver.url()?;
         self.apiserver.roots()?;
         read(self.apiserver.token_file(), "apiserver.token_file")?;
@@ -102,7 +111,13 @@ impl Config {
         ServerName::try_from(name).with_context(|| format!("domain = {:?} is not a DNS name", self.domain))
     }
 
-    /// Of the proxies to keep a tunnel to.
+    /// How many tunnels there are to be. Users who come to a proxy without one find no cluster there, so that where
+    /// proxies are listed one by one there is one to each.
+    pub(crate) fn tunnels(&self) -> usize {
+        self.tunnels.unwrap_or(self.proxies.len().max(2))
+    }
+
+    /// Where proxies are reached.
     pub(crate) fn addresses(&self) -> anyhow::Result<Vec<ProxyAddress>> {
         let name = self.server_name("tunnel")?;
         let address = |text: &String| {
@@ -113,6 +128,12 @@ impl Config {
         };
         let proxies = if self.proxies.is_empty() { std::slice::from_ref(&self.front) } else { &self.proxies };
         proxies.iter().map(address).collect()
+    }
+
+    /// Of one proxy, which has to prove by its certificate that it is `id`.
+    pub(crate) fn own_address(&self, id: &ProxyId, address: &HostPort) -> anyhow::Result<ProxyAddress> {
+        let name = self.server_name(&format!("{id}.tunnel"))?;
+        Ok(ProxyAddress::new(address.host(), address.port())?.named(name))
     }
 
     /// The enrolment token; none if there is no file, as after a restart without its Secret.

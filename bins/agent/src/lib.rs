@@ -83,7 +83,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     let renewer = member.renewer();
     let shared = member.shared_renewer();
     let follower = Follower::new(member.channel().clone(), documents.clone());
-    let stop = process.shutdown().clone();
+    let (stop, proxies) = (process.shutdown().clone(), follower.proxies());
     tokio::spawn(follower.run(stop.cancelled_owned(), || {}));
     tokio::spawn(open.enforce());
     if let Some(share) = member.share_trust() {
@@ -102,7 +102,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
 
     process.ready();
     tokio::select! {
-        ended = tunnels::keep(&config, &member, provider, access, &process) => ended,
+        ended = tunnels::keep(&config, &member, provider, access, proxies, &process) => ended,
         end = renewer.run() => Err(anyhow!(end)),
     }
 }

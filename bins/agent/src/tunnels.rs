@@ -1,4 +1,4 @@
-//! Keeps a tunnel to each proxy, and replaces all of them when the credential is renewed.
+//! Keeps tunnels to proxies, and replaces all of them when the credential is renewed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,13 +6,14 @@ use http::Request;
 use metrics::gauge;
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
 use tower::Service;
 use ztka_agent::Watched;
-use ztka_core::{Body, BoxError, ProxyId, Reply, Verified};
+use ztka_core::{Body, BoxError, ProxyEntry, ProxyId, Reply, Verified};
 use ztka_follow::Member;
 use ztka_pki::{Peer, Purpose, RenewalStatus, TrustSource, tls};
 use ztka_runtime::Process;
-use ztka_tunnel::{Dialer, Tls};
+use ztka_tunnel::{DialSettings, Dialer, KnownProxy, Settings, Tls};
 
 use crate::Config;
 
@@ -21,12 +22,13 @@ const GRACE: Duration = Duration::from_secs(20);
 /// Between looks at the certificate.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Serves `access` on tunnels to all proxies until the process is asked to stop.
+/// Serves `access` on tunnels until the process is asked to stop.
 pub(crate) async fn keep<S>(
     config: &Config,
     member: &Member,
     provider: Arc<CryptoProvider>,
     access: S,
+    mut proxies: watch::Receiver<Arc<[ProxyEntry]>>,
     process: &Process,
 ) -> anyhow::Result<()>
 where
@@ -44,7 +46,8 @@ where
     let connect = Watched::new(connect, trust, move |tls| {
         verify.identify(Purpose::Proxies, tls.get_ref().1.peer_certificates()?).ok()
     });
-    let dialer = Dialer::start(connect, config.addresses()?, access);
+    let dial = DialSettings { tunnels: config.tunnels(), ..DialSettings::default() };
+    let dialer = Dialer::start_with(connect, config.addresses()?, access, Settings::default(), dial);
 
     let mut renewals = credentials.changes();
     let mut states = dialer.states();
@@ -60,11 +63,21 @@ where
             () = tokio::time::sleep(LOOK) => {}
             () = renewals.changed() => dialer.renew(),
             Ok(()) = states.changed() => {}
+            Ok(()) = proxies.changed() => {
+                let entries = proxies.borrow_and_update().clone();
+                dialer.learn(entries.iter().map(|entry| known(config, entry)).collect::<Vec<_>>());
+            }
             () = process.shutdown().cancelled() => break,
         }
     }
     dialer.shutdown(GRACE).await;
     Ok(())
+}
+
+/// A proxy of the directory as it is dialled. Its own address is believed only with its own name behind it.
+fn known(config: &Config, entry: &ProxyEntry) -> KnownProxy {
+    let address = entry.address.as_ref().and_then(|address| config.own_address(&entry.id, address).ok());
+    KnownProxy { id: entry.id.clone(), zone: entry.zone.as_ref().map(ToString::to_string), address }
 }
 
 /// Which proxy is at the other end: never what it says, but what its certificate says.

@@ -24,6 +24,8 @@ const DOMAIN: &str = "ztka.test";
 pub struct Installation {
     /// Proxies, each on a port of its own; agents keep a tunnel to each.
     pub proxies: usize,
+    /// Agents are told of the first proxy alone, and hear of the others, which announce addresses of their own.
+    pub by_front: bool,
     /// Life of agents' certificates, such as `60s`.
     pub agent_certificates: Option<String>,
     /// Lines added to the controller's configuration.
@@ -52,6 +54,7 @@ impl Default for Installation {
     fn default() -> Self {
         Self {
             proxies: 1,
+            by_front: false,
             agent_certificates: None,
             controller_config: String::new(),
             proxy_config: String::new(),
@@ -199,12 +202,13 @@ impl Fleet {
         fs::write(&token_file, token)?;
         let Ports { internal, passed, address, .. } = self.ports;
         let config = base.with_extension("toml");
+        let own = if wanted.by_front { format!("address = '{address}:{port}'\n") } else { String::new() };
         let events = format!("[audit]\nfile = '{}'\n", base.with_extension("events").display());
         let events = if wanted.event_files { events } else { String::new() };
         let text = format!(
             "domain = '{DOMAIN}'\nlisten = '{address}:{port}'\nstate_dir = '{}'\ntoken_file = '{}'\n\
              controller = '127.0.0.1:{internal}'\npass_to = '127.0.0.1:{passed}'\ngrace = '2s'\n\
-             login = 'log in again'\n{}\n{}{events}",
+             login = 'log in again'\nzone = 'z{number}'\n{own}{}\n{}{events}",
             base.display(),
             token_file.display(),
             wanted.proxy_config,
@@ -328,7 +332,8 @@ impl Fleet {
         let token_file = base.with_extension("token");
         fs::write(&token_file, token)?;
         let host = self.wanted.agent_host.clone().unwrap_or_else(|| self.ports.address.to_string());
-        let proxies: Vec<_> = self.proxies.iter().map(|proxy| format!("'{host}:{}'", proxy.port)).collect();
+        let told = if self.wanted.by_front { 1 } else { self.proxies.len() };
+        let proxies: Vec<_> = self.proxies.iter().take(told).map(|proxy| format!("'{host}:{}'", proxy.port)).collect();
         let config = base.with_extension("toml");
         let text = format!(
             "domain = '{DOMAIN}'\nfront = '{host}:{}'\nproxies = [{}]\nstate_dir = '{}'\ntoken_file = '{}'\n\

@@ -1,6 +1,6 @@
 //! Getting an authenticated connection to a proxy, by whatever transport.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, str::FromStr};
 
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -115,18 +115,6 @@ where
         proxy: &ProxyAddress,
     ) -> impl Future<Output = Result<(T, Verified<ProxyId>), ConnectError>> + Send {
         (self.0)(proxy.clone())
-    }
-}
-
-/// Connects within `bound`.
-pub(super) async fn within<C: Connect>(
-    connect: &C,
-    proxy: &ProxyAddress,
-    bound: Duration,
-) -> Result<(C::Io, Verified<ProxyId>), ConnectError> {
-    match tokio::time::timeout(bound, connect.connect(proxy)).await {
-        Ok(connected) => connected,
-        Err(_) => Err(ConnectError::Timeout { address: proxy.to_string(), after: bound }),
     }
 }
 

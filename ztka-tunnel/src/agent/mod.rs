@@ -1,16 +1,17 @@
-//! The agent's end: tunnels dialled to each proxy, and a service that answers what comes through them.
+//! The agent's end: tunnels dialled to some of the proxies, and a service that answers what comes through them.
 
 mod answer;
-mod backoff;
+mod attempt;
 mod connect;
 mod dialer;
+mod hold;
 mod serve;
-mod slot;
 mod splice;
 mod tls;
 
 pub use self::{
     connect::{Connect, ConnectFn, InvalidAddress, ProxyAddress, connect_fn},
     dialer::{DialSettings, Dialer, TunnelState},
+    hold::KnownProxy,
     tls::{PeerCheck, Tls},
 };

@@ -156,7 +156,8 @@ impl Net {
         let addresses = (0..self.proxies.len()).map(|port| ProxyAddress::new("proxy", port as u16).unwrap());
         let agent = agent.clone();
         let service = service_fn(move |request| agent.clone().answer(request));
-        Dialer::start_with(self.connector(peer), addresses, service, self.settings, DialSettings::default())
+        let dial = DialSettings { tunnels: self.proxies.len(), ..DialSettings::default() };
+        Dialer::start_with(self.connector(peer), addresses, service, self.settings, dial)
     }
 
     /// An agent of cluster c1 of org acme, connected.

@@ -11,7 +11,9 @@ use tokio::{net::TcpListener, time::timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::service_fn;
 use ztka_core::{BoxError, Reply, Verified};
-use ztka_tunnel::{ALPN, Connect as _, ConnectError, Dialer, EgressError, ProxyAddress, ReadAhead, Registry, Tls};
+use ztka_tunnel::{
+    ALPN, Connect as _, ConnectError, DialSettings, Dialer, EgressError, ProxyAddress, ReadAhead, Registry, Settings, Tls,
+};
 
 use crate::pair::{Net, collected, get, ready, send, status};
 
@@ -94,7 +96,8 @@ async fn dials_serves_renews_and_refuses() {
             _ => Reply::Response(http::Response::new(ztka_core::body(vec![7; 8 << 20]))),
         })
     });
-    let dialer = Dialer::start(connect, [address.clone()], service);
+    let one = DialSettings { tunnels: 1, ..DialSettings::default() };
+    let dialer = Dialer::start_with(connect, [address.clone()], service, Settings::default(), one);
     ready(&dialer).await;
     for _ in 0..3 {
         let all =

@@ -194,6 +194,7 @@ impl Up {
             front: self.front(),
             proxies: Vec::new(),
             state_dir,
+            tunnels: None,
             credential: ztka_agent_server::Keep::Directory,
             token_file: Some(token_file),
             apiserver: ztka_agent_server::Apiserver {
