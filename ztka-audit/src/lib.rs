@@ -41,6 +41,7 @@
 //! | `duration` | seconds with six decimals |
 //! | `end` | `complete`, `cancelled`, `failed`, `panicked`, `unrecorded`, `interrupted` |
 //! | `retry-of` | Audit-ID of the WebSocket try that was not granted before this SPDY one: kubectl asks twice |
+//! | `sent-twice` | `true`: the tunnel died before a byte of the answer, and the request went into another one |
 //! | `suppressed` | refusals from about the same place that were left out before this one |
 //! | `truncated` | which field was cut, and by how much |
 //!

@@ -7,8 +7,8 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use sha2::{Digest as _, Sha256};
 use ztka_core::{
-    Access, AuditId, Authenticated, Decision, DecisionSlot, Reason, Reply, RequestAttributes, RequestTarget, Status,
-    Upgrade,
+    Access, AuditId, Authenticated, Decision, DecisionSlot, Reason, Reply, RequestAttributes, RequestTarget, SentTwice,
+    Status, Upgrade,
 };
 
 use crate::{
@@ -162,6 +162,13 @@ impl Record {
 
     /// Leaves the record open until `reply` has been sent, or the upgraded connection is gone.
     pub(crate) fn follow(mut self, reply: Reply) -> Reply {
+        let extensions = match &reply {
+            Reply::Response(response) => response.extensions(),
+            Reply::Upgraded { head, .. } => head.extensions(),
+        };
+        if extensions.get::<SentTwice>().is_some() {
+            self.event.annotations.set("sent-twice", "true");
+        }
         match reply {
             Reply::Response(mut response) => {
                 let status = response.status();

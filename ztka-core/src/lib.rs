@@ -68,7 +68,7 @@ pub use self::{
     kube::{Impersonation, InvalidImpersonation, Malformed, RequestAttributes, RequestTarget, Verb},
     principal::{Principal, Session, Verified},
     proxies::{HostPort, InvalidHostPort, PROXY_ADDRESS, PROXY_ZONE, ProxyEntry},
-    reply::{Body, Duplex, Hold, Io, Reply, body, empty, hold},
+    reply::{Body, Duplex, Hold, Io, Reply, SentTwice, body, empty, hold},
     spiffe::{SpiffeId, Subject},
     status::Status,
     upgrade::Upgrade,

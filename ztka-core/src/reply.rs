@@ -12,6 +12,11 @@ use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 pub use self::hold::{Hold, hold};
 use crate::{BoxError, Status};
 
+/// Extension of a [`Reply`]'s head: the request was sent a second time, since what it was sent into first broke before a byte
+/// of an answer. The record of the request tells of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SentTwice;
+
 /// Body between ZTKA layers.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 

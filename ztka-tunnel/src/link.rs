@@ -3,6 +3,10 @@
 use std::{
     convert::Infallible,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -23,14 +27,22 @@ pub(crate) struct Link<T> {
     wire: Wire<T>,
     ping: PingPong,
     outstanding: bool,
+    pinged: Instant,
+    quiet: Arc<AtomicBool>,
     timer: Pin<Box<Sleep>>,
     settings: Settings,
 }
 
 impl<T: AsyncWrite + Unpin> Link<T> {
     pub(crate) fn new(wire: Wire<T>, ping: PingPong, settings: Settings) -> Self {
-        let timer = Box::pin(sleep_until(Instant::now() + settings.keepalive));
-        Self { wire, ping, outstanding: false, timer, settings }
+        let now = Instant::now();
+        let (timer, quiet) = (Box::pin(sleep_until(now + settings.keepalive)), Arc::default());
+        Self { wire, ping, outstanding: false, pinged: now, quiet, timer, settings }
+    }
+
+    /// True while the peer owes us a sign of life: it may be dead.
+    pub(crate) fn quiet(&self) -> Arc<AtomicBool> {
+        self.quiet.clone()
     }
 
     /// To be called after each poll of the connection, by the same task; ready when the connection is lost.
@@ -52,19 +64,34 @@ impl<T: AsyncWrite + Unpin> Link<T> {
             if self.outstanding && self.ping.poll_pong(cx).is_ready() {
                 self.outstanding = false;
             }
+            if self.quiet.load(Ordering::Relaxed) && self.wire.last_read() > self.pinged {
+                self.quiet.store(false, Ordering::Relaxed);
+            }
             ready!(self.timer.as_mut().poll(cx));
             let now = Instant::now();
             if self.wire.head_since().is_some_and(|since| since + FrameGuard::HEAD_TIME <= now) {
                 return Poll::Ready(Err(BadFrames::SlowHead.into()));
             }
-            let dead_at = self.wire.last_read() + self.settings.dead_after;
+            let last_read = self.wire.last_read();
+            let dead_at = last_read + self.settings.dead_after;
             if dead_at <= now {
                 return Poll::Ready(Err(TunnelError::Dead(self.settings.dead_after)));
             }
-            if !self.outstanding {
-                self.outstanding = self.ping.send_ping(Ping::opaque()).is_ok();
-            }
-            self.timer.as_mut().reset(dead_at.min(now + self.settings.keepalive));
+            let ping_at = self.pinged + self.settings.keepalive;
+            let quiet_at = self.pinged + self.settings.quiet_after;
+            let next = if self.outstanding && last_read <= self.pinged && quiet_at <= now && now < ping_at {
+                self.quiet.store(true, Ordering::Relaxed);
+                ping_at
+            } else if now < ping_at {
+                ping_at
+            } else {
+                self.pinged = now;
+                if !self.outstanding {
+                    self.outstanding = self.ping.send_ping(Ping::opaque()).is_ok();
+                }
+                now + self.settings.quiet_after.min(self.settings.keepalive)
+            };
+            self.timer.as_mut().reset(dead_at.min(next));
         }
     }
 }

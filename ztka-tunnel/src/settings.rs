@@ -20,6 +20,8 @@ pub struct Settings {
     pub keepalive: Duration,
     /// A peer that has sent nothing for so long is dead. Default 12 s, so that a dead peer is noticed in under 15 s.
     pub dead_after: Duration,
+    /// A peer from which nothing has come for so long after a PING gets new requests only if there is no other. Default 2 s.
+    pub quiet_after: Duration,
     /// Bound on set-up, from the first byte of HTTP/2 until users' requests may come. Default 15 s.
     pub setup: Duration,
     /// Bound on one answer to a request of the tunnel's own (evidence, a document). Default 10 s.
@@ -39,6 +41,7 @@ impl Default for Settings {
             max_header_list: 192 << 10,
             keepalive: Duration::from_secs(5),
             dead_after: Duration::from_secs(12),
+            quiet_after: Duration::from_secs(2),
             setup: Duration::from_secs(15),
             answer: Duration::from_secs(10),
             max_drain: Duration::from_secs(24 * 3600),

@@ -317,6 +317,22 @@ async fn a_spdy_retry_names_the_try_by_websocket_that_was_not_granted() {
     assert_eq!(ask(Upgrade::Spdy31).await.1, None);
 }
 
+#[tokio::test]
+async fn a_request_that_was_sent_twice_says_so() {
+    let bench = bench();
+    for twice in [true, false] {
+        let answer = async |_| {
+            let mut response = http::Response::new(ztka_core::empty());
+            if twice {
+                response.extensions_mut().insert(ztka_core::SentTwice);
+            }
+            Ok(Reply::Response(response))
+        };
+        drop(bench.call(exec(), answer).await.unwrap());
+        assert_eq!(bench.last().fact("sent-twice"), twice.then_some("true"));
+    }
+}
+
 /// Takes a few bytes at a time, and every second time none at all.
 #[derive(Debug, Default)]
 struct Slow(Arc<Mutex<Vec<u8>>>, bool);

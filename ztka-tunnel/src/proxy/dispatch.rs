@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body::Body;
 use tower::Service;
-use ztka_core::{Access, BoxError, ClusterId, Evidence, OrgId, Permitted, Reason, Reply, Status};
+use ztka_core::{Access, BoxError, ClusterId, Evidence, OrgId, Permitted, Reason, Reply, SentTwice, Status};
 
 use super::{
     exchange::{Outcome, exchange},
@@ -25,8 +25,10 @@ const ATTEMPTS: usize = 4;
 /// Sends permitted requests into a tunnel of their cluster, and nothing less than permitted.
 ///
 /// The agent's answer is the reply, whatever it is. Answers of its own are `Status` objects: 503 with `Retry-After`
-/// where no agent is connected or it has forgotten the user of a request whose body is on its way, 429 at the limit, 502 where the tunnel broke and nobody knows how far the agent came
-/// (503 for what changes nothing). The service itself never fails. A future or reply that is dropped resets the stream.
+/// where no agent is connected or it has forgotten the user of a request whose body is on its way, 429 at the limit, 502
+/// where the tunnel broke and nobody knows how far the agent came (503 for what changes nothing). A GET, HEAD or OPTIONS
+/// without a body whose tunnel dies before a byte of the answer is sent once more, into another tunnel; its reply has the
+/// extension [`SentTwice`]. The service itself never fails. A future or reply that is dropped resets the stream.
 #[derive(Clone, Debug)]
 pub struct Dispatch {
     registry: Registry,
@@ -114,9 +116,19 @@ impl Registry {
         B::Error: Into<BoxError> + Send,
     {
         let Parcel { org, cluster, evidence, head } = parcel;
+        let mut broken = false;
+        let note = |mut reply: Reply, broken: bool| {
+            match &mut reply {
+                Reply::Response(response) if broken => _ = response.extensions_mut().insert(SentTwice),
+                Reply::Upgraded { head, .. } if broken => _ = head.extensions_mut().insert(SentTwice),
+                _ => {}
+            }
+            reply
+        };
         for _ in 0..ATTEMPTS {
             let lease = match self.place(&org, &cluster) {
                 Ok(lease) => lease,
+                Err(NoPlace::Away) if broken => return lost(head.method()),
                 Err(NoPlace::Away) => return away(&cluster),
                 Err(NoPlace::Full) => {
                     let reason = Reason::Overloaded("the cluster's tunnels carry all the requests they can; try again");
@@ -136,7 +148,7 @@ impl Registry {
                 }
             }
             body = match exchange(lease, head.clone(), body).await {
-                Outcome::Reply(reply) => return reply,
+                Outcome::Reply(reply) => return note(reply, broken),
                 Outcome::Untouched(body) => body,
                 Outcome::Unproven(body) => {
                     let Some(evidence) = &evidence else { return forgotten() };
@@ -150,9 +162,14 @@ impl Registry {
                     }
                     return forgotten();
                 }
-                Outcome::Lost(error) => {
+                Outcome::Broken(body, error) if !broken => {
+                    tracing::info!(%cluster, %error, "the tunnel broke under a request, which is sent once more");
+                    broken = true;
+                    body
+                }
+                Outcome::Broken(_, error) | Outcome::Lost(error) => {
                     tracing::info!(%cluster, %error, "the tunnel broke under a request");
-                    return lost(head.method());
+                    return note(lost(head.method()), broken);
                 }
             };
         }

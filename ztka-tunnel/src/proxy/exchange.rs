@@ -26,7 +26,9 @@ pub(super) enum Outcome<B> {
     Unproven(B),
     /// As `Unproven`, but the body is on its way and cannot be sent again.
     Forgotten,
-    /// Nobody knows how far the agent came.
+    /// The tunnel died before a byte of an answer. Nobody knows how far the agent came, but it may be asked again.
+    Broken(B, h2::Error),
+    /// Nobody knows how far the agent came, and it may not be asked again.
     Lost(h2::Error),
 }
 
@@ -54,7 +56,7 @@ where
         head.extensions_mut().insert(Protocol::from_static(upgrade.token()));
     }
     let end = upgrade.is_none() && body.is_end_stream();
-    let repeatable = end && head.method().is_safe();
+    let repeatable = end && is_repeatable(head.method());
 
     let mut sender = tunnel.sender.clone();
     let ready = poll_fn(|cx| sender.poll_ready(cx)).await;
@@ -75,7 +77,7 @@ where
         None if end => match response.await {
             Ok(response) => answered(response, Some(body), (lease, None)),
             Err(error) => {
-                if error.is_go_away() {
+                if !error.is_reset() {
                     tunnel.leave();
                 }
                 failed(error, Some(body), repeatable)
@@ -83,6 +85,11 @@ where
         },
         None => with_body(response, stream, lease, body).await,
     }
+}
+
+/// What nobody notices when it is done twice (RFC 9110 §9.2.1). TRACE is left out: nothing here answers it.
+fn is_repeatable(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
 /// Sends the body while it waits for the answer, and goes on sending when the answer comes first.
@@ -122,6 +129,8 @@ fn failed<B>(error: h2::Error, body: Option<B>, repeatable: bool) -> Outcome<B> 
         // RFC 9113 §6.8: it crossed the agent's farewell, which a tunnel that was replaced says. Nothing was done either,
         // or it is read again.
         Some(body) if repeatable && error.is_go_away() && reason == Some(Reason::NO_ERROR) => Outcome::Untouched(body),
+        // The stream alone was reset: the tunnel lives, and the agent has said that it could not.
+        Some(body) if repeatable && !error.is_reset() => Outcome::Broken(body, error),
         _ => Outcome::Lost(error),
     }
 }

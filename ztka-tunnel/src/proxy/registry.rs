@@ -169,7 +169,8 @@ impl Registry {
         clusters.get(&than.peer.cluster).is_some_and(|tunnels| tunnels.iter().any(|tunnel| of_same(&tunnel)))
     }
 
-    /// Takes a place on the least loaded tunnel of the cluster, equal ones by turns.
+    /// Takes a place on the least loaded tunnel of the cluster, equal ones by turns; on one whose agent may be dead only if
+    /// there is no other.
     pub(super) fn place(&self, org: &OrgId, cluster: &ClusterId) -> Result<Lease, NoPlace> {
         let clusters = self.0.clusters.read().unwrap_or_else(PoisonError::into_inner);
         let tunnels = clusters.get(cluster).map(Vec::as_slice).unwrap_or_default();
@@ -180,7 +181,7 @@ impl Registry {
             count => self.0.turn.fetch_add(1, Ordering::Relaxed) % count,
         };
         let by_turns = || tunnels.iter().cycle().skip(first).take(tunnels.len()).filter(takes);
-        let load = |tunnel: &&Arc<Tunnel>| tunnel.load.load(Ordering::Relaxed);
+        let load = |tunnel: &&Arc<Tunnel>| (tunnel.is_quiet(), tunnel.load.load(Ordering::Relaxed));
         let Some(least) = by_turns().min_by_key(load) else { return Err(NoPlace::Away) };
         // Its last place may have gone a moment ago, and limits differ.
         Lease::take(least).or_else(|| by_turns().find_map(Lease::take)).ok_or(NoPlace::Full)

@@ -45,7 +45,7 @@ where
     let ping = connection.ping_pong().ok_or(TunnelError::Protocol("no PING"))?;
     let mut link = Link::new(pushed, ping, settings);
     let end = CancellationToken::new();
-    let tunnel = Arc::new(Tunnel::new(peer, sender, end.clone(), settings)?);
+    let tunnel = Arc::new(Tunnel::new(peer, sender, end.clone(), settings, link.quiet())?);
 
     let mut sender = tunnel.sender.clone();
     let mut life = pin!(live(registry, tunnel.clone()));

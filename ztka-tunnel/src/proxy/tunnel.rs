@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
@@ -50,6 +50,7 @@ pub(super) struct Tunnel {
     authority: uri::Authority,
     limit: OnceLock<usize>,
     leaving: AtomicBool,
+    quiet: Arc<AtomicBool>,
 }
 
 impl Tunnel {
@@ -58,11 +59,12 @@ impl Tunnel {
         sender: SendRequest<Bytes>,
         end: CancellationToken,
         settings: Settings,
+        quiet: Arc<AtomicBool>,
     ) -> Result<Self, TunnelError> {
         let authority = peer.cluster.as_str().parse();
         let authority = authority.map_err(|_| TunnelError::Protocol("the cluster id is no authority"))?;
         let (load, limit, leaving) = (AtomicUsize::new(0), OnceLock::new(), AtomicBool::new(false));
-        Ok(Self { peer, settings, sender, load, proven: Proven::default(), end, authority, limit, leaving })
+        Ok(Self { peer, settings, sender, load, proven: Proven::default(), end, authority, limit, leaving, quiet })
     }
 
     /// Users' streams at once; known when the peer's SETTINGS are.
@@ -77,6 +79,11 @@ impl Tunnel {
     /// True once it takes no new streams.
     pub(super) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// True while nothing has come from the agent although something should have: it may be dead.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::Relaxed)
     }
 
     pub(super) fn leave(&self) {

@@ -142,7 +142,9 @@ async fn what_the_old_tunnel_has_begun_with_it_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_agent_in_trouble_is_no_farewell() {
+async fn an_agent_in_trouble_is_no_farewell_and_only_a_read_is_sent_again() {
     let (code, again, new) = crossing(ask(Method::GET, POD), false, INTERNAL_ERROR).await;
-    assert_eq!((code, again, new), (StatusCode::SERVICE_UNAVAILABLE, true, vec![]));
+    assert_eq!((code, again, new), (StatusCode::OK, false, vec![format!("GET {POD}")]));
+    let (code, again, new) = crossing(ask(Method::DELETE, POD), false, INTERNAL_ERROR).await;
+    assert_eq!((code, again, new), (StatusCode::BAD_GATEWAY, false, vec![]));
 }

@@ -197,6 +197,40 @@ async fn a_draining_proxy_is_left_only_when_another_tunnel_is_ready() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn agents_of_a_draining_proxy_move_to_another_and_long_streams_have_the_grace() {
+    let net = Net::new(2);
+    let agent = agent();
+    let dialer = net.dial_one(net.peer("acme", "c1", "i1"), &agent);
+    ready(&dialer).await;
+    let old = usize::from(net.proxies[0].peers().is_empty());
+    let Reply::Response(mut watch) = crate::pair::send(&net.proxies[old], get(&format!("{POD}?watch=1"))).await else {
+        panic!()
+    };
+    watch.body_mut().frame().await.unwrap().unwrap();
+
+    let (grace, begun) = (Duration::from_secs(30), Instant::now());
+    let drained = tokio::spawn({
+        let registry = net.proxies[old].clone();
+        async move { registry.drain(grace).await }
+    });
+    // Until the other one has a tunnel, this one takes requests.
+    while net.proxies[1 - old].peers().is_empty() {
+        assert_eq!(collected(crate::pair::send(&net.proxies[old], get(POD)).await).await.status(), StatusCode::OK);
+        sleep(Duration::from_millis(1)).await;
+    }
+    until("the old one takes nothing new", || net.proxies[old].peers().is_empty()).await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(collected(crate::pair::send(&net.proxies[1 - old], get(POD)).await).await.status(), StatusCode::OK);
+    sleep(Duration::from_secs(15)).await;
+    assert!(watch.body_mut().frame().now_or_never().is_none(), "what is long has the grace");
+    let over = timeout(LONG, watch.body_mut().frame()).await.expect("and no more");
+    assert!(over.unwrap().is_err());
+    drained.await.unwrap();
+    assert!((30..32).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    assert_eq!(net.cables.lock().unwrap().len(), 2, "one dial");
+}
+
+#[tokio::test(start_paused = true)]
 async fn shutdown_lets_what_has_begun_end() {
     let net = Net::new(1);
     let slow = Agent::new(|_| async {

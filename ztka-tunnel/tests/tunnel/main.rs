@@ -8,6 +8,7 @@ mod news;
 mod pair;
 mod raw;
 mod requests;
+mod retries;
 mod storms;
 mod tls;
 mod upgrades;

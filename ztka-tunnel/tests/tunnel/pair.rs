@@ -152,11 +152,21 @@ impl Net {
         near
     }
 
+    /// A tunnel to each of the proxies.
     pub(crate) fn dial(&self, peer: TunnelPeer, agent: &Agent) -> Dialer {
+        self.dial_some(peer, agent, self.proxies.len())
+    }
+
+    /// A tunnel to any of them.
+    pub(crate) fn dial_one(&self, peer: TunnelPeer, agent: &Agent) -> Dialer {
+        self.dial_some(peer, agent, 1)
+    }
+
+    fn dial_some(&self, peer: TunnelPeer, agent: &Agent, tunnels: usize) -> Dialer {
         let addresses = (0..self.proxies.len()).map(|port| ProxyAddress::new("proxy", port as u16).unwrap());
         let agent = agent.clone();
         let service = service_fn(move |request| agent.clone().answer(request));
-        let dial = DialSettings { tunnels: self.proxies.len(), ..DialSettings::default() };
+        let dial = DialSettings { tunnels, ..DialSettings::default() };
         Dialer::start_with(self.connector(peer), addresses, service, self.settings, dial)
     }
 
