@@ -12,7 +12,8 @@ use tokio_rustls::TlsAcceptor;
 use tower::service_fn;
 use ztka_core::{BoxError, Reply, Verified};
 use ztka_tunnel::{
-    ALPN, Connect as _, ConnectError, DialSettings, Dialer, EgressError, ProxyAddress, ReadAhead, Registry, Settings, Tls,
+    ALPN, Connect as _, ConnectError, DialSettings, Dialer, EgressError, ProxyAddress, ReadAhead, Registry, Settings,
+    Tls,
 };
 
 use crate::pair::{Net, collected, get, ready, send, status};
