@@ -51,7 +51,7 @@ async fn attacked_agent(net: &Net) -> (DuplexStream, Dialer) {
     let mut far = far;
     far.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
     let honest = dialer.states();
-    until("the honest tunnel is ready", move || honest.borrow()[0].proxy.is_some()).await;
+    until("the honest tunnel is ready", move || honest.borrow().iter().any(|state| state.proxy.is_some())).await;
     (far, dialer)
 }
 
