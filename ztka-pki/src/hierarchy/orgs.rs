@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use ztka_core::{BoxError, OrgId};
 
 use super::{
@@ -22,6 +23,8 @@ pub(super) struct OpenOrg {
     stored: OrgState,
     /// The hierarchy's, when this was opened.
     generation: u64,
+    /// When the first of its certificates has lived for two thirds of its life: then it is opened anew.
+    renew_at: Timestamp,
     pub(super) agents: Kept,
     pub(super) users: Kept,
 }
@@ -41,6 +44,12 @@ pub trait OrgStates: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// What the store says.
     async fn recertified(&self, before: &OrgState, after: &OrgState) -> Result<(), BoxError>;
+}
+
+fn renew_at(kept: &Kept) -> Timestamp {
+    let facts = kept.authority.facts();
+    let life = facts.not_after.duration_since(facts.not_before);
+    facts.not_after.checked_sub(life / 3).unwrap_or(facts.not_after)
 }
 
 impl Hierarchy {
@@ -97,7 +106,9 @@ impl Hierarchy {
         if let Some(states) = self.stored_orgs.as_ref().filter(|_| stored != *state) {
             states.recertified(state, &stored).await.map_err(IssueError::Failed)?;
         }
-        let opened = OpenOrg { stored, generation: held.state.generation, agents, users };
+        let generation = held.state.generation;
+        let renew_at = renew_at(&agents).min(renew_at(&users));
+        let opened = OpenOrg { stored, generation, renew_at, agents, users };
         self.orgs.write().unwrap_or_else(PoisonError::into_inner).insert(state.org.clone(), opened);
         Ok(())
     }
@@ -113,7 +124,10 @@ impl Hierarchy {
 
     pub(super) async fn org(&self, held: &Held, org: &OrgId) -> Result<OpenOrg, IssueError> {
         let opened = self.opened(org);
-        if let Some(opened) = opened.as_ref().filter(|opened| opened.generation == held.state.generation) {
+        if let Some(opened) = opened
+            .as_ref()
+            .filter(|opened| opened.generation == held.state.generation && self.clock.now() < opened.renew_at)
+        {
             return Ok(opened.clone());
         }
         let stored = match &self.stored_orgs {
