@@ -321,7 +321,7 @@ async fn a_spdy_retry_names_the_try_by_websocket_that_was_not_granted() {
 async fn a_request_that_was_sent_twice_says_so() {
     let bench = bench();
     for twice in [true, false] {
-        let answer = async |_| {
+        let answer = async move |_| {
             let mut response = http::Response::new(ztka_core::empty());
             if twice {
                 response.extensions_mut().insert(ztka_core::SentTwice);

@@ -33,12 +33,10 @@ impl World {
 
     pub(super) fn fault(&mut self, happening: Happening) {
         match happening {
-            Happening::Fault => {
-                if self.now() < self.faults_until {
-                    self.goes_wrong();
-                    let next = self.within(15 * SECOND);
-                    self.after(next, Happening::Fault);
-                }
+            Happening::Fault if self.now() < self.faults_until => {
+                self.goes_wrong();
+                let next = self.within(15 * SECOND);
+                self.after(next, Happening::Fault);
             }
             Happening::Heal(cut) => drop(self.cuts.remove(&cut)),
             Happening::Start(proxy) => {
@@ -46,16 +44,8 @@ impl World {
                 self.proxies[proxy].busy = self.now();
                 self.announce();
             }
-            Happening::Stop(proxy) => {
-                if self.proxies[proxy].draining {
-                    self.kill(proxy, 5 * SECOND);
-                }
-            }
-            Happening::StartAgent(agent) => {
-                if self.agents[agent].holder.is_none() {
-                    self.start_agent(agent);
-                }
-            }
+            Happening::Stop(proxy) if self.proxies[proxy].draining => self.kill(proxy, 5 * SECOND),
+            Happening::StartAgent(agent) if self.agents[agent].holder.is_none() => self.start_agent(agent),
             Happening::Controller => self.controller_away = false,
             _ => {}
         }
