@@ -46,7 +46,7 @@ pub(crate) const SUITES: &[Suite] = &[
         about: "banned, doubled and outdated dependencies (cargo-deny; built once with --long or CI=true)",
         run: deny,
     },
-    Suite { name: "lints", about: "clippy, warnings are errors", run: lints },
+    Suite { name: "lints", about: "clippy, warnings are errors; with --long the fuzz targets too", run: lints },
     Suite { name: "setup", about: "packages and programs of the test clusters; minutes the first time", run: setup },
     Suite { name: "unit", about: "unit, property and integration tests of every crate", run: unit },
     Suite {
@@ -81,8 +81,16 @@ fn tests(command: Command) -> Result<Outcome> {
     Ok(Outcome::Ran(tally))
 }
 
-fn lints(_: bool) -> Result<Outcome> {
-    one(cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+fn lints(long: bool) -> Result<Outcome> {
+    let mut outcome = one(cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
+    // A workspace of their own, with features of its own: minutes.
+    if long
+        && let (Outcome::Ran(tally), Outcome::Ran(fuzz)) =
+            (&mut outcome, one(cargo(&["check", "--quiet", "--manifest-path=fuzz/Cargo.toml", "--bins"]))?)
+    {
+        *tally += fuzz;
+    }
+    Ok(outcome)
 }
 
 fn deny(long: bool) -> Result<Outcome> {

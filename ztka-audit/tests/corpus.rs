@@ -19,6 +19,11 @@ fn spoilt_segments() {
 }
 
 #[test]
+fn batches_from_the_network() {
+    replay("audit_batch", 3, readings::batch::audit_batch);
+}
+
+#[test]
 fn spoilt_cursors() {
     replay("spool_cursor", 3, readings::cursor::spool_cursor);
 }

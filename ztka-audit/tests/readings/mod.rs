@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary and fuzz target uses its part")]
 
+pub(crate) mod batch;
 pub(crate) mod cursor;
 pub(crate) mod segments;
 

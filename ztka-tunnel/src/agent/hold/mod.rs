@@ -1,6 +1,6 @@
 //! Which tunnels an agent is to hold: a state machine without sockets or clocks of its own.
 //!
-//! Time and events go in, actions come out. `dialer.rs` is the shell that carries the actions out, `simulation` another one
+//! Time and events go in, actions come out. `dialer.rs` is the shell that carries the actions out, `tests/simulation` another one
 //! in which a deterministic world does.
 //!
 //! ```text
@@ -12,8 +12,6 @@
 //!                                                    Drain ──► retired ──► ended, or Cut when it takes too long
 //! ```
 mod pace;
-#[cfg(test)]
-mod simulation;
 mod target;
 #[cfg(test)]
 mod tests;

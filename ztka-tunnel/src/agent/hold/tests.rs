@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+mod simulation;
+
 use super::*;
 
 fn address(host: &str) -> ProxyAddress {

@@ -1,0 +1,9 @@
+//! Batches of audit records from the network; what must hold is written in ztka-audit's tests.
+#![no_main]
+
+#[path = "../../ztka-audit/tests/readings/mod.rs"]
+mod readings;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    readings::batch::audit_batch(data);
+});
