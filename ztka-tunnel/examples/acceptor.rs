@@ -61,7 +61,7 @@ pub(crate) async fn main() -> Result<(), BoxError> {
         Ok::<_, BoxError>(Reply::Response(Response::new(body(format!("{} from within\n", request.uri())))))
     };
     let dialer = Dialer::start(connect, [to], service_fn(hello));
-    dialer.states().wait_for(|tunnels| tunnels.iter().all(|tunnel| tunnel.proxy.is_some())).await?;
+    dialer.states().wait_for(|tunnels| tunnels.iter().any(|tunnel| tunnel.proxy.is_some())).await?;
 
     let Reply::Response(answer) = bare.oneshot(Request::get("/").body(empty())?).await? else { return Ok(()) };
     print!("{}", String::from_utf8_lossy(&answer.into_body().collect().await?.to_bytes()));
