@@ -136,12 +136,15 @@ impl Witness {
             .map_err(|error| unauthenticated(format!("the cluster's agent refused the certificate: {error}")))?;
 
         let document = SignedDocument::from_wire(wire.session.get().as_bytes());
-        // Before it is kept: what is somebody else's proves nothing here.
-        if let Ok(document) = &document
-            && (document.header().series.kind != DocumentKind::Session
-                || document.header().series.org.as_ref() != Some(&self.0.org))
-        {
-            return Err(Reason::Misdirected("the session is of another organisation than the cluster"));
+        // Before it is kept: what is something else, or somebody else's, proves nothing here.
+        if let Ok(document) = &document {
+            let series = &document.header().series;
+            if series.kind != DocumentKind::Session {
+                return Err(unauthenticated("what is shown as a session document is something else; log in again"));
+            }
+            if series.org.as_ref() != Some(&self.0.org) {
+                return Err(Reason::Misdirected("the session is of another organisation than the cluster"));
+            }
         }
         let session = document.and_then(|document| self.0.documents.accept_shown(document));
         let session = session.map_err(|error| {
