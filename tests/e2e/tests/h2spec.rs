@@ -238,9 +238,9 @@ async fn the_agents_end_of_a_tunnel_speaks_http2_by_the_rfc() -> Result<()> {
     });
     let address = ProxyAddress::new("127.0.0.1", dialled)?.named("tunnel.example.com".try_into()?);
     let soon = Duration::from_millis(5);
-    let dial = DialSettings { first_retry: soon, max_retry: soon, ..DialSettings::default() };
+    let dial = DialSettings { tunnels: TUNNELS, first_retry: soon, max_retry: soon, ..DialSettings::default() };
     // h2spec never says that it is ready, which is all that ends here by time.
     let settings = Settings { setup: Duration::from_secs(3600), ..Settings::default() };
-    let _agent = Dialer::start_with(certificates.agent()?, vec![address; TUNNELS], service, settings, dial);
+    let _agent = Dialer::start_with(certificates.agent()?, [address], service, settings, dial);
     h2spec(port.await?, &[], &[LARGE_FRAMES]).await
 }
