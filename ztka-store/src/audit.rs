@@ -80,7 +80,7 @@ impl EventStore for Store {
         });
         let events: Vec<_> = events.collect();
         let told = events.len();
-        let new = usize::try_from(write.insert_all(INSERT_EVENT, events).await?).unwrap_or(told);
+        let new = usize::try_from(write.insert_all(INSERT_EVENT, events.into_iter()).await?).unwrap_or(told);
         ingested.known = told.saturating_sub(new);
         ingested.stored = batch.records.len() - ingested.known;
         keep_chain(&mut write, source, batch.journal, seen).await?;
@@ -129,7 +129,7 @@ impl ReceiptStore for Store {
             let receipt = Receipt::from_json(record.payload.as_bytes()).ok()?;
             Some([cluster.as_str().into(), micros(receipt.time).into(), (&record.payload).into()])
         });
-        write.insert_all(INSERT_RECEIPT, receipts.collect::<Vec<_>>()).await?;
+        write.insert_all(INSERT_RECEIPT, receipts.collect::<Vec<_>>().into_iter()).await?;
         keep_chain(&mut write, source, batch.journal, seen).await?;
         write.commit().await?;
         Ok(ingested)

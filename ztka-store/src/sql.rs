@@ -170,13 +170,13 @@ impl Tx {
     pub(crate) async fn insert_all<const N: usize>(
         &mut self,
         text: &'static str,
-        rows: impl IntoIterator<Item = [Value; N]>,
+        mut rows: std::vec::IntoIter<[Value; N]>,
     ) -> Result<u64, Failed> {
-        let mut rows: Vec<_> = rows.into_iter().collect();
         let mut inserted = 0;
-        while !rows.is_empty() {
-            let rest = rows.split_off(rows_at_once(rows.len()));
-            inserted += self.execute(insertion(text, std::mem::replace(&mut rows, rest))).await?;
+        while rows.len() > 0 {
+            let count = rows_at_once(rows.len());
+            let next = rows.by_ref().take(count).collect();
+            inserted += self.execute(insertion(text, next)).await?;
         }
         Ok(inserted)
     }
