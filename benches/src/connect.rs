@@ -1,34 +1,36 @@
-//! TLS connections to a target, as kubectl makes them: client certificate, server name, TLS 1.3, HTTP/1.1.
+//! TLS connections to a target, as kubectl makes them: client certificate, server name, TLS 1.3, HTTP/1.1; by HTTP/2 for
+//! what shares a connection.
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use bytes::Bytes;
-use http::{Request, header};
-use http_body_util::Empty;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http::{Method, Request, Uri, header};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{
     ClientConfig, RootCertStore,
     client::Resumption,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
 use tokio::{io::BufReader, net::TcpStream, time::timeout};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::Target;
+use crate::{Target, payload::Payload};
 
 /// rustls reads 4 KiB at a time by itself; more at once saves system calls of the load, which shares the machine.
 pub(crate) const READ: usize = 64 * 1024;
 const CONNECT: Duration = Duration::from_secs(20);
 
 /// The sending half of one connection.
-pub type Sender = SendRequest<Empty<Bytes>>;
+pub type Sender = http1::SendRequest<Payload>;
+/// The same of HTTP/2, which many may share.
+pub(crate) type SharedSender = http2::SendRequest<Payload>;
 
 /// Makes connections to one target.
 #[derive(Clone)]
 pub struct Client {
     tls: TlsConnector,
+    shared: TlsConnector,
     target: Target,
     name: ServerName<'static>,
 }
@@ -59,21 +61,40 @@ impl Client {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // Each kubectl is a process of its own and resumes nothing.
         config.resumption = Resumption::disabled();
+        let mut shared = config.clone();
+        shared.alpn_protocols = vec![b"h2".to_vec()];
         let name = ServerName::try_from(target.server_name.clone())
             .with_context(|| format!("{:?} is not a server name", target.server_name))?;
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)), target: target.clone(), name })
+        let connector = |config| TlsConnector::from(Arc::new(config));
+        Ok(Self { tls: connector(config), shared: connector(shared), target: target.clone(), name })
     }
 
     /// A request for `path` of the upstream by the way of the target.
     ///
     /// # Errors
     /// When `path` is not a path.
-    pub fn request(&self, path: &str) -> Result<Request<Empty<Bytes>>> {
-        let request = Request::get(self.target.path(path))
+    pub fn request(&self, path: &str) -> Result<Request<Payload>> {
+        self.send(Method::GET, path, Payload::none())
+    }
+
+    /// The same with a method and a body.
+    pub(crate) fn send(&self, method: Method, path: &str, body: Payload) -> Result<Request<Payload>> {
+        let request = Request::builder()
+            .method(method)
+            .uri(self.target.path(path))
             .header(header::HOST, self.target.authority())
             .header(header::USER_AGENT, "kubectl/v1.33.0 (linux/amd64)")
             .header(header::ACCEPT, "application/json");
-        request.body(Empty::new()).with_context(|| format!("{path:?} is not a path"))
+        request.body(body).with_context(|| format!("{path:?} is not a path"))
+    }
+
+    /// A request for `path` on a connection of HTTP/2.
+    pub(crate) fn shared_request(&self, path: &str) -> Result<Request<Payload>> {
+        let mut request = self.request(path)?;
+        request.headers_mut().remove(header::HOST);
+        let whole = format!("https://{}{}", self.target.authority(), request.uri());
+        *request.uri_mut() = whole.parse::<Uri>().with_context(|| format!("{whole:?} is not a URI"))?;
+        Ok(request)
     }
 
     /// Opens a connection; its driver runs as a task beside.
@@ -81,16 +102,33 @@ impl Client {
     /// # Errors
     /// When the target cannot be reached within 20 s, or TLS fails.
     pub async fn connect(&self) -> Result<Sender> {
-        let connect = async {
-            let tcp = TcpStream::connect(self.target.address).await?;
-            tcp.set_nodelay(true)?;
-            let tls = self.tls.connect(self.name.clone(), BufReader::with_capacity(READ, tcp)).await?;
-            let (sender, connection) = http1::handshake(TokioIo::new(tls)).await?;
+        self.bounded(async {
+            let (sender, connection) = http1::handshake(TokioIo::new(self.open(&self.tls).await?)).await?;
             tokio::spawn(connection.with_upgrades());
-            Ok::<_, anyhow::Error>(sender)
-        };
-        let connected = timeout(CONNECT, connect).await;
-        connected.unwrap_or_else(|late| Err(late.into())).with_context(|| {
+            Ok(sender)
+        })
+        .await
+    }
+
+    /// The same of HTTP/2.
+    pub(crate) async fn connect_shared(&self) -> Result<SharedSender> {
+        self.bounded(async {
+            let io = TokioIo::new(self.open(&self.shared).await?);
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+            tokio::spawn(connection);
+            Ok(sender)
+        })
+        .await
+    }
+
+    async fn open(&self, tls: &TlsConnector) -> Result<TlsStream<BufReader<TcpStream>>> {
+        let tcp = TcpStream::connect(self.target.address).await?;
+        tcp.set_nodelay(true)?;
+        Ok(tls.connect(self.name.clone(), BufReader::with_capacity(READ, tcp)).await?)
+    }
+
+    async fn bounded<T>(&self, connect: impl Future<Output = Result<T>>) -> Result<T> {
+        timeout(CONNECT, connect).await.unwrap_or_else(|late| Err(late.into())).with_context(|| {
             let Target { name, address, server_name, .. } = &self.target;
             format!("cannot connect to {name} at {address} ({server_name})")
         })

@@ -144,7 +144,7 @@ impl<'a> Hops<'a> {
         let to_upstream =
             format!("{address} ssl crt {last} ca-file {ca} verify required{named} alpn http/1.1", ca = ca.display());
         let inner = self.hop("inner", inner_port, "h2", &to_upstream)?;
-        let edge = self.hop("edge", edge_port, "http/1.1", &to_inner)?;
+        let edge = self.hop("edge", edge_port, "h2,http/1.1", &to_inner)?;
         let process = |name: &str, hop: &Running| Process { name: name.into(), pid: hop.pid() };
         let target = Target {
             name: self.settings.name().into(),
@@ -172,10 +172,12 @@ impl<'a> Hops<'a> {
     fn config(&self, port: u16, alpn: &str, server: &str) -> Result<String> {
         let (ca, certificate) = (self.ca.display(), self.server.display());
         let (global, defaults) = (self.settings.global(), self.settings.defaults());
+        // Each is two sockets, and HAProxy does not start with fewer than it might need.
+        let connections = (open_files().unwrap_or(8_192) / 2).saturating_sub(200).clamp(400, 12_000);
         let mut text = String::new();
         write!(
             text,
-            "global\n  maxconn 4000\n  ssl-default-bind-options ssl-min-ver TLSv1.3\n  \
+            "global\n  maxconn {connections}\n  ssl-default-bind-options ssl-min-ver TLSv1.3\n  \
              ssl-default-server-options ssl-min-ver TLSv1.3\n{global}\
              defaults\n  mode http\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n  \
              timeout tunnel 1h\n{defaults}\
@@ -186,6 +188,13 @@ impl<'a> Hops<'a> {
         )?;
         Ok(text)
     }
+}
+
+/// The hard limit of open files of this process, which its children have too.
+fn open_files() -> Option<usize> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ pub mod haproxy;
 pub mod load;
 pub mod machine;
 pub mod path;
+mod payload;
 pub mod process;
 pub mod procfs;
 pub mod recovery;

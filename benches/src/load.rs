@@ -16,20 +16,23 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use http::{Request, Response};
-use http_body_util::{BodyExt as _, Empty};
+use http::{Method, Request, Response};
+use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};
 use tokio::{runtime, task::JoinSet, time::timeout};
 
-pub use self::quiet::{Quiet, open};
+pub use self::quiet::{Over, Quiet, open};
 use crate::{
     Target,
     connect::{Client, Sender},
+    payload::Payload,
     stats::percentile,
 };
 
 /// After a run should have ended, what has not is an error.
 const GRACE: Duration = Duration::from_secs(60);
+/// What uploads are made of.
+const PIECE: usize = 64 * 1024;
 /// A connection gives up after so many errors in a row.
 const PATIENCE: u32 = 10;
 
@@ -38,6 +41,8 @@ const PATIENCE: u32 = 10;
 pub enum Work {
     /// GET of this path, the body read to its end; connections are kept.
     Get(String),
+    /// PUT of so many bytes to this path, the answer read to its end; connections are kept.
+    Put(String, u64),
     /// An exec session at this path on a connection of its own: so many echoes of 1 KiB, then a clean end.
     Exec(String, u32),
 }
@@ -234,19 +239,24 @@ impl Worker {
     async fn once(&self, sender: &mut Option<Sender>) -> Result<u64> {
         match &self.load.work {
             Work::Exec(path, echoes) => exec::session(&self.client, path, *echoes).await,
-            Work::Get(path) => {
-                let sender = match sender {
-                    Some(sender) => sender,
-                    None => sender.insert(self.client.connect().await?),
-                };
-                get(sender, self.client.request(path)?).await
+            Work::Get(path) => get(self.kept(sender).await?, self.client.request(path)?).await,
+            Work::Put(path, bytes) => {
+                let body = Payload::sized(Bytes::from_static(&[b'.'; PIECE]), *bytes);
+                get(self.kept(sender).await?, self.client.send(Method::PUT, path, body)?).await.map(|_| *bytes)
             }
         }
+    }
+
+    async fn kept<'a>(&self, sender: &'a mut Option<Sender>) -> Result<&'a mut Sender> {
+        Ok(match sender {
+            Some(sender) => sender,
+            None => sender.insert(self.client.connect().await?),
+        })
     }
 }
 
 /// Bytes of the body, which has come whole.
-async fn get(sender: &mut Sender, request: Request<Empty<Bytes>>) -> Result<u64> {
+async fn get(sender: &mut Sender, request: Request<Payload>) -> Result<u64> {
     sender.ready().await?;
     let mut response = sender.send_request(request).await?;
     if !response.status().is_success() {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     Kind, Target, Upstream,
     haproxy::Settings,
-    load::{self, Load, Outcome, Work},
+    load::{self, Load, Outcome, Over, Work},
     procfs::{Usage, usage},
 };
 
@@ -17,6 +17,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 const MOST: u64 = 2_000_000;
 /// Echoes of 1 KiB in an exec session.
 pub(crate) const ECHOES: u32 = 10;
+/// Long transfers at the same time.
+pub(crate) const AT_ONCE: usize = 8;
+/// Watches on one connection.
+pub(crate) const TOGETHER: usize = 100;
 /// Sessions at the same time.
 pub(crate) const ABREAST: usize = 4;
 
@@ -33,29 +37,83 @@ pub enum Measure {
     List,
     /// One long download.
     Download,
+    /// One long upload.
+    Upload,
+    /// Eight downloads at once, as much together.
+    Downloads,
+    /// Eight uploads at once, as much together.
+    Uploads,
     /// Exec sessions, one connection each.
     Exec,
-    /// Memory under many quiet watches.
+    /// Memory under many quiet watches, one connection each.
     Watches,
+    /// Memory under many quiet watches, 100 on each connection.
+    SharedWatches,
 }
 
 impl Measure {
-    /// All of them, in the order of the table.
-    pub const ALL: [Self; 7] =
-        [Self::Get1, Self::Get16, Self::Get128, Self::List, Self::Download, Self::Exec, Self::Watches];
+    /// All of them, in the order of the table. Watches that share connections come first: memory that was once in use
+    /// would hide what they take.
+    pub const ALL: [Self; 11] = [
+        Self::SharedWatches,
+        Self::Get1,
+        Self::Get16,
+        Self::Get128,
+        Self::List,
+        Self::Download,
+        Self::Upload,
+        Self::Downloads,
+        Self::Uploads,
+        Self::Exec,
+        Self::Watches,
+    ];
+
+    /// Bytes that one request of a long transfer carries, and how many are under way at once.
+    fn transfer(self, whole: u64) -> Option<(u64, usize)> {
+        match self {
+            Self::Download | Self::Upload => Some((whole, 1)),
+            Self::Downloads | Self::Uploads => Some((whole / AT_ONCE as u64, AT_ONCE)),
+            _ => None,
+        }
+    }
+}
+
+/// Which demands the figures are held against.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Asked {
+    /// Those of a request's way as users see it.
+    Path,
+    /// Those of the tunnel, beside HAProxy.
+    Tunnel,
+}
+
+impl Asked {
+    /// What is measured for it.
+    #[must_use]
+    pub fn measures(self) -> &'static [Measure] {
+        use Measure::{Download, Downloads, Exec, Get1, Get16, Get128, List, SharedWatches, Upload, Uploads, Watches};
+        match self {
+            Self::Path => &[Get1, Get16, Get128, List, Download, Exec, Watches],
+            Self::Tunnel => &[SharedWatches, Get1, Get16, Get128, List, Download, Upload, Downloads, Uploads, Exec],
+        }
+    }
 }
 
 /// How much is measured.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// What for.
+    pub asked: Asked,
     /// Rounds over all ways.
     pub rounds: u32,
     /// For each measure of each way in each round.
     pub time: Duration,
     /// Bytes of the long download.
     pub download: u64,
-    /// Quiet watches held open.
+    /// Quiet watches held open, one connection each.
     pub watches: usize,
+    /// The same of those that share connections.
+    pub shared_watches: usize,
     /// What is measured.
     pub measures: Vec<Measure>,
 }
@@ -83,9 +141,13 @@ pub enum Is {
 }
 
 impl Is {
-    /// The bare hops carry no upgrades.
+    /// The bare hops carry no upgrades, and with the fast upstream take HTTP/1.1 only.
     fn measured_by(self, measure: Measure) -> bool {
-        self != Self::Bare || measure != Measure::Exec
+        match measure {
+            Measure::SharedWatches => matches!(self, Self::Haproxy(_) | Self::Ztka),
+            Measure::Exec => self != Self::Bare,
+            _ => true,
+        }
     }
 }
 
@@ -100,6 +162,8 @@ pub struct Reading {
     pub outcome: Outcome,
     /// CPU time of each process of the way during the measure.
     pub cpu: Vec<Duration>,
+    /// What the processes held at its beginning.
+    pub before: Vec<Usage>,
     /// What the processes held at its end, before anything was closed.
     pub usage: Vec<Usage>,
 }
@@ -164,34 +228,45 @@ fn in_turn<T>(ways: &[T], round: u32) -> impl Iterator<Item = (usize, &T)> {
 impl Measure {
     fn read(self, plan: &Plan, upstream: &Upstream, way: usize, target: &Target) -> Result<Option<Reading>> {
         let paths = &upstream.paths;
-        if self == Self::Watches {
-            return match &paths.watch {
-                Some(path) => watches(plan, path, way, target).map(Some),
-                None => Ok(None),
-            };
+        let quiet = match self {
+            Self::Watches => Some((plan.watches, Over::Own)),
+            Self::SharedWatches => Some((plan.shared_watches, Over::Shared(TOGETHER))),
+            _ => None,
+        };
+        if let Some((count, over)) = quiet {
+            let read = |path: &String| watches(self, count, over, path, way, target);
+            return paths.watch.as_ref().map(read).transpose();
         }
         let get = |connections, threads| {
             let work = Work::Get(paths.get.clone());
-            Some(Load { work, warm_up: paths.get.clone(), connections, threads, time: plan.time, most: MOST })
+            Load { work, warm_up: paths.get.clone(), connections, threads, time: plan.time, most: MOST }
         };
         let load = match self {
-            Self::Get1 => get(1, 1),
-            Self::Get16 => get(16, 1),
-            Self::Get128 => get(128, 1),
+            Self::Get1 => Some(get(1, 1)),
+            Self::Get16 => Some(get(16, 1)),
+            Self::Get128 => Some(get(128, 1)),
             Self::List => {
-                let of = |path: &String| get(4, 2).map(|load| Load { work: Work::Get(path.clone()), ..load });
-                paths.list.as_ref().and_then(of)
+                let of = |path: &String| Load { work: Work::Get(path.clone()), ..get(4, 2) };
+                paths.list.as_ref().map(of)
             }
-            Self::Download => paths.download.as_ref().and_then(|path| {
-                let work = Work::Get(format!("{path}?limitBytes={}", plan.download));
-                get(1, 1).map(|load| Load { work, time: Duration::from_secs(120), most: 1, ..load })
-            }),
-            Self::Exec => {
+            Self::Download | Self::Upload | Self::Downloads | Self::Uploads => {
+                let (bytes, connections) = self.transfer(plan.download).unwrap_or_default();
+                let work = match self {
+                    Self::Download | Self::Downloads => {
+                        paths.download.as_ref().map(|path| Work::Get(format!("{path}?limitBytes={bytes}")))
+                    }
+                    _ => paths.upload.as_ref().map(|path| Work::Put(path.clone(), bytes)),
+                };
+                let most = connections as u64;
                 let of =
-                    |path: &String| get(ABREAST, 1).map(|load| Load { work: Work::Exec(path.clone(), ECHOES), ..load });
-                paths.exec.as_ref().and_then(of)
+                    |work| Load { work, time: Duration::from_secs(120), most, ..get(connections, connections.min(2)) };
+                work.map(of)
             }
-            Self::Watches => None,
+            Self::Exec => {
+                let of = |path: &String| Load { work: Work::Exec(path.clone(), ECHOES), ..get(ABREAST, 1) };
+                paths.exec.as_ref().map(of)
+            }
+            Self::Watches | Self::SharedWatches => None,
         };
         let Some(load) = load else {
             return Ok(None);
@@ -203,20 +278,23 @@ impl Measure {
             Err(error) => Outcome { errors: 1, first_error: Some(format!("{error:#}")), ..Outcome::default() },
         };
         let usage = look(target)?;
-        if self == Self::Download && outcome.errors == 0 && outcome.bytes != plan.download {
-            outcome.errors = 1;
-            outcome.first_error = Some(format!("{} bytes came instead of {}", outcome.bytes, plan.download));
+        if let Some((each, count)) = self.transfer(plan.download) {
+            let asked = each * count as u64;
+            if outcome.errors == 0 && outcome.bytes != asked {
+                outcome.errors = 1;
+                outcome.first_error = Some(format!("{} bytes came instead of {asked}", outcome.bytes));
+            }
         }
-        Ok(Some(Reading { measure: self, way, outcome, cpu: spent(&before, &usage), usage }))
+        Ok(Some(Reading { measure: self, way, outcome, cpu: spent(&before, &usage), before, usage }))
     }
 }
 
-fn watches(plan: &Plan, path: &str, way: usize, target: &Target) -> Result<Reading> {
+fn watches(measure: Measure, count: usize, over: Over, path: &str, way: usize, target: &Target) -> Result<Reading> {
     let before = look(target)?;
-    let open = load::open(target, path, plan.watches)?;
+    let open = load::open(target, path, count, over)?;
     let usage = look(target)?;
     let outcome = Outcome { errors: open.errors, first_error: open.first_error.clone(), ..Outcome::default() };
-    Ok(Reading { measure: Measure::Watches, way, outcome, cpu: spent(&before, &usage), usage })
+    Ok(Reading { measure, way, outcome, cpu: spent(&before, &usage), before, usage })
 }
 
 fn look(target: &Target) -> Result<Vec<Usage>> {

@@ -2,6 +2,7 @@
 
 mod bars;
 mod rows;
+mod tunnel;
 
 use std::{
     fmt::{self, Display},
@@ -14,13 +15,18 @@ use anyhow::{Context as _, Result};
 pub use self::bars::{Bar, bars};
 pub(crate) use self::rows::number;
 use self::rows::{Row, rows};
-use crate::{Kind, machine::Machine, path::Figures};
+use crate::{
+    Kind,
+    machine::Machine,
+    path::{Asked, Figures},
+};
 
 /// Figures ready to be shown, on a terminal and in Markdown alike.
 #[derive(Clone, Debug)]
 pub struct Report {
     text: String,
     kind: Kind,
+    asked: Asked,
     bars: Vec<Bar>,
 }
 
@@ -28,7 +34,10 @@ impl Report {
     /// Computes the medians. `notes` are said below the tables, such as what could not be measured.
     #[must_use]
     pub fn new(figures: &Figures, machine: &Machine, notes: &[String]) -> Self {
-        let bars = bars(figures);
+        let bars = match figures.plan.asked {
+            Asked::Path => bars(figures),
+            Asked::Tunnel => tunnel::bars(figures),
+        };
         let table: Vec<Vec<String>> =
             rows(figures).into_iter().map(|Row { label, cells }| [vec![label], cells].concat()).collect();
         let head = [String::new()].into_iter().chain(figures.ways.iter().map(|way| way.target.name.clone())).collect();
@@ -45,7 +54,7 @@ impl Report {
         for note in notes {
             text.push_str(&format!("\n{note}\n"));
         }
-        Self { text, kind: figures.kind, bars }
+        Self { text, kind: figures.kind, asked: figures.plan.asked, bars }
     }
 
     /// True if nothing that was asked for was missed.
@@ -55,14 +64,16 @@ impl Report {
     }
 
     /// Puts the report into a Markdown file, between `<!-- figures: path -->` (of a real apiserver `<!-- figures:
-    /// path-apiserver -->`) and the next `<!-- end -->`.
+    /// path-apiserver -->`; of the tunnel's demands `tunnel` in the place of `path`) and the next `<!-- end -->`.
     ///
     /// # Errors
     /// When the file cannot be read or written, or has no such section.
     pub fn write(&self, file: &Path) -> Result<()> {
-        let name = match self.kind {
-            Kind::Fast => "path",
-            Kind::Apiserver => "path-apiserver",
+        let name = match (self.asked, self.kind) {
+            (Asked::Path, Kind::Fast) => "path",
+            (Asked::Path, Kind::Apiserver) => "path-apiserver",
+            (Asked::Tunnel, Kind::Fast) => "tunnel",
+            (Asked::Tunnel, Kind::Apiserver) => "tunnel-apiserver",
         };
         write_section(file, name, &self.text)
     }

@@ -76,6 +76,9 @@ pub struct Paths {
     pub list: Option<String>,
     /// A log of a pod, to which `?limitBytes=` is added.
     pub download: Option<String>,
+    /// Takes a PUT of any size, and answers with the number of bytes that came.
+    #[serde(default)]
+    pub upload: Option<String>,
     /// A watch that sends at least one event, then stays open.
     pub watch: Option<String>,
     /// Exec into a pod of a command that gives back its standard input.
@@ -90,6 +93,7 @@ impl Default for Paths {
             get: "/api/v1/namespaces/default/configmaps/small".into(),
             list: text("/api/v1/namespaces/default/configmaps"),
             download: text("/api/v1/namespaces/default/pods/big/log"),
+            upload: text("/api/v1/namespaces/default/pods/sink/proxy/file"),
             watch: text("/api/v1/namespaces/default/configmaps?watch=true&allowWatchBookmarks=true"),
             exec: text("/api/v1/namespaces/default/pods/echo/exec?command=cat&container=main&stdin=true&stdout=true"),
         }

@@ -1,10 +1,9 @@
-//! A small fast apiserver: one object, one list, one endless log, quiet watches, an echoing exec, and the objects of
+//! A small fast apiserver: one object, one list, one endless log, a sink, quiet watches, an echoing exec, and the objects of
 //! the agent's accounts. It answers truthfully but decides nothing, so that what is measured is the way to it.
 //!
 //! HTTP/1.1 over TLS 1.3 on one thread, TCP_NODELAY, 64 KiB reads below TLS. A client certificate of its own CA is
 //! accepted and not asked for: agents come with tokens, HAProxy and the direct way with a certificate.
 
-mod answer;
 mod exec;
 mod objects;
 
@@ -31,10 +30,11 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use ztka_test_cluster::Authority;
 
-use self::{answer::Answer, objects::Objects};
+use self::objects::Objects;
 use crate::{
     Kind, Paths, Process, Target, Upstream,
     connect::{READ, certificates, key},
+    payload::Payload,
 };
 
 /// File in the folder that says where it listens: a [`crate::Upstream`].
@@ -158,29 +158,30 @@ impl Site {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Payload> {
         let (head, query) = (request.method().clone(), request.uri().query().unwrap_or_default().to_owned());
         // An apiserver takes over the id that it is given, which is how the agent knows that it was reached.
         let audit = request.headers().get("audit-id").cloned();
         let mut response = match (&head, request.uri().path()) {
-            (&Method::GET, "/healthz" | "/livez" | "/readyz") => text(Answer::whole(Bytes::from_static(b"ok"))),
+            (&Method::GET, "/healthz" | "/livez" | "/readyz") => text(Payload::whole(Bytes::from_static(b"ok"))),
             (&Method::GET, "/api/v1/namespaces/default/configmaps/small") => reply(StatusCode::OK, self.small.clone()),
             (&Method::GET, "/api/v1/namespaces/default/configmaps") => match is_watch(&query) {
-                true => respond(StatusCode::OK, "application/json", Answer::quiet(self.event.clone())),
+                true => respond(StatusCode::OK, "application/json", Payload::quiet(self.event.clone())),
                 false => reply(StatusCode::OK, self.list.clone()),
             },
             (&Method::GET, "/api/v1/namespaces/default/pods/big/log") => match log_size(&query) {
-                Some(size) => text(Answer::repeated(self.chunk.clone(), size)),
+                Some(size) => text(Payload::repeated(self.chunk.clone(), size)),
                 None => status(StatusCode::BAD_REQUEST, "limitBytes is not a number"),
             },
             (_, "/api/v1/namespaces/default/pods/echo/exec") => exec::accept(request),
+            (&Method::PUT, "/api/v1/namespaces/default/pods/sink/proxy/file") => swallow(request).await,
             _ => self.object(request).await,
         };
         response.headers_mut().extend(audit.map(|id| (header::HeaderName::from_static("audit-id"), id)));
         response
     }
 
-    async fn object(&self, request: Request<Incoming>) -> Response<Answer> {
+    async fn object(&self, request: Request<Incoming>) -> Response<Payload> {
         let (head, body) = request.into_parts();
         let body = match Limited::new(body, MAX_BODY).collect().await {
             Ok(body) => body.to_bytes(),
@@ -191,6 +192,18 @@ impl Site {
             Err((code, why)) => status(code, why),
         }
     }
+}
+
+/// Says how much has come.
+async fn swallow(mut request: Request<Incoming>) -> Response<Payload> {
+    let mut bytes = 0;
+    while let Some(frame) = request.body_mut().frame().await {
+        match frame {
+            Ok(frame) => bytes += frame.data_ref().map_or(0, Bytes::len),
+            Err(_) => return status(StatusCode::BAD_REQUEST, "the body broke off"),
+        }
+    }
+    text(Payload::whole(bytes.to_string().into()))
 }
 
 fn is_watch(query: &str) -> bool {
@@ -220,15 +233,15 @@ fn config_map(name: &str, size: usize) -> Value {
     of("0123456789abcdef".chars().cycle().take(size.saturating_sub(rest)).collect())
 }
 
-fn reply(code: StatusCode, json: Bytes) -> Response<Answer> {
-    respond(code, "application/json", Answer::whole(json))
+fn reply(code: StatusCode, json: Bytes) -> Response<Payload> {
+    respond(code, "application/json", Payload::whole(json))
 }
 
-fn text(answer: Answer) -> Response<Answer> {
+fn text(answer: Payload) -> Response<Payload> {
     respond(StatusCode::OK, "text/plain", answer)
 }
 
-fn status(code: StatusCode, message: &str) -> Response<Answer> {
+fn status(code: StatusCode, message: &str) -> Response<Payload> {
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message,
         "code": code.as_u16(),
@@ -236,7 +249,7 @@ fn status(code: StatusCode, message: &str) -> Response<Answer> {
     reply(code, status.to_string().into())
 }
 
-fn respond(code: StatusCode, kind: &'static str, answer: Answer) -> Response<Answer> {
+fn respond(code: StatusCode, kind: &'static str, answer: Payload) -> Response<Payload> {
     let mut response = Response::new(answer);
     *response.status_mut() = code;
     let headers = response.headers_mut();

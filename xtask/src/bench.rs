@@ -31,6 +31,12 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
+    /// What the tunnel costs beside two hops of HAProxy: requests, long transfers, exec sessions, ten thousand watches.
+    Tunnel {
+        /// For the measuring program: --rounds N, --seconds N, --only get1,get16,…, --write FILE; `-- --help` lists all.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
     /// How soon users are served again after a kill -9 of each server, and how soon a watch tells of a change.
     Recovery {
         /// For the measuring program: --rounds N, --changes N, --write FILE; `-- --help` lists all.
@@ -52,6 +58,7 @@ const BUILD: &str = "ZTKA_BENCH_BUILD";
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let succeeded = match &args.what {
         What::Pki => cargo(&["bench", "--quiet", "--package", "ztka-pki", "--bench", "pki"]).status()?.success(),
+        What::Tunnel { rest } => Build::make()?.measure("chain", &["--", "--tunnel"], rest)?,
         What::Recovery { rest } => Build::make()?.measure("recovery", &[], rest)?,
         What::Path { fast, apiserver, rest } => {
             let build = Build::make()?;

@@ -7,7 +7,7 @@ use crate::FloodLimits;
 /// Limits and times of one tunnel. The defaults suit both ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Settings {
-    /// Requests and streams at once on one tunnel, advertised by the agent and kept to by the proxy. Default 10,000.
+    /// Requests and streams at once on one tunnel, advertised by the agent and kept to by the proxy. Default 16,384.
     pub max_streams: u32,
     /// Bytes that a stream may be ahead of its reader. Default 1 MiB.
     pub stream_window: u32,
@@ -35,7 +35,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            max_streams: 10_000,
+            max_streams: 16_384,
             stream_window: 1 << 20,
             connection_window: 64 << 20,
             max_header_list: 192 << 10,

@@ -145,7 +145,10 @@ async fn fill(cluster: &Cluster, pod: bool) -> Result<Paths> {
 
 /// Controller, proxy and agent in front of `end`, and a user who may do everything.
 async fn chain(folder: &TempDir, end: &End) -> Result<(Fleet, Target)> {
-    let mut fleet = Fleet::start_with(Installation { event_files: false, ..Installation::default() }).await?;
+    // One user holds ten thousand watches here.
+    let proxy_config = "limits.user_streams = 20000\nlimits.cluster_streams = 20000\n".into();
+    let mut fleet =
+        Fleet::start_with(Installation { event_files: false, proxy_config, ..Installation::default() }).await?;
     fleet.org("bench").await?;
     let direct = &end.upstream.target;
     let at = ztka_e2e::Upstream { url: &format!("https://{}", direct.address), ca: &direct.ca, token: &end.token };

@@ -15,7 +15,7 @@ use ztka_benches::{
     haproxy::{self, Settings},
     load,
     machine::Machine,
-    path::{Is, Measure, Plan, Way, run},
+    path::{Asked, Is, Measure, Plan, Way, run},
     process::Running,
     report::Report,
     upstream,
@@ -40,6 +40,12 @@ struct Arguments {
     /// Quiet watches held open to look at memory
     #[arg(long, default_value_t = 500)]
     watches: usize,
+    /// The same of those that share connections, 100 each
+    #[arg(long, default_value_t = 10_000)]
+    shared_watches: usize,
+    /// Hold ZTKA against what is asked of its tunnel, beside HAProxy, instead of what is asked of a request's way
+    #[arg(long)]
+    tunnel: bool,
     /// JSON file of an upstream that runs already, instead of one of our own
     #[arg(long, value_name = "FILE")]
     upstream: Option<PathBuf>,
@@ -133,9 +139,12 @@ impl Arguments {
         ensure!((0.05..=300.0).contains(&seconds), "--seconds {seconds}: from 0.05 to 300");
         ensure!((1..=65_536).contains(&mib), "--download-mib {mib}: from 1 to 65536");
         ensure!(self.watches <= 10_000, "--watches {}: up to 10000", self.watches);
-        let measures = if self.only.is_empty() { Measure::ALL.to_vec() } else { self.only.clone() };
+        ensure!(self.shared_watches <= 20_000, "--shared-watches {}: up to 20000", self.shared_watches);
+        let asked = if self.tunnel { Asked::Tunnel } else { Asked::Path };
+        let measures = if self.only.is_empty() { asked.measures().to_vec() } else { self.only.clone() };
         let (time, download) = (Duration::from_secs_f64(seconds), mib << 20);
-        Ok(Plan { rounds: self.rounds, time, download, watches: self.watches, measures })
+        let Self { rounds, watches, shared_watches, .. } = *self;
+        Ok(Plan { asked, rounds, time, download, watches, shared_watches, measures })
     }
 }
 

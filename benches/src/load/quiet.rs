@@ -1,6 +1,7 @@
 //! Many watches that are open and say nothing.
 
 use anyhow::{Context as _, Result};
+use http::Response;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::{
@@ -12,7 +13,7 @@ use tokio::{
 use super::{GRACE, refused};
 use crate::{
     Target,
-    connect::{Client, Sender},
+    connect::{Client, Sender, SharedSender},
 };
 
 /// Opened at the same time.
@@ -21,7 +22,7 @@ const ABREAST: usize = 8;
 /// Watches that are held open until this is dropped.
 #[derive(Debug)]
 pub struct Quiet {
-    held: Vec<(Sender, Incoming)>,
+    held: Vec<(Held, Incoming)>,
     /// Watches that did not come to be.
     pub errors: u64,
     /// What the first of them said.
@@ -38,21 +39,53 @@ impl Quiet {
     }
 }
 
-/// Opens `count` watches at `path`, each on a connection of its own, and waits for the first event of each.
+/// Keeps a watch's connection open.
+#[derive(Debug)]
+enum Held {
+    Own { _sender: Sender },
+    Shared { _sender: SharedSender },
+}
+
+/// How watches are spread over connections.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Over {
+    /// Each has one of its own, of HTTP/1.1.
+    Own,
+    /// So many share one, of HTTP/2.
+    Shared(usize),
+}
+
+/// Opens `count` watches at `path`, and waits for the first event of each.
 ///
 /// # Errors
 /// When the target's files cannot be read.
-pub fn open(target: &Target, path: &str, count: usize) -> Result<Quiet> {
+pub fn open(target: &Target, path: &str, count: usize, over: Over) -> Result<Quiet> {
     let client = Client::new(target)?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut held, mut errors, mut first_error) = (Vec::new(), 0, None);
     runtime.block_on(async {
         let (mut opening, mut left) = (JoinSet::new(), count);
+        let mut shared = None;
         loop {
             while left > 0 && opening.len() < ABREAST {
+                if let Over::Shared(each) = over
+                    && (count - left).is_multiple_of(each.max(1))
+                {
+                    shared = match client.connect_shared().await {
+                        Ok(sender) => Some(sender),
+                        Err(error) => {
+                            errors += 1;
+                            first_error.get_or_insert(format!("{error:#}"));
+                            left = 0;
+                            break;
+                        }
+                    };
+                }
                 left -= 1;
-                let (client, path) = (client.clone(), path.to_owned());
-                opening.spawn(async move { timeout(GRACE, watch(&client, &path)).await.context("no first event")? });
+                let (client, path, shared) = (client.clone(), path.to_owned(), shared.clone());
+                opening.spawn(
+                    async move { timeout(GRACE, watch(&client, &path, shared)).await.context("no first event")? },
+                );
             }
             match opening.join_next().await {
                 None => break,
@@ -71,12 +104,24 @@ pub fn open(target: &Target, path: &str, count: usize) -> Result<Quiet> {
     Ok(Quiet { held, errors, first_error, _runtime: runtime })
 }
 
-async fn watch(client: &Client, path: &str) -> Result<(Sender, Incoming)> {
-    let mut sender = client.connect().await?;
-    let mut response = sender.send_request(client.request(path)?).await?;
+async fn watch(client: &Client, path: &str, shared: Option<SharedSender>) -> Result<(Held, Incoming)> {
+    match shared {
+        Some(mut sender) => {
+            let response = sender.send_request(client.shared_request(path)?).await?;
+            Ok((Held::Shared { _sender: sender }, begun(response).await?))
+        }
+        None => {
+            let mut sender = client.connect().await?;
+            let response = sender.send_request(client.request(path)?).await?;
+            Ok((Held::Own { _sender: sender }, begun(response).await?))
+        }
+    }
+}
+
+async fn begun(mut response: Response<Incoming>) -> Result<Incoming> {
     if !response.status().is_success() {
         return Err(refused(response).await);
     }
     response.body_mut().frame().await.context("the watch ended at once")??;
-    Ok((sender, response.into_body()))
+    Ok(response.into_body())
 }

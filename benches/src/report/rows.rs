@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    path::{ABREAST, ECHOES, Figures, Measure, Reading, Way},
+    path::{ABREAST, AT_ONCE, ECHOES, Figures, Measure, Reading, TOGETHER, Way},
     procfs::Usage,
     stats::median,
 };
@@ -55,6 +55,10 @@ pub(crate) fn speed(reading: &Reading) -> Option<f64> {
     (reading.outcome.bytes > 0 && seconds > 0.0).then(|| reading.outcome.bytes as f64 / seconds)
 }
 
+pub(crate) fn p99(reading: &Reading) -> Option<f64> {
+    micros(reading, 0.99)
+}
+
 fn micros(reading: &Reading, share: f64) -> Option<f64> {
     let some = !reading.outcome.latencies.is_empty();
     some.then(|| reading.outcome.percentile(share).as_secs_f64() * 1e6)
@@ -69,6 +73,16 @@ fn rate(reading: &Reading) -> Option<f64> {
 fn per(sum: f64, count: usize) -> Option<f64> {
     #[expect(clippy::cast_precision_loss, reason = "a rounded figure")]
     (count > 0).then(|| sum / count as f64)
+}
+
+/// KiB that a process of a way grew by for each of the watches that share connections.
+pub(crate) fn per_watch(figures: &Figures, way: usize, process: usize) -> Option<f64> {
+    over_rounds(figures, Measure::SharedWatches, way, |reading| {
+        let grown = reading.usage.get(process)?.resident.saturating_sub(reading.before.get(process)?.resident);
+        #[expect(clippy::cast_precision_loss, reason = "a rounded figure")]
+        (reading.outcome.errors == 0).then(|| grown as f64 / 1024.0)
+    })
+    .and_then(|grown| per(grown, figures.plan.shared_watches))
 }
 
 /// The rows of everything that was measured.
@@ -86,11 +100,10 @@ pub(crate) fn rows(figures: &Figures) -> Vec<Row> {
                 table.median("… p50", "ms", 1e-3, p50);
                 table.cpu("… CPU per list", "µs", 1.0);
             }
-            Measure::Download => {
-                let size = figures.plan.download >> 20;
-                table.median(&format!("Download of {size} MiB: throughput"), "MB/s", 1e-6, speed);
-                table.cpu("… CPU", "ms", 1e-3);
-            }
+            Measure::Download => table.transfer("Download of", 1),
+            Measure::Upload => table.transfer("Upload of", 1),
+            Measure::Downloads => table.transfer("Downloads, together", AT_ONCE),
+            Measure::Uploads => table.transfer("Uploads, together", AT_ONCE),
             Measure::Exec => {
                 let label = format!("Exec session ({ECHOES} echoes of 1 KiB, {ABREAST} abreast): p50");
                 table.median(&label, "ms", 1e-3, p50);
@@ -98,6 +111,7 @@ pub(crate) fn rows(figures: &Figures) -> Vec<Row> {
                 table.cpu("… CPU per session", "µs", 1.0);
             }
             Measure::Watches => table.memory(),
+            Measure::SharedWatches => table.shared_watches(),
         }
         table.errors();
     }
@@ -121,7 +135,7 @@ struct Table<'a> {
 impl Table<'_> {
     fn small(&mut self, label: &str) {
         self.median(&format!("{label}: p50"), "µs", 1.0, p50);
-        self.median("… p99", "µs", 1.0, |reading| micros(reading, 0.99));
+        self.median("… p99", "µs", 1.0, p99);
         self.median("… requests", "/s", 1.0, rate);
         self.cpu("… CPU per request", "µs", 1.0);
     }
@@ -140,6 +154,22 @@ impl Table<'_> {
             let sum = number(cpu_together(figures, measure, index)? * factor);
             let each = parts(way, |process| Some(number(cpu(figures, measure, index, process)? * factor)))?;
             Some(format!("{sum} {unit} ({each})"))
+        }));
+    }
+
+    fn transfer(&mut self, what: &str, at_once: usize) {
+        let mib = self.figures.plan.download >> 20;
+        let label =
+            if at_once == 1 { format!("{what} {mib} MiB") } else { format!("{what} {mib} MiB, {at_once} at once") };
+        self.median(&format!("{label}: throughput"), "MB/s", 1e-6, speed);
+        self.cpu("… CPU", "ms", 1e-3);
+    }
+
+    fn shared_watches(&mut self) {
+        let (figures, count) = (self.figures, self.figures.plan.shared_watches);
+        let label = format!("{count} quiet watches, {TOGETHER} per connection: memory of each");
+        self.rows.push(whole(&label, figures, |way, index| {
+            parts(way, |process| Some(format!("{} KiB", number(per_watch(figures, index, process)?))))
         }));
     }
 

@@ -5,7 +5,7 @@ use crate::{
     Process, Target,
     haproxy::Settings,
     load::Outcome,
-    path::{Is, Measure, Plan, Reading, Way},
+    path::{Asked, Is, Measure, Plan, Reading, Way},
     procfs::Usage,
 };
 
@@ -29,7 +29,8 @@ fn reading(measure: Measure, way: usize, micros: u64, cpu: &[u64], bytes: u64) -
     let outcome = Outcome { latencies, bytes, elapsed: Duration::from_secs(1), ..Outcome::default() };
     let cpu: Vec<_> = cpu.iter().map(|micros| Duration::from_micros(micros * 1000)).collect();
     let usage = cpu.iter().map(|_| Usage { resident: 10 << 20, peak: 1500 << 20, ..Usage::default() }).collect();
-    Reading { measure, way, outcome, cpu, usage }
+    let before = vec![Usage::default(); cpu.len()];
+    Reading { measure, way, outcome, cpu, before, usage }
 }
 
 fn figures(kind: Kind) -> Figures {
@@ -50,10 +51,12 @@ fn figures(kind: Kind) -> Figures {
     failed.outcome.errors = 3;
     readings.push(failed);
     let plan = Plan {
+        asked: Asked::Path,
         rounds: 3,
         time: Duration::from_millis(1500),
         download: 1 << 30,
         watches: 500,
+        shared_watches: 1000,
         measures: Measure::ALL.to_vec(),
     };
     let start = vec![vec![], vec![Usage::default(); 2], vec![Usage { resident: 5 << 20, ..Usage::default() }; 2]];

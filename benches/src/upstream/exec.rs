@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use tokio::io::{AsyncWriteExt as _, BufReader};
 
-use super::{Answer, status};
+use super::{Payload, status};
 use crate::websocket::{BINARY, CLOSE, CLOSE_CHANNEL, ERROR, PING, PONG, PROTOCOL, STDIN, STDOUT, read, write};
 
 /// Of RFC 6455 §1.3.
@@ -18,7 +18,7 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const SUCCESS: &[u8] = br#"{"metadata":{},"status":"Success"}"#;
 
 /// 101 and an echo; 400 if it is not a WebSocket that is asked for.
-pub(crate) fn accept(mut request: Request<Incoming>) -> Response<Answer> {
+pub(crate) fn accept(mut request: Request<Incoming>) -> Response<Payload> {
     let Some(accept) = accepted(request.headers()) else {
         return status(StatusCode::BAD_REQUEST, "only WebSocket with v5.channel.k8s.io is served");
     };
@@ -29,7 +29,7 @@ pub(crate) fn accept(mut request: Request<Incoming>) -> Response<Answer> {
             let _ = echo(io).await;
         }
     });
-    let mut response = Response::new(Answer::whole(Bytes::new()));
+    let mut response = Response::new(Payload::whole(Bytes::new()));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));

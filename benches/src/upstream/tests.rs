@@ -32,7 +32,7 @@ fn sizes_are_what_they_are_said_to_be() {
 #[test]
 fn watches_stay_open_and_exec_echoes() {
     let (upstream, _folder) = started();
-    let quiet = load::open(&upstream.target, upstream.paths.watch.as_ref().unwrap(), 20).unwrap();
+    let quiet = load::open(&upstream.target, upstream.paths.watch.as_ref().unwrap(), 20, load::Over::Own).unwrap();
     assert_eq!((quiet.open(), quiet.errors), (20, 0), "{:?}", quiet.first_error);
     let work = Work::Exec(upstream.paths.exec.clone().unwrap(), 3);
     let load =

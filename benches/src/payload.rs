@@ -1,4 +1,4 @@
-//! Bodies of answers: all at once, the same piece again and again, or one piece and then silence.
+//! Bodies of requests and answers: all at once, the same piece again and again, or one piece and then silence.
 
 use std::{
     convert::Infallible,
@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 
 /// A body that costs next to nothing to make.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub struct Payload {
     piece: Bytes,
     left: u64,
     then: Then,
@@ -27,7 +27,12 @@ enum Then {
     Quiet,
 }
 
-impl Answer {
+impl Payload {
+    /// Nothing at all.
+    pub(crate) fn none() -> Self {
+        Self::whole(Bytes::new())
+    }
+
     pub(crate) fn whole(piece: Bytes) -> Self {
         Self { left: piece.len() as u64, piece, then: Then::Known }
     }
@@ -37,13 +42,18 @@ impl Answer {
         Self { piece, left: size, then: Then::Ends }
     }
 
+    /// The same with its length said before.
+    pub(crate) fn sized(piece: Bytes, size: u64) -> Self {
+        Self { piece, left: size, then: Then::Known }
+    }
+
     /// `piece`, then nothing more and no end.
     pub(crate) fn quiet(piece: Bytes) -> Self {
         Self { left: piece.len() as u64, piece, then: Then::Quiet }
     }
 }
 
-impl Body for Answer {
+impl Body for Payload {
     type Data = Bytes;
     type Error = Infallible;
 
