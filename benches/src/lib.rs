@@ -31,10 +31,12 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 //!
-//! The binary `recovery` measures what happens to users when servers are killed: [`recovery`].
+//! The binary `recovery` measures what happens to users when servers are killed: [`recovery`]; the binary `agents` what
+//! many quiet agents cost a proxy: [`agents`].
 //!
 //! All load goes to loopback addresses and is bounded in time and count. Functions by themselves are measured by the
 //! criterion benches in `benches/` (`cargo bench -p ztka-benches`).
+pub mod agents;
 pub mod bare;
 pub mod connect;
 pub mod haproxy;
