@@ -1,7 +1,7 @@
 //! A small fast apiserver: one object, one list, one endless log, a sink, quiet watches, an echoing exec, and the objects of
 //! the agent's accounts. It answers truthfully but decides nothing, so that what is measured is the way to it.
 //!
-//! HTTP/1.1 over TLS 1.3 on one thread, TCP_NODELAY, 64 KiB reads below TLS. A client certificate of its own CA is
+//! HTTP/1.1, and HTTP/2 where it is asked for, over TLS 1.3 on one thread, TCP_NODELAY, 64 KiB reads below TLS. A client certificate of its own CA is
 //! accepted and not asked for: agents come with tokens, HAProxy and the direct way with a certificate.
 
 mod exec;
@@ -18,8 +18,12 @@ use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use serde_json::{Value, json};
 use tokio::{
@@ -100,7 +104,7 @@ fn tls(ca: &Path, certificate: &Path, private: &Path) -> Result<Arc<ServerConfig
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13])?;
     let builder = builder.with_client_cert_verifier(verifier);
     let mut config = builder.with_single_cert(certificates(certificate)?, key(private)?)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
@@ -127,7 +131,11 @@ async fn connection(tcp: TcpStream, tls: TlsAcceptor, site: Arc<Site>) {
         let site = site.clone();
         async move { Ok::<_, std::convert::Infallible>(site.answer(request).await) }
     });
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(io), service).with_upgrades().await;
+    if io.get_ref().1.alpn_protocol() == Some(b"h2") {
+        let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(io), service).await;
+    } else {
+        let _ = http1::Builder::new().serve_connection(TokioIo::new(io), service).with_upgrades().await;
+    }
 }
 
 /// What is served, made once.

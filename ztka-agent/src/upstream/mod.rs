@@ -1,6 +1,7 @@
 //! Sends permitted requests to the apiserver, each under the service account made for its user.
 
 mod pool;
+mod watches;
 
 use std::{
     fmt,
@@ -10,10 +11,11 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body::Body as _;
 use hyper_util::rt::TokioIo;
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
 use tower::Service;
-use ztka_core::{Access, Body, BoxError, Permitted, Principal, Reply, RequestTarget, Status, Upgrade, Verified};
+use ztka_core::{Access, Body, BoxError, Permitted, Principal, Reply, RequestTarget, Status, Upgrade, Verb, Verified};
 
 pub use self::pool::{InvalidApiserver, Pool, UpstreamError};
 
@@ -61,6 +63,7 @@ impl Upstream {
             Ok(authorization) => authorization,
             Err(status) => return status.into(),
         };
+        let watches = access.stage().attributes().verb() == Verb::Watch;
         let id = access.stage().id().to_string();
         let mut request = access.into_request();
         *request.version_mut() = Version::HTTP_11;
@@ -72,7 +75,8 @@ impl Upstream {
         }
         let sent = match request.extensions_mut().remove::<Upgrade>() {
             Some(upgrade) => self.upgrade(request, upgrade).await,
-            None => self.pool.send(request).await.map(|response| Reply::Response(end_to_end(response))),
+            None if watches && request.body().is_end_stream() => self.pool.watch(request).await.map(answered),
+            None => self.pool.send(request).await.map(answered),
         };
         let code = match &sent {
             Ok(Reply::Response(response)) => response.status(),
@@ -115,6 +119,10 @@ impl Upstream {
             }
         })
     }
+}
+
+fn answered(response: Response<Body>) -> Reply {
+    Reply::Response(end_to_end(response))
 }
 
 /// Without the headers that were for our connection alone (RFC 9110 §7.6.1).

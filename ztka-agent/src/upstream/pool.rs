@@ -1,7 +1,7 @@
 //! Connections to the one apiserver: kept while idle, one request at a time, a fresh one for each upgrade.
 //!
-//! HTTP/1.1 on purpose: each watch has a connection of its own, so the apiserver's limit of 100 streams per HTTP/2
-//! connection is never met and one slow reader holds up nobody else (`docs/decisions/0002-upstream-http1.md`).
+//! HTTP/1.1 on purpose: one slow reader holds up nobody else. Only watches share connections, by HTTP/2 and within the
+//! apiserver's limit of streams (`docs/decisions/0002-upstream-http1.md`).
 
 use std::{
     collections::VecDeque,
@@ -25,12 +25,14 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use ztka_core::{Body, BoxError};
 
+use super::watches::{Sent, Watches};
+
 /// A connection unused for longer is closed by us, before the apiserver closes it under a request of ours.
 const IDLE: Duration = Duration::from_secs(30);
 /// Idle connections kept at the most.
 const KEPT: usize = 256;
 /// For TCP and TLS together.
-const CONNECT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT: Duration = Duration::from_secs(10);
 /// Headers of an answer, as generous as the way to the user.
 const MAX_HEADERS: usize = 500;
 /// A whole header section must fit into it; bodies are read in pieces of up to this size.
@@ -46,7 +48,7 @@ pub struct UpstreamError {
 }
 
 impl UpstreamError {
-    fn because(what: &'static str) -> impl FnOnce(BoxError) -> Self {
+    pub(super) fn because(what: &'static str) -> impl FnOnce(BoxError) -> Self {
         move |source| Self { what, source }
     }
 }
@@ -63,6 +65,7 @@ struct Inner {
     name: ServerName<'static>,
     host: HeaderValue,
     idle: Mutex<VecDeque<(Sender, Instant)>>,
+    watches: Watches,
 }
 
 impl fmt::Debug for Pool {
@@ -87,8 +90,8 @@ impl Pool {
         };
         let authority = apiserver.authority().ok_or(InvalidApiserver)?;
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| InvalidApiserver)?;
-        let idle = Mutex::default();
-        Ok(Self(Arc::new(Inner { tls: TlsConnector::from(tls), address, name, host, idle })))
+        let (idle, watches) = (Mutex::default(), Watches::new(&tls, address.clone(), name.clone(), authority.clone()));
+        Ok(Self(Arc::new(Inner { tls: TlsConnector::from(tls), address, name, host, idle, watches })))
     }
 
     /// Sends `request` on an idle or a new connection; the connection is kept once the body has been read to its end.
@@ -109,6 +112,16 @@ impl Pool {
         let mut sender = self.connect().await?;
         let response = sender.send_request(request).await.map_err(broken)?;
         Ok(self.keep(sender, response))
+    }
+
+    /// Sends `request`, a watch without a body, on a connection that it shares with others if the apiserver can do that.
+    ///
+    /// Dropping the future or the body ends the watch at the apiserver.
+    pub async fn watch(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
+        match self.0.watches.send(request).await? {
+            Sent::Answered(response) => Ok(response),
+            Sent::Unshared(request) => self.send(request).await,
+        }
     }
 
     /// Sends `request` on a connection of its own, which is never used again.
