@@ -8,7 +8,7 @@ use http_body_util::BodyExt as _;
 use sha2::{Digest as _, Sha256};
 use ztka_core::{
     Access, AuditId, Authenticated, Decision, DecisionSlot, Reason, Reply, RequestAttributes, RequestTarget, SentTwice,
-    Status, Upgrade,
+    Status, Upgrade, Via,
 };
 
 use crate::{
@@ -53,6 +53,9 @@ impl Record {
         if access.recorded_as().is_some() && access.source().is_some() {
             // Only the proxy vouches for it.
             event.annotations.set("source", "asserted");
+        }
+        if let Some(proxy) = access.handed_on_by() {
+            event.annotations.set("from-proxy", proxy.as_str());
         }
         if let Some(agent) = access.headers().get(header::USER_AGENT) {
             event.user_agent = clean(&String::from_utf8_lossy(agent.as_bytes()), MAX_TEXT);
@@ -169,6 +172,9 @@ impl Record {
         if extensions.get::<SentTwice>().is_some() {
             self.event.annotations.set("sent-twice", "true");
         }
+        if let Some(Via(proxy)) = extensions.get() {
+            self.event.annotations.set("via", proxy.as_str());
+        }
         match reply {
             Reply::Response(mut response) => {
                 let status = response.status();
@@ -202,6 +208,9 @@ impl Record {
         // An apiserver answers with the id it was given, and so does an agent: whoever sees it has been reached.
         if headers.get(&AUDIT_ID).is_some_and(|answered| answered.as_bytes() == id.as_bytes()) {
             self.event.annotations.set("reached", "true");
+        } else if self.event.fact("from-proxy").is_some() {
+            // The proxy that has handed it on would take ours for the agent's; it tells the user itself.
+            headers.remove(&AUDIT_ID);
         } else if let Ok(id) = HeaderValue::try_from(id) {
             headers.insert(AUDIT_ID.clone(), id);
         }

@@ -12,7 +12,7 @@ use tokio::{
     sync::{Notify, watch},
     time::{Instant, timeout},
 };
-use ztka_core::{PROXY_ADDRESS, PROXY_ZONE, ProxyEntry, ProxyId};
+use ztka_core::{PROXY_ADDRESS, PROXY_PEERS, PROXY_ZONE, ProxyEntry, ProxyId};
 
 use crate::Controller;
 
@@ -42,7 +42,8 @@ pub(crate) fn announcement(id: ProxyId, headers: &HeaderMap) -> ProxyEntry {
         read
     }
     let (zone, address) = (read(&id, headers, &PROXY_ZONE), read(&id, headers, &PROXY_ADDRESS));
-    ProxyEntry { id, zone, address }
+    let peers = read(&id, headers, &PROXY_PEERS);
+    ProxyEntry { id, zone, address, peers }
 }
 
 /// One proxy that follows, announced for as long as it does.

@@ -189,7 +189,7 @@ impl Watch {
             let mut lines = BytesMut::new();
             let proxies = self.proxies.borrow_and_update().clone();
             if proxies != self.told
-                && let Ok(wire) = serde_json::to_string(&*proxies)
+                && let Ok(wire) = self.directory(&proxies)
             {
                 lines.put_slice(format!("{{\"feed\":{},\"proxies\":{wire}}}\n", self.from).as_bytes());
                 self.told = proxies;
@@ -226,6 +226,17 @@ impl Watch {
                     self.sent = Instant::now();
                     return self.may_go_on().then(|| self.bookmark().into());
                 }
+            }
+        }
+    }
+
+    /// As it is told: where proxies take what others pass on is no agent's business.
+    fn directory(&self, proxies: &[ProxyEntry]) -> serde_json::Result<String> {
+        match self.announcing {
+            Some(_) => serde_json::to_string(proxies),
+            None => {
+                let told = |entry: &ProxyEntry| ProxyEntry { peers: None, ..entry.clone() };
+                serde_json::to_string(&proxies.iter().map(told).collect::<Vec<_>>())
             }
         }
     }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    ClusterId, Decision, DecisionSlot, Evidence, Grant, Malformed, Principal, Reason, RequestAttributes, Revision,
-    Status, Upgrade, Verified, headers,
+    ClusterId, Decision, DecisionSlot, Evidence, Grant, Malformed, Principal, ProxyId, Reason, RequestAttributes,
+    Revision, Status, Upgrade, Verified, headers,
 };
 
 /// Names one audit record, in our log, in the agent's receipts and in the apiserver's own audit log.
@@ -44,13 +44,14 @@ pub struct Identity {
     source: Option<IpAddr>,
     recorded_as: Option<AuditId>,
     policy: Option<Revision>,
+    handed_on_by: Option<ProxyId>,
 }
 
 impl Identity {
     /// `principal` asks for `cluster`, and `evidence` proves to others who it is.
     pub fn new(principal: Verified<Principal>, cluster: ClusterId, evidence: Evidence) -> Self {
         let (prefix, source, recorded_as, policy) = (String::new(), None, None, None);
-        Self { principal, cluster, evidence, prefix, source, recorded_as, policy }
+        Self { principal, cluster, evidence, prefix, source, recorded_as, policy, handed_on_by: None }
     }
 
     /// The path begins with `prefix`, which named the cluster and is not part of what is asked.
@@ -74,7 +75,14 @@ impl Identity {
         self
     }
 
-    /// A proxy has allowed the request by this policy; an agent asks one that is not older.
+    /// Another proxy, to which the user is connected, has handed the request on.
+    #[must_use]
+    pub fn handed_on_by(mut self, proxy: ProxyId) -> Self {
+        self.handed_on_by = Some(proxy);
+        self
+    }
+
+    /// A proxy has allowed the request by this policy; whoever has it next asks one that is not older.
     #[must_use]
     pub fn allowed_by(mut self, policy: Revision) -> Self {
         self.policy = Some(policy);
@@ -115,7 +123,12 @@ impl<S, B> Access<S, B> {
         self.identity.source
     }
 
-    /// The policy by which a proxy has allowed the request already; set on the agent's side.
+    /// The proxy that has handed the request on to this one.
+    pub fn handed_on_by(&self) -> Option<&ProxyId> {
+        self.identity.handed_on_by.as_ref()
+    }
+
+    /// The policy by which a proxy has allowed the request already; set by whoever has it from a proxy.
     pub fn allowed_by(&self) -> Option<Revision> {
         self.identity.policy
     }
@@ -172,7 +185,7 @@ impl Authenticated {
 }
 
 impl<B> Access<Authenticated, B> {
-    /// The id under which a proxy keeps a record of this request already; set on the agent's side.
+    /// The id under which a proxy keeps a record of this request already; set by whoever has it from a proxy.
     pub fn recorded_as(&self) -> Option<AuditId> {
         self.identity.recorded_as
     }

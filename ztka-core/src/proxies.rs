@@ -12,6 +12,9 @@ pub static PROXY_ZONE: HeaderName = HeaderName::from_static("ztka-proxy-zone");
 /// Header in which a proxy announces the [`HostPort`] at which it, and no other, is reached.
 pub static PROXY_ADDRESS: HeaderName = HeaderName::from_static("ztka-proxy-address");
 
+/// Header in which a proxy announces the [`HostPort`] at which other proxies pass requests on to it.
+pub static PROXY_PEERS: HeaderName = HeaderName::from_static("ztka-proxy-peers");
+
 /// A proxy as the directory knows it. Who it is, its certificate said to the controller; the rest it says itself, and who
 /// connects to it looks at its certificate again.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -24,6 +27,9 @@ pub struct ProxyEntry {
     /// An address of its own, if it has one; the name to ask for there is `<proxy-id>.tunnel.<domain>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<HostPort>,
+    /// Where other proxies pass requests on to it; only proxies are told. The name to ask for there is `peer.<domain>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<HostPort>,
 }
 
 /// `host:port`, the host a DNS name or an IP address (IPv6 in square brackets).
@@ -142,7 +148,9 @@ mod tests {
         let entry: ProxyEntry = serde_json::from_str(wire).unwrap();
         assert_eq!(serde_json::to_string(&entry).unwrap(), wire);
         let bare: ProxyEntry = serde_json::from_str(r#"{"id":"p1","later":1}"#).unwrap();
-        assert_eq!((bare.zone, bare.address), (None, None));
+        assert_eq!((bare.zone, bare.address, bare.peers), (None, None, None));
+        let wire = r#"{"id":"p1","peers":"10.0.0.7:8444"}"#;
+        assert_eq!(serde_json::to_string(&serde_json::from_str::<ProxyEntry>(wire).unwrap()).unwrap(), wire);
         assert!(serde_json::from_str::<ProxyEntry>(r#"{"id":"p1","address":"nowhere"}"#).is_err());
     }
 }

@@ -10,12 +10,17 @@ use http::Response;
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 
 pub use self::hold::{Hold, hold};
-use crate::{BoxError, Status};
+use crate::{BoxError, ProxyId, Status};
 
 /// Extension of a [`Reply`]'s head: the request was sent a second time, since what it was sent into first broke before a byte
 /// of an answer. The record of the request tells of it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct SentTwice;
+
+/// Extension of a [`Reply`]'s head: the request went to another proxy, which has a tunnel of its cluster. The record of the request
+/// tells of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Via(pub ProxyId);
 
 /// Body between ZTKA layers.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;

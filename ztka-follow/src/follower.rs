@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::{sync::watch, time::timeout};
 use ztka_core::{
-    BoxError, DocumentKind, HostPort, PROXY_ADDRESS, PROXY_ZONE, ProxyEntry, Rejected, SeriesKey, SignedDocument, Zone,
+    BoxError, DocumentKind, HostPort, PROXY_ADDRESS, PROXY_PEERS, PROXY_ZONE, ProxyEntry, Rejected, SeriesKey,
+    SignedDocument, Zone,
 };
 
 use crate::{Channel, Documents};
@@ -52,6 +53,7 @@ pub struct Follower {
     /// There was something that this version cannot read, and a later one is to ask for again.
     unread: bool,
     announced: (Option<Zone>, Option<HostPort>),
+    announced_to_peers: Option<HostPort>,
     proxies: watch::Sender<Arc<[ProxyEntry]>>,
     heard: watch::Sender<()>,
 }
@@ -76,6 +78,7 @@ impl Follower {
             refused: HashMap::new(),
             unread: false,
             announced: (None, None),
+            announced_to_peers: None,
             proxies: watch::Sender::default(),
             heard: watch::Sender::default(),
         }
@@ -85,6 +88,13 @@ impl Follower {
     #[must_use]
     pub fn announcing(mut self, zone: Option<Zone>, address: Option<HostPort>) -> Self {
         self.announced = (zone, address);
+        self
+    }
+
+    /// Says where this proxy takes what others pass on to it.
+    #[must_use]
+    pub fn announcing_to_peers(mut self, address: Option<HostPort>) -> Self {
+        self.announced_to_peers = address;
         self
     }
 
@@ -142,6 +152,9 @@ impl Follower {
         }
         if let Some(address) = address {
             request.headers_mut().insert(&PROXY_ADDRESS, address.to_string().parse()?);
+        }
+        if let Some(address) = &self.announced_to_peers {
+            request.headers_mut().insert(&PROXY_PEERS, address.to_string().parse()?);
         }
         let response = self.channel.send(request).await?;
         match response.status() {

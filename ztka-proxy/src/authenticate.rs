@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use ztka_core::{Caller, Identity, Reason, Subject};
+use ztka_core::{Caller, Identity, Reason};
 use ztka_pki::{Authenticator, NotAuthenticated, Peer};
 
 use crate::{Certificate, Connection, Directory, Names, address, directory::Known};
@@ -26,19 +26,7 @@ impl CertificateAuthenticator {
 impl CertificateAuthenticator {
     /// The session of the credential that `certificate` is of.
     fn session(&self, certificate: &Certificate) -> Result<Arc<Known>, Reason> {
-        let login = self.directory.login();
-        let unauthenticated = |what: &str| Err(Reason::Unauthenticated(format!("{what}: {login}")));
-        let peer = &certificate.peer;
-        let Subject::User { org, user, credential } = &peer.id.subject else {
-            return unauthenticated("the client certificate is not a user's");
-        };
-        if peer.not_after <= self.directory.clock().now() {
-            return unauthenticated("the client certificate has expired");
-        }
-        if self.directory.trust().is_revoked(peer) {
-            return unauthenticated("this credential is revoked or its user is disabled");
-        }
-        self.directory.session(org, user, credential)
+        self.directory.session_of(&certificate.peer)
     }
 
     /// Whether the connection may be used, and what for.

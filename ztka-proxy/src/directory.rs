@@ -15,10 +15,11 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use ztka_authz::{Engine, Sessions};
 use ztka_core::{
-    Clock, CredentialId, Evidence, OrgId, Principal, Reason, Rejected, Revision, SignedDocument, UserId, Verified,
+    Clock, CredentialId, Evidence, OrgId, Principal, Reason, Rejected, Revision, SignedDocument, Subject, UserId,
+    Verified,
 };
 use ztka_follow::Documents;
-use ztka_pki::TrustSource;
+use ztka_pki::{Peer, TrustSource};
 
 /// The session of one credential as its document states it.
 #[derive(Debug)]
@@ -137,6 +138,33 @@ impl Directory {
             return unauthenticated(format!("your login session ended at {}", principal.active_until()));
         }
         Ok(known)
+    }
+
+    /// The session of the user that `peer` is, whose certificate may be over or revoked by now.
+    ///
+    /// # Errors
+    /// The reason as the user is to see it.
+    pub(crate) fn session_of(&self, peer: &Peer) -> Result<Arc<Known>, Reason> {
+        let login = self.login();
+        let unauthenticated = |what: &str| Err(Reason::Unauthenticated(format!("{what}: {login}")));
+        let Subject::User { org, user, credential } = &peer.id.subject else {
+            return unauthenticated("the client certificate is not a user's");
+        };
+        if peer.not_after <= self.clock().now() {
+            return unauthenticated("the client certificate has expired");
+        }
+        if self.trust().is_revoked(peer) {
+            return unauthenticated("this credential is revoked or its user is disabled");
+        }
+        self.session(org, user, credential)
+    }
+
+    /// Takes a session document that somebody has shown, if it is news.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub(crate) fn accept_shown(&self, document: SignedDocument) -> Result<(), Rejected> {
+        self.0.documents.accept_shown(document).map(drop)
     }
 
     fn known(&self, org: &OrgId, credential: &CredentialId) -> Option<Arc<Known>> {

@@ -14,7 +14,13 @@
 //!    AuditLayer          durable record, or 503
 //!    AuthorizeLayer      policy, or 403
 //!    CutLayer            ends what is open when it would no longer be let in
-//!    Dispatch            a tunnel of the cluster, or 503
+//!    Dispatch            a tunnel of the cluster, here or at another proxy, or 503
+//!
+//!  PeerAcceptor ── peer.<domain>, on a listener of its own: what other proxies pass on
+//!    PeerEvidenceLayer   evidence that is not held is asked for
+//!    AuthenticateLayer   PeerWitness: certificate from the evidence, session as this proxy knows it → 401, 421
+//!    PerUserLayer, AuditLayer, AuthorizeLayer, CutLayer   as above
+//!    LastHop             a tunnel of this proxy, or 503: never another proxy
 //! ```
 //!
 //! The stack is put together by whoever embeds it, as `bins/proxy` does in one screen; the types of `ztka-core` keep the
@@ -82,6 +88,7 @@ mod names;
 mod news;
 mod pace;
 mod pass_on;
+mod peers;
 mod places;
 pub mod proxy_protocol;
 mod server_certificate;
@@ -104,6 +111,7 @@ pub use self::{
     news::publish,
     pace::UserBody,
     pass_on::{PassOn, Passed},
+    peers::{PeerAcceptor, PeerCheck, PeerEvidence, PeerEvidenceLayer, PeerWitness, follow_peers},
     places::Place,
     server_certificate::ServerCertificate,
     shed::{PerUser, PerUserLayer, Shed, ShedLayer},

@@ -75,7 +75,7 @@ impl MemberStore for Store {
             let zone = row.some_str("zone")?.map(str::parse).transpose().map_err(|_| Failed::Corrupt("zone"))?;
             let address =
                 row.some_str("address")?.map(str::parse).transpose().map_err(|_| Failed::Corrupt("address"))?;
-            Ok(ProxyEntry { id: text(row, "proxy")?, zone, address })
+            Ok(ProxyEntry { id: text(row, "proxy")?, zone, address, peers: None })
         };
         Ok(rows.iter().map(entry).collect::<Result<_, Failed>>()?)
     }

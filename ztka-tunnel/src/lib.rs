@@ -15,6 +15,8 @@
 //! - [`Registry`] holds the tunnels of connected agents; [`Registry::serve`] runs one on an authenticated connection.
 //! - [`Dispatch`] is the last service of a proxy's stack. It takes what is permitted and nothing less, picks the least
 //!   loaded tunnel of the cluster, makes sure that the agent holds the user's evidence, and sends.
+//! - [`Peers`] are links to other proxies: what has no tunnel here goes to one that has, one hop. There it arrives as
+//!   [`Peered`], which nothing but [`LastHop`] takes, and that knows local tunnels only.
 //! - [`Bare`] is the same for whoever carries plain HTTP and decides elsewhere who may ask: no user, no policy, no
 //!   Kubernetes. The examples `expose` and `acceptor` are both ends of it.
 //! - [`Dialer`] holds tunnels to several proxies, in different zones where it has [learnt](Dialer::learn) of them, and
@@ -102,6 +104,14 @@
 //! # let registry = ztka_tunnel::Registry::new(std::sync::Arc::new(ztka_core::SystemClock));
 //! takes::<ztka_core::Recorded>(ztka_tunnel::Dispatch::new(registry));
 //! ```
+//!
+//! Nor does what another proxy has sent here and is to be sent on to a third, whatever is put between:
+//!
+//! ```compile_fail
+//! fn takes<B>(_: impl tower::Service<ztka_core::Access<ztka_core::Permitted, B>>) {}
+//! # let registry = ztka_tunnel::Registry::new(std::sync::Arc::new(ztka_core::SystemClock));
+//! takes::<ztka_tunnel::Peered>(ztka_tunnel::Dispatch::new(registry));
+//! ```
 mod agent;
 mod egress;
 mod error;
@@ -120,11 +130,11 @@ pub use self::{
     egress::{Egress, EgressError, EgressStream, InvalidEgress, InvalidProxyUrl, NoProxy, ProxyUrl, Unreachable},
     error::{ConnectError, TunnelError},
     io::{BadFrames, FloodLimits, FrameGuard, ReadAhead},
-    proxy::{Bare, Dispatch, Registry, TunnelPeer},
+    proxy::{Bare, Dispatch, KnownPeer, LastHop, PeerSettings, Peered, Peers, Registry, TunnelPeer},
     settings::Settings,
     stream::Channel,
     wire::{
-        ALPN, AUDIT_ID, DOCUMENT, DOCUMENTS_PATH, DRAIN_PATH, EVIDENCE_PATH, HELLO_PATH, OWN_PATHS, PROTOCOL,
-        PROTOCOL_HEADER, READY_PATH, UNKNOWN,
+        ALPN, AUDIT_ID, CLUSTERS_PATH, DOCUMENT, DOCUMENTS_PATH, DRAIN_PATH, EVIDENCE_PATH, HELLO_PATH, OWN_PATHS,
+        PROTOCOL, PROTOCOL_HEADER, READY_PATH, UNKNOWN,
     },
 };

@@ -19,12 +19,23 @@ pub const EVIDENCE_PATH: &str = "/.ztka/evidence";
 /// Takes one document; answered by the agent's service, 2xx for received.
 pub const DOCUMENTS_PATH: &str = "/.ztka/documents";
 
+/// Asked of a proxy by another: the clusters of which there are tunnels, a line each, as they come and go. Answered by this
+/// crate.
+pub const CLUSTERS_PATH: &str = "/.ztka/clusters";
+
 /// Carries [`PROTOCOL`] in a hello and in its answer.
 pub static PROTOCOL_HEADER: HeaderName = HeaderName::from_static("ztka-protocol");
 /// Names the document that is carried, in a request to [`DOCUMENTS_PATH`].
 pub static DOCUMENT: HeaderName = HeaderName::from_static("ztka-document");
 /// Carries the audit id from proxy to agent and on to the apiserver.
 pub static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// In the answer of one proxy to another, why no agent has answered: [`NONE`] or [`BROKEN`].
+pub(crate) static TUNNEL: HeaderName = HeaderName::from_static("ztka-tunnel");
+/// There is no tunnel of the cluster, and nothing was done.
+pub(crate) static NONE: HeaderValue = HeaderValue::from_static("none");
+/// The tunnel broke before a byte of an answer; nobody knows how far the agent came.
+pub(crate) static BROKEN: HeaderValue = HeaderValue::from_static("broken");
 
 /// Value of [`ztka_core::EVIDENCE`] in an answer: the agent does not hold the evidence that the request names, so the
 /// request went nowhere and the evidence has to be sent again.

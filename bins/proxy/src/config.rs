@@ -30,6 +30,9 @@ pub struct Config {
     /// trying a shared name until it leads here. Default: none.
     #[serde(default)]
     pub address: Option<HostPort>,
+    /// Requests of which other proxies have no tunnel. Default: none are taken, and none are sent on to others.
+    #[serde(default)]
+    pub peers: Option<PeersConfig>,
     /// Further server names at which users may ask by path, as that of a balancer in front.
     #[serde(default)]
     pub fronts: Vec<String>,
@@ -68,6 +71,16 @@ pub struct Config {
     /// Logs, health and metrics.
     #[serde(default)]
     pub runtime: Common,
+}
+
+/// The `[peers]` table: how proxies pass requests on to each other, each to one that has a tunnel of the cluster.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeersConfig {
+    /// Where other proxies connect, such as `0.0.0.0:8444`. Nobody else needs to reach it; it takes no PROXY protocol header.
+    pub listen: SocketAddr,
+    /// `host:port` at which the other proxies reach it, as a pod's own address.
+    pub address: HostPort,
 }
 
 /// The `[proxy_protocol]` table.

@@ -6,8 +6,8 @@ use metrics::{counter, gauge};
 use ztka_audit::{Recorder, Spool};
 use ztka_authz::Open;
 use ztka_pki::{CredentialSource, RenewalStatus};
-use ztka_proxy::{Connections, Directory};
-use ztka_tunnel::Registry;
+use ztka_proxy::{Connections, Directory, PeerWitness};
+use ztka_tunnel::{Peers, Registry};
 
 const EVERY: Duration = Duration::from_secs(2);
 
@@ -15,7 +15,7 @@ const EVERY: Duration = Duration::from_secs(2);
 pub(crate) async fn keep(
     open: Open<Directory>,
     connections: Connections,
-    registry: Registry,
+    (registry, peers): (Registry, Option<(Peers, Open<PeerWitness>)>),
     spool: Spool,
     recorder: Recorder,
 ) {
@@ -24,6 +24,11 @@ pub(crate) async fn keep(
         gauge!("ztka_proxy_streams").set(float(open.streams()));
         gauge!("ztka_proxy_tunnels").set(float(registry.peers().len()));
         gauge!("ztka_proxy_tunnel_streams").set(float(registry.streams()));
+        if let Some((peers, passed_on)) = &peers {
+            gauge!("ztka_proxy_peers").set(float(peers.linked().len()));
+            gauge!("ztka_proxy_peer_streams_sent").set(float(peers.streams()));
+            gauge!("ztka_proxy_peer_streams_taken").set(float(passed_on.streams()));
+        }
         counter!("ztka_proxy_refusals_total").absolute(recorder.refusals());
         let status = spool.status();
         gauge!("ztka_audit_spool_bytes").set(float(usize::try_from(status.bytes).unwrap_or(usize::MAX)));

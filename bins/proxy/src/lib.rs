@@ -2,8 +2,9 @@
 
 mod config;
 mod figures;
+mod peers;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use tokio::net::TcpListener;
@@ -14,17 +15,19 @@ use ztka_core::{Clock, Subject, SystemClock};
 use ztka_follow::{Follower, Member, Membership, ToController};
 use ztka_pki::{AuthenticateLayer, ClientAuth, Purpose, tls};
 use ztka_proxy::{
-    Acceptor, CertificateAuthenticator, Connections, Directory, Listener, Names, PassOn, PerUserLayer,
-    ServerCertificate, ShedLayer, SpliceLayer, Tunnels, Users,
+    Acceptor, CertificateAuthenticator, Connections, Directory, Listener, Names, PassOn, PeerAcceptor,
+    PeerEvidenceLayer, PeerWitness, PerUserLayer, ServerCertificate, ShedLayer, SpliceLayer, Tunnels, Users,
 };
 use ztka_runtime::Process;
-use ztka_tunnel::{Dispatch, Registry};
+use ztka_tunnel::{Dispatch, LastHop, Registry};
 
-pub use self::config::{Audit, Config, ProxyProtocol};
+pub use self::config::{Audit, Config, PeersConfig, ProxyProtocol};
 
 /// Consumers of the audit spool.
 const CONTROLLER: &str = "controller";
 const FILE: &str = "file";
+/// Another proxy may have heard of a policy first: so long a request that it passes on waits for it.
+const POLICY_WITHIN: Duration = Duration::from_millis(500);
 
 /// Joins if need be and serves until the process is asked to stop.
 pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
@@ -59,6 +62,8 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     let refusals = Arc::new(recorder.clone());
     let refusals_of = recorder.clone();
     let limits = config.limits;
+    let per_user = PerUserLayer::new(&limits, refusals.clone());
+    let links = peers::links(&config, &member, provider.clone())?;
 
     // The way of a request, outermost first. The types keep the order of authenticate, record and authorize: `Dispatch`
     // takes only what is permitted, which only `AuthorizeLayer` makes, from what only `AuditLayer` makes.
@@ -69,11 +74,23 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
             CertificateAuthenticator::new(directory.clone(), names.clone()),
             refusals.clone(),
         ))
-        .layer(PerUserLayer::new(&limits, refusals.clone()))
-        .layer(AuditLayer::new(recorder))
-        .layer(AuthorizeLayer::new(engine))
+        .layer(per_user.clone())
+        .layer(AuditLayer::new(recorder.clone()))
+        .layer(AuthorizeLayer::new(engine.clone()))
         .layer(CutLayer::new(open.clone()))
-        .service(Dispatch::new(registry.clone()));
+        .service(links.iter().fold(Dispatch::new(registry.clone()), |way, links| way.with_peers(links.peers.clone())));
+
+    // What other proxies pass on: the same steps, from evidence as in an agent, and then a tunnel of this proxy.
+    let witness = PeerWitness::new(directory.clone());
+    let passed_on = Open::new(witness.clone(), engine.clone());
+    let from_peers = ServiceBuilder::new()
+        .layer(PeerEvidenceLayer::new(witness.clone()))
+        .layer(AuthenticateLayer::new(witness.clone(), refusals.clone()))
+        .layer(per_user)
+        .layer(AuditLayer::new(recorder))
+        .layer(AuthorizeLayer::new(engine).waiting(POLICY_WITHIN))
+        .layer(CutLayer::new(passed_on.clone()))
+        .service(LastHop::new(registry.clone()));
 
     // Each role has its own rule for client certificates.
     let state = config.state_dir.join("server.json");
@@ -84,17 +101,21 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     let users = make(provider.clone(), server.source().clone(), users, trust.clone(), &[b"h2", b"http/1.1"])?;
     let users = Listener::new(users, Users::new(access, connections.clone(), trust.clone(), &limits, refusals.clone()));
     let agents = ClientAuth::Required(Purpose::Agents);
-    let agents = tls::server(provider, member.credentials().clone(), agents, trust.clone(), &[ztka_tunnel::ALPN])?;
-    let agents = Listener::new(agents, Tunnels::new(registry.clone(), trust, &limits));
-    let acceptor = Acceptor::new(names, users, agents, pass_on, &limits, refusals).behind(config.balancers()?);
+    let agents =
+        tls::server(provider.clone(), member.credentials().clone(), agents, trust.clone(), &[ztka_tunnel::ALPN])?;
+    let agents = Listener::new(agents, Tunnels::new(registry.clone(), trust.clone(), &limits));
+    let acceptor = Acceptor::new(names, users, agents, pass_on, &limits, refusals.clone()).behind(config.balancers()?);
 
     ship(&config, &spool, ToController::events(channel.clone()))?;
     let publish = registry.clone();
     tokio::spawn(ztka_proxy::publish(documents.clone(), move |org, name, wire| publish.publish(org, name, wire)));
-    tokio::spawn(figures::keep(open.clone(), connections.clone(), registry.clone(), spool.clone(), refusals_of));
+    let beyond = links.as_ref().map(|links| (links.peers.clone(), passed_on.clone()));
+    let tunnels = (registry.clone(), beyond);
+    tokio::spawn(figures::keep(open.clone(), connections.clone(), tunnels, spool.clone(), refusals_of));
     let certificates = [("proxy", member.credentials().clone()), ("servers", server.source().clone())];
     tokio::spawn(figures::keep_certificates(certificates));
     tokio::spawn(open.enforce());
+    tokio::spawn(passed_on.enforce());
     tokio::spawn(connections.enforce());
     if !documents.all().is_empty() {
         // What an earlier run has left serves users, also with every controller down.
@@ -106,10 +127,22 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
         ready.0.ready();
     };
     let follower = Follower::new(channel, documents).announcing(config.zone.clone(), config.address.clone());
+    let follower = follower.announcing_to_peers(config.peers.as_ref().map(|peers| peers.address.clone()));
+    let grace = config.grace.unsigned_abs();
+    if let Some(links) = links {
+        let tls = tls::server(
+            provider,
+            member.credentials().clone(),
+            ClientAuth::Required(Purpose::Proxies),
+            trust.clone(),
+            &[ztka_tunnel::ALPN],
+        )?;
+        let taking = PeerAcceptor::new((tls, &config.domain), registry.clone(), trust, witness, refusals, from_peers);
+        links.start(taking, follower.proxies(), process.shutdown().clone(), grace);
+    }
     tokio::spawn(follower.run(process.shutdown().clone().cancelled_owned(), current));
     let renewer = member.renewer();
 
-    let grace = config.grace.unsigned_abs();
     let stop = async {
         process.shutdown().cancelled().await;
         // Agents dial elsewhere first; requests still find their tunnels meanwhile.

@@ -21,6 +21,7 @@ async fn announcements(store: &impl MemberStore) {
         id: id.parse().unwrap(),
         zone: zone.map(|zone| zone.parse().unwrap()),
         address: address.map(|address| address.parse().unwrap()),
+        peers: None,
     };
     assert_eq!(store.announced(at(0)).await.unwrap(), []);
     let (one, two) = (entry("p1", Some("eu-1a"), Some("[::1]:443")), entry("p2", None, None));

@@ -9,9 +9,12 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::sync::watch;
-use ztka_core::{Body, BoxError, ProxyId, Reply, Status, Upgrade, Verified, empty};
+use ztka_core::{Body, BoxError, ClusterId, ProxyId, Reply, Status, Upgrade, Verified, empty};
 
-use super::{serve::Phase, splice::splice};
+use super::{
+    serve::{End, Phase},
+    splice::splice,
+};
 use crate::{
     Channel, DRAIN_PATH, HELLO_PATH, PROTOCOL, PROTOCOL_HEADER, READY_PATH,
     stream::{Received, pump},
@@ -27,11 +30,16 @@ pub(super) enum Asked {
 }
 
 /// Reads one request; what proxies say about the tunnel itself is answered here.
-pub(super) fn read(request: Request<RecvStream>, proxy: Verified<ProxyId>, phase: &watch::Sender<Phase>) -> Asked {
+pub(super) fn read(
+    request: Request<RecvStream>,
+    proxy: Verified<ProxyId>,
+    end: End,
+    phase: &watch::Sender<Phase>,
+) -> Asked {
     if let Some(response) = own(&request, phase) {
         return Asked::Answered(response);
     }
-    match restore(request, proxy) {
+    match restore(request, proxy, end) {
         Ok((request, upgrade)) => Asked::Request(request, upgrade),
         Err(status) => Asked::Answered(status.into_response()),
     }
@@ -109,14 +117,19 @@ fn own(request: &Request<RecvStream>, phase: &watch::Sender<Phase>) -> Option<Re
 
 /// The request as it was before it was put on the wire, and the receiving half of an upgrade.
 ///
-/// The authority is dropped: an agent has one upstream, whatever a request names.
+/// The authority is dropped: an agent has one upstream, whatever a request names. A proxy reads the cluster from it.
 fn restore(
     request: Request<RecvStream>,
     proxy: Verified<ProxyId>,
+    end: End,
 ) -> Result<(Request<Body>, Option<RecvStream>), Status> {
     let bad = |text: &'static str| Status::new(StatusCode::BAD_REQUEST, text);
     let (mut head, stream) = request.into_parts();
     let path = head.uri.path_and_query().cloned().ok_or_else(|| bad("a request without a path"))?;
+    if let End::Proxy = end {
+        let named = head.uri.authority().and_then(|cluster| cluster.as_str().parse::<ClusterId>().ok());
+        head.extensions.insert(named.ok_or_else(|| bad("a request that names no cluster"))?);
+    }
     head.uri = path.into();
     head.extensions.insert(proxy);
     let method = head.headers.remove(&ztka_core::METHOD);

@@ -14,7 +14,7 @@ use ztka_core::{Body, BoxError, ProxyId, Reply};
 use super::{
     connect::{Connect, ProxyAddress},
     hold::{Event, TunnelId},
-    serve::{Phase, serve},
+    serve::{End, Phase, serve},
 };
 use crate::Settings;
 
@@ -80,7 +80,7 @@ where
             }
             let (phase, phases) = watch::channel(Phase::SetUp);
             tokio::select! {
-                served = serve(io, proxy, service, settings, drained, phase) => {
+                served = serve(io, (End::Agent, proxy), service, settings, drained, phase) => {
                     if let Err(error) = served {
                         teller.blame(&error);
                     }

@@ -9,6 +9,7 @@ mod serve;
 mod splice;
 mod tls;
 
+pub(crate) use self::serve::{End, Phase, serve};
 pub use self::{
     connect::{Connect, ConnectFn, InvalidAddress, ProxyAddress, connect_fn},
     dialer::{DialSettings, Dialer, TunnelState},

@@ -20,9 +20,18 @@ use ztka_core::{Body, BoxError, ProxyId, Reply, Verified};
 use super::answer::{Asked, answer, read, send};
 use crate::{FrameGuard, Settings, TunnelError, io::gather, link::Link};
 
+/// Whose end it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum End {
+    /// An agent's.
+    Agent,
+    /// That of a proxy to which another sends what it has no tunnel for.
+    Proxy,
+}
+
 /// What the proxy has said about the tunnel.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// Not ready yet.
     SetUp,
     /// Users' requests come.
@@ -35,9 +44,9 @@ pub(super) enum Phase {
 ///
 /// `drain` starts the end: no new streams (GOAWAY), and it ends when the last stream has. Dropping the future ends the
 /// tunnel and all its streams at once.
-pub(super) async fn serve<T, S>(
+pub(crate) async fn serve<T, S>(
     io: T,
-    proxy: Verified<ProxyId>,
+    (end, proxy): (End, Verified<ProxyId>),
     service: S,
     settings: Settings,
     drain: CancellationToken,
@@ -74,7 +83,7 @@ where
         loop {
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    match read(request, proxy.clone(), &phase) {
+                    match read(request, proxy.clone(), end, &phase) {
                         Asked::Answered(response) => tokio::spawn(send(response, respond)),
                         Asked::Request(request, upgrade) => {
                             let reply = service.clone().oneshot(request).map_err(Into::into).boxed();

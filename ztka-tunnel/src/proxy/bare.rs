@@ -12,7 +12,10 @@ use http_body::Body;
 use tower::Service;
 use ztka_core::{BoxError, ClusterId, OrgId, Reply, Status};
 
-use super::{dispatch::Parcel, registry::Registry};
+use super::{
+    dispatch::{Beyond, Parcel},
+    registry::Registry,
+};
 use crate::{OWN_PATHS, wire};
 
 /// Sends plain HTTP requests into the tunnels of one place, and answers as [`Dispatch`](crate::Dispatch) does.
@@ -58,7 +61,7 @@ where
             if head.uri().path().starts_with(OWN_PATHS) {
                 return Ok(Status::new(StatusCode::NOT_FOUND, "no such path").into());
             }
-            Ok(registry.send(Parcel { org, cluster, evidence: None, head }, body).await)
+            Ok(registry.send(Parcel { org, cluster, evidence: None, head }, body, Beyond::Nothing).await)
         })
     }
 }

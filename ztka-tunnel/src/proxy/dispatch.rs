@@ -2,22 +2,29 @@
 
 use std::{
     convert::Infallible,
-    fmt::Display,
+    fmt::{Debug, Display},
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body::Body;
 use tower::Service;
-use ztka_core::{Access, BoxError, ClusterId, Evidence, OrgId, Permitted, Reason, Reply, SentTwice, Status};
+use ztka_core::{
+    Access, BoxError, ClusterId, Evidence, OrgId, Permitted, ProxyId, Reason, Reply, SentTwice, Status, Via,
+};
 
 use super::{
     exchange::{Outcome, exchange},
+    lease::Lease,
+    peers::Peers,
     registry::{NoPlace, Registry},
 };
-use crate::{AUDIT_ID, OWN_PATHS};
+use crate::{
+    AUDIT_ID, OWN_PATHS,
+    wire::{BROKEN, NONE, TUNNEL},
+};
 
 /// A request moves to another tunnel so often.
 const ATTEMPTS: usize = 4;
@@ -29,15 +36,25 @@ const ATTEMPTS: usize = 4;
 /// where the tunnel broke and nobody knows how far the agent came (503 for what changes nothing). A GET, HEAD or OPTIONS
 /// without a body whose tunnel dies before a byte of the answer is sent once more, into another tunnel; its reply has the
 /// extension [`SentTwice`]. The service itself never fails. A future or reply that is dropped resets the stream.
+///
+/// With [peers](Self::with_peers) a request for a cluster without a tunnel here goes to a proxy that has one, and its reply has
+/// the extension [`Via`].
 #[derive(Clone, Debug)]
 pub struct Dispatch {
     registry: Registry,
+    peers: Option<Peers>,
 }
 
 impl Dispatch {
     /// Dispatches into `registry`.
     pub fn new(registry: Registry) -> Self {
-        Self { registry }
+        Self { registry, peers: None }
+    }
+
+    /// Sends what has no tunnel here to one of `peers` that has.
+    #[must_use]
+    pub fn with_peers(self, peers: Peers) -> Self {
+        Self { peers: Some(peers), ..self }
     }
 }
 
@@ -55,10 +72,11 @@ where
     }
 
     fn call(&mut self, access: Access<Permitted, B>) -> Self::Future {
-        let registry = self.registry.clone();
+        let (registry, peers) = (self.registry.clone(), self.peers.clone());
         Box::pin(async move {
+            let beyond = peers.as_ref().map_or(Beyond::Nothing, Beyond::Peers);
             let reply = match Parcel::pack(access) {
-                Ok((parcel, body)) => registry.send(parcel, body).await,
+                Ok((parcel, body)) => registry.send(parcel, body, beyond).await,
                 Err(status) => status.into(),
             };
             Ok(reply)
@@ -77,7 +95,7 @@ pub(crate) struct Parcel {
 }
 
 impl Parcel {
-    fn pack<B>(access: Access<Permitted, B>) -> Result<(Self, B), Status> {
+    pub(super) fn pack<B>(access: Access<Permitted, B>) -> Result<(Self, B), Status> {
         let permitted = access.stage();
         let path = permitted.attributes().path_and_query().path();
         if path.starts_with(OWN_PATHS) {
@@ -109,78 +127,179 @@ fn value(of: &impl Display) -> Result<HeaderValue, Status> {
     HeaderValue::try_from(of.to_string()).map_err(unwritable)
 }
 
+/// Where a request may go that has no tunnel here.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Beyond<'a> {
+    /// Nowhere, since there is nobody else.
+    Nothing,
+    /// To another proxy that has one.
+    Peers(&'a Peers),
+    /// Nowhere, since another proxy has sent it here; that one decides what else can be tried.
+    Back,
+}
+
+/// What an attempt has led to.
+enum Step<B> {
+    /// The answer.
+    Done(Reply),
+    /// Nothing was done: once more, with the body.
+    Again(B),
+    /// The tunnel broke under it, and it may be sent once more.
+    Broken(B),
+    /// The tunnel broke under it, and it may not.
+    Lost,
+    /// The other proxy has no tunnel; the body, if it is as it was.
+    NotThere(Option<B>),
+}
+
 impl Registry {
-    pub(crate) async fn send<B>(&self, parcel: Parcel, mut body: B) -> Reply
+    pub(super) async fn send<B>(&self, parcel: Parcel, mut body: B, beyond: Beyond<'_>) -> Reply
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError> + Send,
     {
         let Parcel { org, cluster, evidence, head } = parcel;
+        let evidence = evidence.as_ref();
         let mut broken = false;
-        let note = |mut reply: Reply, broken: bool| {
-            match &mut reply {
-                Reply::Response(response) if broken => _ = response.extensions_mut().insert(SentTwice),
-                Reply::Upgraded { head, .. } if broken => _ = head.extensions_mut().insert(SentTwice),
-                _ => {}
-            }
-            reply
-        };
+        let mut tried = Vec::new();
         for _ in 0..ATTEMPTS {
-            let lease = match self.place(&org, &cluster) {
-                Ok(lease) => lease,
-                Err(NoPlace::Away) if broken => return lost(head.method()),
-                Err(NoPlace::Away) => return away(&cluster),
+            let (step, via) = match self.place(&org, &cluster) {
+                Ok(lease) => (attempt(lease, evidence, &head, body).await, None),
                 Err(NoPlace::Full) => {
                     let reason = Reason::Overloaded("the cluster's tunnels carry all the requests they can; try again");
                     return Status::from(&reason).into();
                 }
-            };
-            let tunnel = lease.tunnel().clone();
-            if let Some(evidence) = &evidence
-                && let Err(unproven) = tunnel.prove(evidence).await
-            {
-                match unproven.reply() {
-                    Some(reply) => return reply,
-                    None => {
-                        tunnel.leave();
-                        continue;
-                    }
+                Err(NoPlace::Away) => {
+                    let peer = match beyond {
+                        Beyond::Peers(peers) => peers.place(&cluster, &tried),
+                        Beyond::Nothing | Beyond::Back => None,
+                    };
+                    let Some(lease) = peer else {
+                        return match beyond {
+                            _ if broken => lost(head.method()),
+                            Beyond::Back => told(away(&cluster), &NONE),
+                            Beyond::Nothing | Beyond::Peers(_) => away(&cluster),
+                        };
+                    };
+                    let id = lease.tunnel().peer.clone();
+                    tried.push(id.clone());
+                    let mut named = head.clone();
+                    let Some(uri) = for_peer(&cluster, &head) else { return away(&cluster) };
+                    *named.uri_mut() = uri;
+                    (attempt(lease, evidence, &named, body).await, Some(id))
                 }
-            }
-            body = match exchange(lease, head.clone(), body).await {
-                Outcome::Reply(reply) => return note(reply, broken),
-                Outcome::Untouched(body) => body,
-                Outcome::Unproven(body) => {
-                    let Some(evidence) = &evidence else { return forgotten() };
-                    tunnel.proven.forget(evidence.id());
+            };
+            body = match step {
+                Step::Done(reply) => return note(reply, broken, via),
+                Step::Again(body) => {
+                    if via.is_some() {
+                        tried.pop();
+                    }
                     body
                 }
-                Outcome::Forgotten => {
-                    // Only the client has the body once more.
-                    if let Some(evidence) = &evidence {
-                        tunnel.proven.forget(evidence.id());
-                    }
-                    return forgotten();
-                }
-                Outcome::Broken(body, error) if !broken => {
-                    tracing::info!(%cluster, %error, "the tunnel broke under a request, which is sent once more");
+                Step::NotThere(Some(body)) => body,
+                // Only the client has the body once more.
+                Step::NotThere(None) => return moved(),
+                Step::Broken(body) if !broken && !matches!(beyond, Beyond::Back) => {
+                    tracing::info!(%cluster, "the request is sent once more");
                     broken = true;
                     body
                 }
-                Outcome::Broken(_, error) | Outcome::Lost(error) => {
-                    tracing::info!(%cluster, %error, "the tunnel broke under a request");
-                    return note(lost(head.method()), broken);
+                Step::Broken(_) | Step::Lost if matches!(beyond, Beyond::Back) => {
+                    return told(lost(head.method()), &BROKEN);
                 }
+                Step::Broken(_) | Step::Lost => return note(lost(head.method()), broken, via),
             };
         }
-        away(&cluster)
+        match beyond {
+            Beyond::Back => told(away(&cluster), &NONE),
+            Beyond::Nothing | Beyond::Peers(_) => away(&cluster),
+        }
     }
+}
+
+/// One way of a request: proven first, then sent.
+async fn attempt<P, B>(lease: Lease<P>, evidence: Option<&Evidence>, head: &Request<()>, body: B) -> Step<B>
+where
+    P: Debug + Send + Sync + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError> + Send,
+{
+    let tunnel = lease.tunnel().clone();
+    if let Some(evidence) = evidence
+        && let Err(unproven) = tunnel.prove(evidence).await
+    {
+        return match unproven.reply() {
+            Some(reply) => Step::Done(reply),
+            None => {
+                tunnel.leave();
+                Step::Again(body)
+            }
+        };
+    }
+    let forget = || evidence.map(|evidence| tunnel.proven.forget(evidence.id()));
+    match exchange(lease, head.clone(), body).await {
+        Outcome::Reply(reply) => Step::Done(reply),
+        Outcome::Untouched(body) => Step::Again(body),
+        Outcome::Unproven(body) => match forget() {
+            Some(()) => Step::Again(body),
+            None => Step::Done(forgotten()),
+        },
+        Outcome::Forgotten => {
+            // Only the client has the body once more.
+            let _ = forget();
+            Step::Done(forgotten())
+        }
+        Outcome::Broken(body, cause) => {
+            tracing::info!(peer = ?tunnel.peer, %cause, "the tunnel broke under a request");
+            Step::Broken(body)
+        }
+        Outcome::Lost(cause) => {
+            tracing::info!(peer = ?tunnel.peer, %cause, "the tunnel broke under a request");
+            Step::Lost
+        }
+        Outcome::NotThere(body) => Step::NotThere(body),
+    }
+}
+
+/// To another proxy a request says which cluster it is for.
+fn for_peer(cluster: &ClusterId, head: &Request<()>) -> Option<Uri> {
+    let path = head.uri().path_and_query().map_or("/", |path| path.as_str());
+    Uri::builder().scheme("https").authority(cluster.as_str()).path_and_query(path).build().ok()
+}
+
+/// What the record of the request is to tell.
+fn note(mut reply: Reply, sent_twice: bool, via: Option<ProxyId>) -> Reply {
+    let extensions = match &mut reply {
+        Reply::Response(response) => response.extensions_mut(),
+        Reply::Upgraded { head, .. } => head.extensions_mut(),
+    };
+    if sent_twice {
+        extensions.insert(SentTwice);
+    }
+    if let Some(via) = via {
+        extensions.insert(Via(via));
+    }
+    reply
+}
+
+/// The same, with the reason for the proxy that asks.
+fn told(mut reply: Reply, why: &HeaderValue) -> Reply {
+    if let Reply::Response(response) = &mut reply {
+        response.headers_mut().insert(&TUNNEL, why.clone());
+    }
+    reply
 }
 
 fn away(cluster: &ClusterId) -> Reply {
     let text = format!(
         "the agent of cluster {cluster} is not connected; if this lasts, check that its pod runs and reaches the proxy"
     );
+    Status::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1).into()
+}
+
+fn moved() -> Reply {
+    let text = "the cluster's agent has moved to another proxy at this moment, and nothing was done; try again";
     Status::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1).into()
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -88,7 +89,7 @@ impl Proven {
     }
 }
 
-impl Tunnel {
+impl<P: fmt::Debug> Tunnel<P> {
     /// Makes sure that the agent holds `evidence`. Cancel safe: another request that waits takes over.
     pub(super) async fn prove(&self, evidence: &Evidence) -> Result<(), Unproven> {
         let outcome = self.proven.outcome(evidence.id());
@@ -113,7 +114,7 @@ impl Tunnel {
             Ok(answer) if answer.status() == StatusCode::NO_CONTENT => Ok(()),
             Ok(answer) => Err(Unproven::Refused(Arc::new(answer))),
             Err(error) => {
-                tracing::warn!(cluster = %self.peer.cluster, %error, "evidence was not acknowledged");
+                tracing::warn!(peer = ?self.peer, %error, "evidence was not acknowledged");
                 Err(if let TunnelError::Late(_) = error { Unproven::Late } else { Unproven::Lost })
             }
         }

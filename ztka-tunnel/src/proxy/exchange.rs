@@ -1,6 +1,6 @@
 //! One request on one tunnel: what is sent, and what comes back.
 
-use std::{future::poll_fn, pin::Pin};
+use std::{fmt, future::poll_fn, pin::Pin};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, ext::Protocol};
@@ -13,7 +13,7 @@ use super::lease::{AbortOnDrop, Lease};
 use crate::{
     Channel, UNKNOWN,
     stream::{Received, pump},
-    wire,
+    wire::{self, NONE, TUNNEL},
 };
 
 /// What became of a request.
@@ -27,22 +27,44 @@ pub(super) enum Outcome<B> {
     /// As `Unproven`, but the body is on its way and cannot be sent again.
     Forgotten,
     /// The tunnel died before a byte of an answer. Nobody knows how far the agent came, but it may be asked again.
-    Broken(B, h2::Error),
+    Broken(B, Cause),
     /// Nobody knows how far the agent came, and it may not be asked again.
-    Lost(h2::Error),
+    Lost(Cause),
+    /// The other proxy has no tunnel of the cluster (any more), and has done nothing; the body, if it is as it was.
+    NotThere(Option<B>),
+}
+
+/// What broke.
+#[derive(Debug)]
+pub(super) enum Cause {
+    /// A tunnel of this proxy.
+    Here(h2::Error),
+    /// The tunnel of the other proxy, as it says.
+    There,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Here(error) => error.fmt(f),
+            Self::There => f.write_str("the tunnel of the other proxy broke"),
+        }
+    }
 }
 
 /// Sends `head` with `body`; an [`Upgrade`] among its extensions makes it an extended CONNECT (RFC 8441).
 ///
 /// Dropped, it resets the stream. A reply that is dropped does so as well.
-pub(super) async fn exchange<B>(lease: Lease, mut head: Request<()>, body: B) -> Outcome<B>
+pub(super) async fn exchange<P, B>(lease: Lease<P>, mut head: Request<()>, body: B) -> Outcome<B>
 where
+    P: Send + Sync + 'static,
+    Lease<P>: fmt::Debug,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError> + Send,
 {
     let upgrade = head.extensions().get::<Upgrade>().copied();
     let tunnel = lease.tunnel().clone();
-    let Ok(uri) = tunnel.uri(head.uri().path_and_query().cloned()) else { return Outcome::Untouched(body) };
+    let Ok(uri) = tunnel.uri(head.uri()) else { return Outcome::Untouched(body) };
     *head.uri_mut() = uri;
     *head.version_mut() = http::Version::HTTP_2;
     if let Some(upgrade) = upgrade {
@@ -75,7 +97,7 @@ where
             Err(error) => failed(error, Some(body), false),
         },
         None if end => match response.await {
-            Ok(response) => answered(response, Some(body), (lease, None)),
+            Ok(response) => answered(response, Some(body), repeatable, (lease, None)),
             Err(error) => {
                 if !error.is_reset() {
                     tunnel.leave();
@@ -93,8 +115,15 @@ fn is_repeatable(method: &Method) -> bool {
 }
 
 /// Sends the body while it waits for the answer, and goes on sending when the answer comes first.
-async fn with_body<B>(mut response: ResponseFuture, stream: SendStream<Bytes>, lease: Lease, body: B) -> Outcome<B>
+async fn with_body<P, B>(
+    mut response: ResponseFuture,
+    stream: SendStream<Bytes>,
+    lease: Lease<P>,
+    body: B,
+) -> Outcome<B>
 where
+    P: Send + Sync + 'static,
+    Lease<P>: fmt::Debug,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError> + Send,
 {
@@ -115,7 +144,7 @@ where
                 let sending = tokio::spawn(async move { drop(sending.await) });
                 AbortOnDrop(sending.abort_handle())
             });
-            answered(response, None, (lease, sending))
+            answered(response, None, false, (lease, sending))
         }
         Err(error) => failed(error, None, false),
     }
@@ -130,13 +159,31 @@ fn failed<B>(error: h2::Error, body: Option<B>, repeatable: bool) -> Outcome<B> 
         // or it is read again.
         Some(body) if repeatable && error.is_go_away() && reason == Some(Reason::NO_ERROR) => Outcome::Untouched(body),
         // The stream alone was reset: the tunnel lives, and the agent has said that it could not.
-        Some(body) if repeatable && !error.is_reset() => Outcome::Broken(body, error),
-        _ => Outcome::Lost(error),
+        Some(body) if repeatable && !error.is_reset() => Outcome::Broken(body, Cause::Here(error)),
+        _ => Outcome::Lost(Cause::Here(error)),
     }
 }
 
-fn answered<B>(response: Response<RecvStream>, body: Option<B>, held: (Lease, Option<AbortOnDrop>)) -> Outcome<B> {
+fn answered<P, B>(
+    response: Response<RecvStream>,
+    body: Option<B>,
+    repeatable: bool,
+    held: (Lease<P>, Option<AbortOnDrop>),
+) -> Outcome<B>
+where
+    P: Send + Sync + 'static,
+    Lease<P>: fmt::Debug,
+{
     let (mut head, stream) = response.into_parts();
+    if held.0.tunnel().is_link()
+        && let Some(said) = head.headers.get(&TUNNEL)
+    {
+        return match body {
+            _ if said == NONE => Outcome::NotThere(body),
+            Some(body) if repeatable => Outcome::Broken(body, Cause::There),
+            _ => Outcome::Lost(Cause::There),
+        };
+    }
     let unproven = head.headers.get(&ztka_core::EVIDENCE) == Some(&UNKNOWN);
     if unproven {
         return body.map_or(Outcome::Forgotten, Outcome::Unproven);
@@ -150,17 +197,21 @@ fn answered<B>(response: Response<RecvStream>, body: Option<B>, held: (Lease, Op
     Outcome::Reply(Reply::Response(Response::from_parts(head, body)))
 }
 
-fn upgraded<B>(
+fn upgraded<P, B>(
     upgrade: Upgrade,
     response: Response<RecvStream>,
     mut stream: SendStream<Bytes>,
-    lease: Lease,
+    lease: Lease<P>,
     body: B,
-) -> Outcome<B> {
+) -> Outcome<B>
+where
+    P: Send + Sync + 'static,
+    Lease<P>: fmt::Debug,
+{
     if response.status() != StatusCode::OK {
         // Nothing will be said on our half any more; fails only for a stream that has ended.
         let _ = stream.send_data(Bytes::new(), true);
-        return answered(response, Some(body), (lease, None));
+        return answered(response, Some(body), false, (lease, None));
     }
     let (mut head, receive) = response.into_parts();
     wire::strip_internal(&mut head.headers);

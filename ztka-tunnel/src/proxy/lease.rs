@@ -4,26 +4,26 @@ use std::sync::{Arc, atomic::Ordering};
 
 use tokio::task::AbortHandle;
 
-use super::tunnel::Tunnel;
+use super::tunnel::{Tunnel, TunnelPeer};
 
 /// Counts one stream against its tunnel's limit until it is dropped.
 #[derive(Debug)]
-pub(super) struct Lease(Arc<Tunnel>);
+pub(super) struct Lease<P = TunnelPeer>(Arc<Tunnel<P>>);
 
-impl Lease {
+impl<P> Lease<P> {
     /// `None` if the tunnel is full.
-    pub(super) fn take(tunnel: &Arc<Tunnel>) -> Option<Self> {
+    pub(super) fn take(tunnel: &Arc<Tunnel<P>>) -> Option<Self> {
         let more = |load: usize| (load < tunnel.limit()).then_some(load + 1);
         tunnel.load.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         Some(Self(tunnel.clone()))
     }
 
-    pub(super) fn tunnel(&self) -> &Arc<Tunnel> {
+    pub(super) fn tunnel(&self) -> &Arc<Tunnel<P>> {
         &self.0
     }
 }
 
-impl Drop for Lease {
+impl<P> Drop for Lease<P> {
     fn drop(&mut self) {
         self.0.load.fetch_sub(1, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! The proxy's end: agents' tunnels in a registry, and permitted requests dispatched into them.
+//! The proxy's end: agents' tunnels in a registry, permitted requests dispatched into them, and links to other proxies.
 
 mod bare;
 mod board;
@@ -6,8 +6,15 @@ mod dispatch;
 mod evidence;
 mod exchange;
 mod lease;
+mod peers;
 mod registry;
 mod session;
 mod tunnel;
 
-pub use self::{bare::Bare, dispatch::Dispatch, registry::Registry, tunnel::TunnelPeer};
+pub use self::{
+    bare::Bare,
+    dispatch::Dispatch,
+    peers::{KnownPeer, LastHop, PeerSettings, Peered, Peers},
+    registry::Registry,
+    tunnel::TunnelPeer,
+};

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::watch,
+    sync::{broadcast, watch},
     time::timeout,
 };
 use ztka_core::{Clock, ClusterId, OrgId};
@@ -23,6 +23,8 @@ use crate::{DRAIN_PATH, Settings, TunnelError, TunnelPeer};
 
 /// More agents of one cluster, old tunnels included, than anybody runs.
 const MAX_TUNNELS: usize = 64;
+/// News of clusters that other proxies may be behind; then they are told all anew.
+const NEWS: usize = 1024;
 
 #[derive(Debug)]
 struct Inner {
@@ -32,6 +34,8 @@ struct Inner {
     board: Board,
     turn: AtomicUsize,
     changed: watch::Sender<()>,
+    /// The first tunnel of a cluster has come, or one takes nothing new any more: whoever cares looks at it.
+    news: broadcast::Sender<ClusterId>,
 }
 
 /// The tunnels that agents hold to this proxy. Clones are the same registry.
@@ -57,7 +61,8 @@ impl Registry {
     pub fn with_settings(clock: Arc<dyn Clock>, settings: Settings) -> Self {
         let (clusters, board) = (RwLock::default(), Board::default());
         let (turn, changed) = (AtomicUsize::new(0), watch::Sender::default());
-        Self(Arc::new(Inner { clock, settings, clusters, board, turn, changed }))
+        let news = broadcast::Sender::new(NEWS);
+        Self(Arc::new(Inner { clock, settings, clusters, board, turn, changed, news }))
     }
 
     /// Runs the tunnel on `io`, a connection on which `peer` has authenticated, until it ends.
@@ -114,6 +119,24 @@ impl Registry {
         let clusters = self.0.clusters.read().unwrap_or_else(PoisonError::into_inner);
         let takes = |tunnel: &Arc<Tunnel>| tunnel.peer.org == *org && !tunnel.is_leaving();
         clusters.get(cluster).is_some_and(|tunnels| tunnels.iter().any(takes))
+    }
+
+    /// The clusters that requests can be sent to.
+    pub(super) fn held(&self) -> Vec<ClusterId> {
+        let clusters = self.0.clusters.read().unwrap_or_else(PoisonError::into_inner);
+        let takes = |tunnels: &[Arc<Tunnel>]| tunnels.iter().any(|tunnel| !tunnel.is_leaving());
+        clusters.iter().filter(|(_, tunnels)| takes(tunnels)).map(|(cluster, _)| cluster.clone()).collect()
+    }
+
+    /// True if requests for `cluster` can be sent to it.
+    pub(super) fn holds(&self, cluster: &ClusterId) -> bool {
+        let clusters = self.0.clusters.read().unwrap_or_else(PoisonError::into_inner);
+        clusters.get(cluster).is_some_and(|tunnels| tunnels.iter().any(|tunnel| !tunnel.is_leaving()))
+    }
+
+    /// Says of which clusters something may be new.
+    pub(super) fn news(&self) -> &broadcast::Sender<ClusterId> {
+        &self.0.news
     }
 
     /// Users' requests and streams that are on tunnels now.
@@ -199,8 +222,13 @@ impl Registry {
                 None => return Err(TunnelError::TooMany(MAX_TUNNELS)),
             }
         }
+        let is_first = tunnels.iter().all(|tunnel| tunnel.is_leaving());
         tunnels.push(tunnel.clone());
         drop(clusters);
+        if is_first {
+            // Nobody may listen.
+            let _ = self.0.news.send(tunnel.peer.cluster.clone());
+        }
         self.0.changed.send_replace(());
         Ok(Entry { registry: self.clone(), tunnel: tunnel.clone() })
     }

@@ -20,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     board::Following,
     registry::{Entry, Registry},
-    tunnel::Tunnel,
+    tunnel::{Far, OnLeave, Tunnel},
 };
 use crate::{
-    FrameGuard, HELLO_PATH, PROTOCOL, PROTOCOL_HEADER, READY_PATH, TunnelError, TunnelPeer, io::gather, link::Link,
-    wire,
+    FrameGuard, HELLO_PATH, PROTOCOL, PROTOCOL_HEADER, READY_PATH, Settings, TunnelError, TunnelPeer, io::gather,
+    link::Link, wire,
 };
 
 /// How often a tunnel whose certificate has expired is looked at.
@@ -37,7 +37,28 @@ pub(super) async fn run<T>(registry: Registry, io: T, peer: TunnelPeer) -> Resul
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
+    let authority = peer.cluster.as_str().parse();
+    let authority = Some(authority.map_err(|_| TunnelError::Protocol("the cluster id is no authority"))?);
+    let (news, cluster) = (registry.news().clone(), peer.cluster.clone());
+    let on_leave = OnLeave::new(move || {
+        // Nobody may listen.
+        let _ = news.send(cluster.clone());
+    });
     let settings = registry.settings();
+    drive(io, settings, Far { peer, authority, on_leave }, |tunnel| live(registry, tunnel)).await
+}
+
+/// The client's end of the connection `io`, to its end or to that of what `live` makes of it.
+pub(super) async fn drive<T, P, L>(
+    io: T,
+    settings: Settings,
+    far: Far<P>,
+    live: impl FnOnce(Arc<Tunnel<P>>) -> L,
+) -> Result<(), TunnelError>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    L: Future<Output = Result<Infallible, TunnelError>>,
+{
     let (io, pushed) = gather(io, FrameGuard::of_server(settings.floods, Instant::now()));
     let builder = settings.client();
     // It only writes, and into the gathering buffer; the first poll below pushes it out.
@@ -45,10 +66,10 @@ where
     let ping = connection.ping_pong().ok_or(TunnelError::Protocol("no PING"))?;
     let mut link = Link::new(pushed, ping, settings);
     let end = CancellationToken::new();
-    let tunnel = Arc::new(Tunnel::new(peer, sender, end.clone(), settings, link.quiet())?);
+    let tunnel = Arc::new(Tunnel::new(far, sender, end.clone(), settings, link.quiet()));
 
     let mut sender = tunnel.sender.clone();
-    let mut life = pin!(live(registry, tunnel.clone()));
+    let mut life = pin!(live(tunnel.clone()));
     let mut ended = pin!(end.cancelled());
     poll_fn(|cx| {
         if ended.as_mut().poll(cx).is_ready() {
@@ -100,6 +121,15 @@ async fn live(registry: Registry, tunnel: Arc<Tunnel>) -> Result<Infallible, Tun
 }
 
 async fn set_up(registry: &Registry, tunnel: &Arc<Tunnel>, news: &mut Following) -> Result<Entry, TunnelError> {
+    hello(tunnel).await?;
+    news.deliver(tunnel).await?;
+    let entry = registry.enter(tunnel)?;
+    ready(tunnel).await?;
+    Ok(entry)
+}
+
+/// The versions are compared.
+pub(super) async fn hello<P>(tunnel: &Tunnel<P>) -> Result<(), TunnelError> {
     let version = HeaderMap::from_iter([(PROTOCOL_HEADER.clone(), HeaderValue::from_static(PROTOCOL))]);
     let hello = tunnel.own(HELLO_PATH, version, Bytes::new()).await?;
     if hello.status() != StatusCode::NO_CONTENT || !wire::speaks(hello.headers()) {
@@ -109,13 +139,16 @@ async fn set_up(registry: &Registry, tunnel: &Arc<Tunnel>, news: &mut Following)
     if !tunnel.sender.is_extended_connect_protocol_enabled() {
         return Err(TunnelError::Protocol("it does not offer extended CONNECT (RFC 8441)"));
     }
-    news.deliver(tunnel).await?;
-    let entry = registry.enter(tunnel)?;
+    Ok(())
+}
+
+/// From now on requests come.
+pub(super) async fn ready<P>(tunnel: &Tunnel<P>) -> Result<(), TunnelError> {
     let ready = tunnel.own(READY_PATH, HeaderMap::new(), Bytes::new()).await?;
-    if !ready.status().is_success() {
-        return Err(TunnelError::Protocol("it is not ready for requests"));
+    match ready.status().is_success() {
+        true => Ok(()),
+        false => Err(TunnelError::Protocol("it is not ready for requests")),
     }
-    Ok(entry)
 }
 
 /// Past its certificate's end a tunnel takes no new streams, and those it has may end in peace only while the same

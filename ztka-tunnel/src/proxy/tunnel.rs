@@ -1,6 +1,7 @@
-//! One agent's tunnel as the proxy holds it.
+//! One tunnel as the proxy that sends into it holds it: an agent's, or the link to another proxy.
 
 use std::{
+    fmt,
     future::poll_fn,
     sync::{
         Arc, OnceLock,
@@ -37,9 +38,25 @@ const RESERVE: usize = 8;
 /// The largest answer to a request of the tunnel's own; it is a `Status`.
 const MAX_ANSWER: usize = 64 << 10;
 
+/// What is to happen when a tunnel takes no new streams any more; once.
+pub(super) struct OnLeave(Box<dyn Fn() + Send + Sync>);
+
+impl OnLeave {
+    pub(super) fn new(then: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Box::new(then))
+    }
+}
+
+impl fmt::Debug for OnLeave {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnLeave")
+    }
+}
+
+/// `P` is who is at the far end: an agent, or another proxy.
 #[derive(Debug)]
-pub(super) struct Tunnel {
-    pub(super) peer: TunnelPeer,
+pub(super) struct Tunnel<P = TunnelPeer> {
+    pub(super) peer: P,
     pub(super) settings: Settings,
     pub(super) sender: SendRequest<Bytes>,
     /// Users' streams on it now.
@@ -47,24 +64,39 @@ pub(super) struct Tunnel {
     pub(super) proven: Proven,
     /// Cancelled to end it, streams and all.
     pub(super) end: CancellationToken,
-    authority: uri::Authority,
+    /// What every request names; none for a proxy, to which each request says its cluster.
+    authority: Option<uri::Authority>,
     limit: OnceLock<usize>,
     leaving: AtomicBool,
+    on_leave: OnLeave,
     quiet: Arc<AtomicBool>,
 }
 
-impl Tunnel {
+/// Who is at the far end, and what is to be known of them from the beginning.
+#[derive(Debug)]
+pub(super) struct Far<P> {
+    pub(super) peer: P,
+    pub(super) authority: Option<uri::Authority>,
+    pub(super) on_leave: OnLeave,
+}
+
+impl<P> Tunnel<P> {
     pub(super) fn new(
-        peer: TunnelPeer,
+        far: Far<P>,
         sender: SendRequest<Bytes>,
         end: CancellationToken,
         settings: Settings,
         quiet: Arc<AtomicBool>,
-    ) -> Result<Self, TunnelError> {
-        let authority = peer.cluster.as_str().parse();
-        let authority = authority.map_err(|_| TunnelError::Protocol("the cluster id is no authority"))?;
+    ) -> Self {
+        let Far { peer, authority, on_leave } = far;
         let (load, limit, leaving) = (AtomicUsize::new(0), OnceLock::new(), AtomicBool::new(false));
-        Ok(Self { peer, settings, sender, load, proven: Proven::default(), end, authority, limit, leaving, quiet })
+        let proven = Proven::default();
+        Self { peer, settings, sender, load, proven, end, authority, limit, leaving, on_leave, quiet }
+    }
+
+    /// True if another proxy is at the far end.
+    pub(super) fn is_link(&self) -> bool {
+        self.authority.is_none()
     }
 
     /// Users' streams at once; known when the peer's SETTINGS are.
@@ -87,13 +119,17 @@ impl Tunnel {
     }
 
     pub(super) fn leave(&self) {
-        self.leaving.store(true, Ordering::Relaxed);
+        if !self.leaving.swap(true, Ordering::Relaxed) {
+            (self.on_leave.0)();
+        }
     }
 
-    /// `path` at the far end.
-    pub(super) fn uri(&self, path: Option<uri::PathAndQuery>) -> Result<Uri, http::Error> {
-        let path = path.unwrap_or_else(|| uri::PathAndQuery::from_static("/"));
-        Uri::builder().scheme(uri::Scheme::HTTPS).authority(self.authority.clone()).path_and_query(path).build()
+    /// What is asked, at the far end.
+    pub(super) fn uri(&self, asked: &Uri) -> Result<Uri, http::Error> {
+        let path = asked.path_and_query().cloned().unwrap_or_else(|| uri::PathAndQuery::from_static("/"));
+        let authority = self.authority.clone().or_else(|| asked.authority().cloned());
+        let authority = authority.unwrap_or_else(|| uri::Authority::from_static("proxy"));
+        Uri::builder().scheme(uri::Scheme::HTTPS).authority(authority).path_and_query(path).build()
     }
 
     /// A request of the tunnel's own: sent beside users' requests and in no one's name.
@@ -114,8 +150,7 @@ impl Tunnel {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Response<Bytes>, TunnelError> {
-        let path = uri::PathAndQuery::from_static(path);
-        let uri = self.uri(Some(path)).map_err(|_| TunnelError::Protocol("a path cannot be written"))?;
+        let uri = self.uri(&Uri::from_static(path)).map_err(|_| TunnelError::Protocol("a path cannot be written"))?;
         let mut request = Request::post(uri).body(()).map_err(|_| TunnelError::Protocol("not a request"))?;
         *request.headers_mut() = headers;
         request.headers_mut().insert(CONTENT_LENGTH, body.len().into());

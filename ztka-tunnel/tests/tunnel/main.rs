@@ -6,6 +6,7 @@ mod farewell;
 mod life;
 mod news;
 mod pair;
+mod peers;
 mod raw;
 mod requests;
 mod retries;

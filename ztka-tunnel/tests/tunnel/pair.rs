@@ -67,7 +67,7 @@ impl Agent {
         self.log.lock().unwrap().clone()
     }
 
-    async fn answer(self, request: Request<Body>) -> Result<Reply, Infallible> {
+    pub(crate) async fn answer(self, request: Request<Body>) -> Result<Reply, Infallible> {
         let line = format!("{} {}", request.method(), request.uri());
         match request.uri().path() {
             "/.ztka/evidence" => {

@@ -147,6 +147,7 @@ impl Up {
             listen: self.listen,
             zone: None,
             address: None,
+            peers: None,
             fronts: Vec::new(),
             state_dir,
             token_file: Some(token_file),
