@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use ztka_core::{Subject, Verified};
 use ztka_pki::{Peer, PeerError, Purpose, TrustSource};
-use ztka_tunnel::{Registry, TunnelError, TunnelPeer};
+use ztka_tunnel::{Registry, Settings, TunnelError, TunnelPeer, give_up_unacknowledged};
 
 use crate::{Arrival, Buffered, Drain, Handler, Limits, limits::TunnelArrivals};
 
@@ -56,9 +56,14 @@ impl Handler for Tunnels {
             if !this.arrivals.admit(&agent.cluster) {
                 let what =
                     "agents of this cluster connect too fast; check for one that restarts or redials without end";
-                return tracing::warn!(agent = id, client = %arrival.client, what);
+                tracing::warn!(agent = id, client = %arrival.client, what);
+                return ztka_tunnel::refuse(tls, what).await;
             }
             tracing::info!(agent = id, client = %arrival.client, "an agent has connected");
+            let socket = tls.get_ref().0.get_ref();
+            if let Err(error) = give_up_unacknowledged(socket, Settings::default().deaf_after) {
+                tracing::debug!(%error, "the system does not bound how long bytes may go unacknowledged");
+            }
             // Dropping the tunnel's future ends it with all its streams.
             let ended = tokio::select! {
                 ended = this.registry.serve(tls, agent) => ended.err().map(|error| {

@@ -183,6 +183,8 @@ async fn agents_that_connect_without_end_are_turned_away_and_those_that_are_ther
     made.until("the second is turned away", |_| second.states().borrow().iter().any(|state| state.error.is_some()))
         .await;
     assert_eq!(registry.peers().len(), 1);
+    let why = second.states().borrow().iter().find_map(|state| state.error.clone()).unwrap();
+    assert!(why.contains("connect too fast; check for one that restarts or redials"), "{why}");
     let (status, answer) = ask(&made, proxy, "{}").await;
     assert_eq!((status, answer.as_str()), (StatusCode::OK, "pod"));
     drop(first);

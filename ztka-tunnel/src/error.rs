@@ -17,6 +17,9 @@ pub enum TunnelError {
     /// The peer has sent nothing for too long.
     #[error("the peer has sent nothing for {0:?}; its machine or the network between is down")]
     Dead(Duration),
+    /// The peer is heard, but has not answered a PING for too long.
+    #[error("the peer has not answered a PING for {0:?}; the network drops what is sent to it")]
+    Deaf(Duration),
     /// The peer sends what none needs, and would cost more than it is worth.
     #[error("the peer sends what no peer of a tunnel needs, so its connection is closed")]
     BadFrames(#[from] crate::BadFrames),

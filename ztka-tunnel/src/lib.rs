@@ -27,7 +27,7 @@
 //!
 //! Bodies pass as `Bytes` with per-stream flow control: nothing is read faster than it is taken at the other end. A
 //! dropped future or body resets the stream, and a reset drops the agent's future or body at once, a quiet one too.
-//! Either end notices a dead peer in under 15 s. `docs/protocol.md` has the wire contract.
+//! Either end notices in under 15 s that its peer is dead, or that packets are dropped in one direction. `docs/protocol.md` has the wire contract.
 //!
 //! # Example
 //!
@@ -129,8 +129,8 @@ pub use self::{
     },
     egress::{Egress, EgressError, EgressStream, InvalidEgress, InvalidProxyUrl, NoProxy, ProxyUrl, Unreachable},
     error::{ConnectError, TunnelError},
-    io::{BadFrames, FloodLimits, FrameGuard, ReadAhead},
-    proxy::{Bare, Dispatch, KnownPeer, LastHop, PeerSettings, Peered, Peers, Registry, TunnelPeer},
+    proxy::{Bare, Dispatch, KnownPeer, LastHop, PeerSettings, Peered, Peers, Registry, TunnelPeer, refuse},
+    io::{BadFrames, FloodLimits, FrameGuard, ReadAhead, give_up_unacknowledged},
     settings::Settings,
     stream::Channel,
     wire::{

@@ -18,26 +18,40 @@ use tokio::{
 
 use crate::{BadFrames, FrameGuard, Settings, TunnelError, io::Wire};
 
+/// Where less than this has come and gone since a PING, it or its answer is not behind all the rest on a slow network.
+const BUSY: u64 = 64 << 10;
+
 /// Life of one connection.
 ///
 /// Any byte from the peer is a sign of life, so that a slow network full of data is not taken for a dead one; a PING
-/// sees to it that a living peer has something to send.
+/// sees to it that a living peer has something to send. That it hears us as well says its answer to the PING: packets may
+/// be dropped in one direction alone.
 #[derive(Debug)]
 pub(crate) struct Link<T> {
     wire: Wire<T>,
     ping: PingPong,
-    outstanding: bool,
+    asked: Option<Asked>,
     pinged: Instant,
+    /// Nothing before counts against the peer: until then we did not run ourselves.
+    absent_until: Instant,
     quiet: Arc<AtomicBool>,
     timer: Pin<Box<Sleep>>,
     settings: Settings,
+}
+
+/// A PING that has not been answered.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    at: Instant,
+    /// What had come and gone by then.
+    moved: u64,
 }
 
 impl<T: AsyncWrite + Unpin> Link<T> {
     pub(crate) fn new(wire: Wire<T>, ping: PingPong, settings: Settings) -> Self {
         let now = Instant::now();
         let (timer, quiet) = (Box::pin(sleep_until(now + settings.keepalive)), Arc::default());
-        Self { wire, ping, outstanding: false, pinged: now, quiet, timer, settings }
+        Self { wire, ping, asked: None, pinged: now, absent_until: now, quiet, timer, settings }
     }
 
     /// True while the peer owes us a sign of life: it may be dead.
@@ -61,37 +75,57 @@ impl<T: AsyncWrite + Unpin> Link<T> {
 
     fn poll_alive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, TunnelError>> {
         loop {
-            if self.outstanding && self.ping.poll_pong(cx).is_ready() {
-                self.outstanding = false;
+            if self.asked.is_some() && self.ping.poll_pong(cx).is_ready() {
+                self.asked = None;
             }
             if self.quiet.load(Ordering::Relaxed) && self.wire.last_read() > self.pinged {
                 self.quiet.store(false, Ordering::Relaxed);
             }
+            let planned = self.timer.deadline();
             ready!(self.timer.as_mut().poll(cx));
             let now = Instant::now();
-            if self.wire.head_since().is_some_and(|since| since + FrameGuard::HEAD_TIME <= now) {
-                return Poll::Ready(Err(BadFrames::SlowHead.into()));
+            if now.duration_since(planned) > self.settings.keepalive {
+                // The process was stopped, or its machine slept. What was not read meanwhile is not the peer's fault.
+                self.absent_until = now;
             }
-            let last_read = self.wire.last_read();
-            let dead_at = last_read + self.settings.dead_after;
-            if dead_at <= now {
-                return Poll::Ready(Err(TunnelError::Dead(self.settings.dead_after)));
-            }
-            let ping_at = self.pinged + self.settings.keepalive;
-            let quiet_at = self.pinged + self.settings.quiet_after;
-            let next = if self.outstanding && last_read <= self.pinged && quiet_at <= now && now < ping_at {
-                self.quiet.store(true, Ordering::Relaxed);
-                ping_at
-            } else if now < ping_at {
-                ping_at
-            } else {
-                self.pinged = now;
-                if !self.outstanding {
-                    self.outstanding = self.ping.send_ping(Ping::opaque()).is_ok();
-                }
-                now + self.settings.quiet_after.min(self.settings.keepalive)
-            };
-            self.timer.as_mut().reset(dead_at.min(next));
+            let next = self.look(now)?;
+            self.timer.as_mut().reset(next);
         }
+    }
+
+    /// Judges the peer, and says when to look again.
+    fn look(&mut self, now: Instant) -> Result<Instant, TunnelError> {
+        if self.wire.head_since().is_some_and(|since| since + FrameGuard::HEAD_TIME <= now) {
+            return Err(BadFrames::SlowHead.into());
+        }
+        let last_read = self.wire.last_read();
+        let dead_at = last_read.max(self.absent_until) + self.settings.dead_after;
+        if dead_at <= now {
+            return Err(TunnelError::Dead(self.settings.dead_after));
+        }
+        let deaf_after = self.settings.deaf_after;
+        let moved = self.wire.moved();
+        if let Some(asked) = self.asked.as_mut().filter(|asked| asked.at.max(self.absent_until) + deaf_after <= now) {
+            if moved - asked.moved < BUSY {
+                return Err(TunnelError::Deaf(deaf_after));
+            }
+            *asked = Asked { at: now, moved };
+        }
+        let ping_at = self.pinged + self.settings.keepalive;
+        let quiet_at = self.pinged + self.settings.quiet_after;
+        let next = if self.asked.is_some() && last_read <= self.pinged && quiet_at <= now && now < ping_at {
+            self.quiet.store(true, Ordering::Relaxed);
+            ping_at
+        } else if now < ping_at {
+            ping_at
+        } else {
+            self.pinged = now;
+            if self.asked.is_none() && self.ping.send_ping(Ping::opaque()).is_ok() {
+                self.asked = Some(Asked { at: now, moved });
+            }
+            now + self.settings.quiet_after.min(self.settings.keepalive)
+        };
+        let deaf_at = self.asked.map(|asked| asked.at.max(self.absent_until) + deaf_after);
+        Ok(deaf_at.map_or(next, |deaf_at| deaf_at.min(next)).min(dead_at))
     }
 }

@@ -20,6 +20,9 @@ pub struct Settings {
     pub keepalive: Duration,
     /// A peer that has sent nothing for so long is dead. Default 12 s, so that a dead peer is noticed in under 15 s.
     pub dead_after: Duration,
+    /// A peer that leaves a PING unanswered for so long, while next to nothing else is sent either way, does not hear us:
+    /// what we send is lost, though what it sends arrives. Default 9 s: with the wait for the next PING under 15 s.
+    pub deaf_after: Duration,
     /// A peer from which nothing has come for so long after a PING gets new requests only if there is no other. Default 2 s.
     pub quiet_after: Duration,
     /// Bound on set-up, from the first byte of HTTP/2 until users' requests may come. Default 15 s.
@@ -41,6 +44,7 @@ impl Default for Settings {
             max_header_list: 192 << 10,
             keepalive: Duration::from_secs(5),
             dead_after: Duration::from_secs(12),
+            deaf_after: Duration::from_secs(9),
             quiet_after: Duration::from_secs(2),
             setup: Duration::from_secs(15),
             answer: Duration::from_secs(10),

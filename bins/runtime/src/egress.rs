@@ -1,6 +1,10 @@
 //! The `[egress]` table: how connections leave the network that a server is in.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, bail, ensure};
 use rustls::{ClientConfig, RootCertStore};
@@ -21,10 +25,18 @@ pub struct EgressConfig {
     pub no_proxy: Option<String>,
     /// User of the proxy, for Basic credentials. Default: none.
     pub user: Option<String>,
-    /// File with the user's password, read at the start; a final line end does not count.
+    /// File with the user's password, read anew for each connection; a final line end does not count.
     pub password_file: Option<PathBuf>,
     /// PEM files of CAs that the proxy's own certificate may lead up to, besides the system's. Default: none.
     pub ca_files: Vec<PathBuf>,
+}
+
+/// `url` with the password that is in `file` now.
+fn authorized(url: ProxyUrl, user: &str, file: &Path) -> anyhow::Result<ProxyUrl> {
+    let password = fs::read_to_string(file)
+        .with_context(|| format!("egress.password_file: cannot read {}; check owner and mode", file.display()))?;
+    let password = password.trim_end_matches(['\r', '\n']);
+    url.with_credentials(user, password).context("egress.user or egress.password_file is wrong")
 }
 
 impl EgressConfig {
@@ -63,14 +75,16 @@ impl EgressConfig {
         if self.proxy.is_some() && url.has_credentials() {
             bail!("egress.proxy holds a password; set egress.user and egress.password_file instead");
         }
+        let mut renew = None;
         match (&self.user, &self.password_file) {
             (None, None) => {}
             (Some(user), Some(file)) => {
-                let password = fs::read_to_string(file).with_context(|| {
-                    format!("egress.password_file: cannot read {}; check owner and mode", file.display())
-                })?;
-                let password = password.trim_end_matches(['\r', '\n']);
-                url = url.with_credentials(user, password).context("egress.user or egress.password_file is wrong")?;
+                url = authorized(url, user, file)?;
+                let (user, file) = (user.clone(), file.clone());
+                renew = Some(move |url| {
+                    let authorized = authorized(url, &user, &file);
+                    authorized.inspect_err(|error| tracing::warn!("{error:#}; the last password is used")).ok()
+                });
             }
             _ => bail!("egress.user and egress.password_file belong together; set both or none"),
         }
@@ -79,7 +93,11 @@ impl EgressConfig {
             None => found(&["no_proxy", "NO_PROXY"]).map(|(_, list)| NoProxy::new(&list)).unwrap_or_default(),
         };
         let tls = url.is_tls().then(|| self.tls()).transpose()?;
-        Egress::through(url, except, tls).with_context(|| format!("{key} cannot be used"))
+        let egress = Egress::through(url, except, tls).with_context(|| format!("{key} cannot be used"))?;
+        Ok(match renew {
+            Some(renew) => egress.authorized_by(renew),
+            None => egress,
+        })
     }
 
     /// By which the proxy's own certificate is verified.

@@ -8,7 +8,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use ztka_core::{BoxError, ProxyId, Verified};
 
 use super::connect::{Connect, ProxyAddress};
-use crate::{ALPN, ConnectError, Egress, EgressStream, ReadAhead};
+use crate::{ALPN, ConnectError, Egress, EgressStream, ReadAhead, Settings, give_up_unacknowledged};
 
 /// Says which proxy a certificate chain (leaf first) belongs to. TLS has verified it for the server name by then.
 pub type PeerCheck = dyn Fn(&[CertificateDer<'_>]) -> Result<Verified<ProxyId>, BoxError> + Send + Sync;
@@ -53,6 +53,9 @@ impl Connect for Tls {
 
     async fn connect(&self, proxy: &ProxyAddress) -> Result<(Self::Io, Verified<ProxyId>), ConnectError> {
         let socket = self.egress.connect(proxy.host(), proxy.port()).await?;
+        if let Err(error) = give_up_unacknowledged(socket.socket(), Settings::default().deaf_after) {
+            tracing::debug!(%error, "the system does not bound how long bytes may go unacknowledged");
+        }
         let handshake = self.connector.connect(proxy.server_name().clone(), ReadAhead::new(socket));
         let tls = |source| ConnectError::Tls { address: proxy.to_string(), source };
         let io = handshake.await.map_err(tls)?;

@@ -37,6 +37,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 type Resolve = dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync;
 
+/// Gives the proxy's URL the credentials that count now, if they are to be had.
+type Credentials = dyn Fn(ProxyUrl) -> Option<ProxyUrl> + Send + Sync;
+
 /// The way out. Cheap to clone.
 ///
 /// ```
@@ -56,6 +59,7 @@ struct Through {
     proxy: ProxyUrl,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     except: NoProxy,
+    credentials: Option<Arc<Credentials>>,
 }
 
 impl fmt::Debug for Egress {
@@ -104,7 +108,22 @@ impl Egress {
                 Some((TlsConnector::from(Arc::new(config)), name))
             }
         };
-        Ok(Self { through: Some(Arc::new(Through { proxy, tls, except })), ..Self::direct() })
+        Ok(Self { through: Some(Arc::new(Through { proxy, tls, except, credentials: None })), ..Self::direct() })
+    }
+
+    /// Asks `credentials` at every connection through the proxy for its URL with the credentials that count now; what it
+    /// does not know (`None`) stays as it was made with. It should not block for long.
+    #[must_use]
+    pub fn authorized_by<F>(self, credentials: F) -> Self
+    where
+        F: Fn(ProxyUrl) -> Option<ProxyUrl> + Send + Sync + 'static,
+    {
+        let through = self.through.map(|through| {
+            let Through { proxy, tls, except, .. } = &*through;
+            let (proxy, tls, except) = (proxy.clone(), tls.clone(), except.clone());
+            Arc::new(Through { proxy, tls, except, credentials: Some(Arc::new(credentials)) })
+        });
+        Self { through, ..self }
     }
 
     /// Looks names up by `resolve` instead of the system's resolver, which orders addresses by RFC 6724. It is asked for
@@ -183,7 +202,8 @@ impl Egress {
                     EgressStream::secured(secured.map_err(|source| EgressError::Tls { proxy: proxy(), source })?)
                 }
             };
-            connect::connect(&mut stream, &through.proxy, host, port).await?;
+            let renewed = through.credentials.as_ref().and_then(|credentials| credentials(through.proxy.clone()));
+            connect::connect(&mut stream, renewed.as_ref().unwrap_or(&through.proxy), host, port).await?;
             Ok(stream)
         };
         timeout(ANSWER_WITHIN, connected).await.unwrap_or_else(|_| Err(late(ANSWER_WITHIN)))

@@ -98,6 +98,29 @@ async fn asks_for_a_tunnel_and_has_it() {
 }
 
 #[tokio::test]
+async fn credentials_are_asked_for_at_each_connection() {
+    let (address, asked) = proxy(GOOD, None).await;
+    let count = AtomicUsize::new(0);
+    let egress =
+        by(&format!("http://me:first@{address}")).authorized_by(move |url| match count.fetch_add(1, Relaxed) {
+            0 => None, // not to be had: those that it was made with
+            number => url.with_credentials("me", &format!("word-{number}")).ok(),
+        });
+    for _ in 0..3 {
+        echoes(egress.clone().connect("a", 1).await.unwrap(), "").await;
+    }
+    let line = |pair: &str| {
+        use base64::{Engine as _, prelude::BASE64_STANDARD};
+        format!("\r\nProxy-Authorization: Basic {}\r\n", BASE64_STANDARD.encode(pair))
+    };
+    let asked = asked.lock().unwrap();
+    for (head, pair) in asked.iter().zip(["me:first", "me:word-1", "me:word-2"]) {
+        assert!(head.contains(&line(pair)), "{head}");
+    }
+    assert_eq!(asked.len(), 3);
+}
+
+#[tokio::test]
 async fn what_comes_together_with_the_answer_is_not_lost() {
     let (address, _) = proxy("HTTP/1.0 200 OK\r\n\r\nearly", None).await;
     echoes(by(&address.to_string()).connect("a", 1).await.unwrap(), "early").await;

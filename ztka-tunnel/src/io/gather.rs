@@ -35,6 +35,8 @@ struct State<T> {
     owed: bool,
     quiet: u8,
     last_read: Instant,
+    /// Bytes in both directions.
+    moved: u64,
     guard: FrameGuard,
     /// Since when the peer owes the rest of a header block.
     head_since: Option<Instant>,
@@ -49,6 +51,7 @@ impl<T: AsyncWrite + Unpin> State<T> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.owed = true;
+            self.moved += written as u64;
             self.buffer.advance(written);
         }
         Poll::Ready(Ok(()))
@@ -82,8 +85,9 @@ pub(crate) struct Wire<T>(Arc<Mutex<State<T>>>);
 
 /// `guard` is shown what is read; where it objects, reading fails and [`Wire::refused`] says why.
 pub(crate) fn gather<T>(io: T, guard: FrameGuard) -> (Gather<T>, Wire<T>) {
-    let (buffer, last_read, head_since) = (BytesMut::new(), Instant::now(), None);
-    let state = State { io, buffer, owed: false, quiet: 0, last_read, guard, head_since, refused: None };
+    let (buffer, last_read, moved) = (BytesMut::new(), Instant::now(), 0);
+    let (owed, quiet, head_since, refused) = (false, 0, None, None);
+    let state = State { io, buffer, owed, quiet, last_read, moved, guard, head_since, refused };
     let state = Arc::new(Mutex::new(state));
     (Gather(state.clone()), Wire(state))
 }
@@ -101,6 +105,11 @@ impl<T: AsyncWrite + Unpin> Wire<T> {
     /// When the peer was last heard of.
     pub(crate) fn last_read(&self) -> Instant {
         lock(&self.0).last_read
+    }
+
+    /// Bytes that have come and gone, in all.
+    pub(crate) fn moved(&self) -> u64 {
+        lock(&self.0).moved
     }
 
     /// Since when the peer owes the rest of a header block, if it does.
@@ -123,6 +132,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gather<T> {
         if !read.is_empty() {
             let now = Instant::now();
             state.last_read = now;
+            state.moved += read.len() as u64;
             if let Err(refused) = state.guard.advance(read, now) {
                 state.refused = Some(refused);
                 buf.set_filled(before);

@@ -7,6 +7,7 @@ mod evidence;
 mod exchange;
 mod lease;
 mod peers;
+mod refuse;
 mod registry;
 mod session;
 mod tunnel;
@@ -15,6 +16,7 @@ pub use self::{
     bare::Bare,
     dispatch::Dispatch,
     peers::{KnownPeer, LastHop, PeerSettings, Peered, Peers},
+    refuse::refuse,
     registry::Registry,
     tunnel::TunnelPeer,
 };

@@ -22,7 +22,7 @@ use super::{board::Board, lease::Lease, session, tunnel::Tunnel};
 use crate::{DRAIN_PATH, Settings, TunnelError, TunnelPeer};
 
 /// More agents of one cluster, old tunnels included, than anybody runs.
-const MAX_TUNNELS: usize = 64;
+pub(super) const MAX_TUNNELS: usize = 64;
 /// News of clusters that other proxies may be behind; then they are told all anew.
 const NEWS: usize = 1024;
 
@@ -208,6 +208,13 @@ impl Registry {
         let Some(least) = by_turns().min_by_key(load) else { return Err(NoPlace::Away) };
         // Its last place may have gone a moment ago, and limits differ.
         Lease::take(least).or_else(|| by_turns().find_map(Lease::take)).ok_or(NoPlace::Full)
+    }
+
+    /// True if one more tunnel of `cluster` would be refused: as many as there may be, and none of them is leaving.
+    pub(super) fn is_full(&self, cluster: &ClusterId) -> bool {
+        let clusters = self.0.clusters.read().unwrap_or_else(PoisonError::into_inner);
+        let stays = |tunnel: &&Arc<Tunnel>| !tunnel.is_leaving() || tunnel.end.is_cancelled();
+        clusters.get(cluster).is_some_and(|tunnels| tunnels.iter().filter(stays).count() >= MAX_TUNNELS)
     }
 
     /// Makes `tunnel` known until the guard is dropped.

@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     board::Following,
-    registry::{Entry, Registry},
+    refuse::refuse,
+    registry::{Entry, MAX_TUNNELS, Registry},
     tunnel::{Far, OnLeave, Tunnel},
 };
 use crate::{
@@ -37,6 +38,11 @@ pub(super) async fn run<T>(registry: Registry, io: T, peer: TunnelPeer) -> Resul
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
+    if registry.is_full(&peer.cluster) {
+        let error = TunnelError::TooMany(MAX_TUNNELS);
+        refuse(io, &error.to_string()).await;
+        return Err(error);
+    }
     let authority = peer.cluster.as_str().parse();
     let authority = Some(authority.map_err(|_| TunnelError::Protocol("the cluster id is no authority"))?);
     let (news, cluster) = (registry.news().clone(), peer.cluster.clone());

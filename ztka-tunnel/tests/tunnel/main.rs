@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod attacks;
+mod deaf;
 mod farewell;
 mod life;
 mod news;
@@ -12,4 +13,5 @@ mod requests;
 mod retries;
 mod storms;
 mod tls;
+mod unsent;
 mod upgrades;
