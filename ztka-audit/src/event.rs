@@ -74,6 +74,8 @@ pub enum End {
     Unrecorded,
     /// The process was gone before it ended; noted by its next start.
     Interrupted,
+    /// The server stopped, and what would have gone on had its grace; the client was told to connect again.
+    Stopped,
 }
 
 impl End {
@@ -86,6 +88,7 @@ impl End {
             Self::Panicked => "panicked",
             Self::Unrecorded => "unrecorded",
             Self::Interrupted => "interrupted",
+            Self::Stopped => "stopped",
         }
     }
 }

@@ -39,7 +39,7 @@
 //! | `ports` | that a port-forward has opened, as it opens them (below) |
 //! | `bytes-sent`, `bytes-received` | body of the answer; of an upgraded connection to and from the client |
 //! | `duration` | seconds with six decimals |
-//! | `end` | `complete`, `cancelled`, `failed`, `panicked`, `unrecorded`, `interrupted` |
+//! | `end` | `complete`, `cancelled`, `failed`, `panicked`, `unrecorded`, `interrupted`, `stopped`; with `failed` and `stopped` the `reason` |
 //! | `retry-of` | Audit-ID of the WebSocket try that was not granted before this SPDY one: kubectl asks twice |
 //! | `sent-twice` | `true`: the tunnel died before a byte of the answer, and the request went into another one |
 //! | `suppressed` | refusals from about the same place that were left out before this one |

@@ -62,7 +62,7 @@ impl http_body::Body for Metered<Body> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => self.record.count_sent(frame.data_ref().map_or(0, Bytes::len)),
-            Some(Err(_)) => self.record.end(End::Failed),
+            Some(Err(error)) => self.record.broke(&**error),
             None => self.record.end(End::Complete),
         }
         // A server does not poll a body again that says of itself that it has ended.
@@ -92,8 +92,8 @@ impl Metered<Io> {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(gate) = &mut self.gate else { return Poll::Ready(Ok(())) };
         let drained = ready!(gate.poll_drain(&mut self.inner, cx));
-        if drained.is_err() {
-            self.record.end(End::Failed);
+        if let Err(error) = &drained {
+            self.record.broke(error);
         }
         Poll::Ready(drained)
     }
@@ -114,7 +114,7 @@ impl Metered<Io> {
             Poll::Pending => 0,
             Poll::Ready(Ok(written)) => written,
             Poll::Ready(Err(error)) => {
-                self.record.end(End::Failed);
+                self.record.broke(&error);
                 return Poll::Ready(Err(error));
             }
         };
@@ -127,14 +127,14 @@ impl Metered<Io> {
         match read {
             Ok(0) if asked => self.record.end(End::Complete),
             Ok(bytes) => self.record.count_sent(*bytes),
-            Err(_) => self.record.end(End::Failed),
+            Err(error) => self.record.broke(error),
         }
     }
 
     fn has_written(&mut self, written: &io::Result<usize>) {
         match written {
             Ok(bytes) => self.record.count_received(*bytes),
-            Err(_) => self.record.end(End::Failed),
+            Err(error) => self.record.broke(error),
         }
     }
 }

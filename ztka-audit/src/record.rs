@@ -7,8 +7,8 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use sha2::{Digest as _, Sha256};
 use ztka_core::{
-    Access, AuditId, Authenticated, Decision, DecisionSlot, Reason, Reply, RequestAttributes, RequestTarget, SentTwice,
-    Status, Upgrade, Via,
+    Access, AuditId, Authenticated, Decision, DecisionSlot, Farewell, Reason, Reply, RequestAttributes, RequestTarget,
+    SentTwice, Status, Upgrade, Via,
 };
 
 use crate::{
@@ -155,6 +155,14 @@ impl Record {
     fn not_granted(&mut self) {
         if let Some(asked) = self.by_web_socket.take() {
             self.recorder.retries().not_granted(asked, self.event.audit_id, self.recorder.now());
+        }
+    }
+
+    /// The far side, or whoever watches over the stream, ended it by an error.
+    pub(crate) fn broke(&mut self, error: &(dyn std::error::Error + 'static)) {
+        if self.end.is_none() {
+            self.event.annotations.set("reason", clean(&error.to_string(), MAX_TEXT));
+            self.end(if Farewell::is(error) { End::Stopped } else { End::Failed });
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::Duration,
@@ -20,7 +20,8 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use ztka_core::{
-    Access, BoxError, ClusterId, Decision, Evidence, Hold, Permitted, Principal, Reason, RequestAttributes, Verified,
+    Access, BoxError, ClusterId, Decision, Evidence, Farewell, Hold, Permitted, Principal, Reason, RequestAttributes,
+    Status, Verified,
 };
 
 pub use self::layer::{Cut, CutLayer};
@@ -60,6 +61,7 @@ struct Shared<S: Sessions> {
     sessions: S,
     engine: Engine,
     next: AtomicU64,
+    stopped: AtomicBool,
     streams: Mutex<HashMap<u64, Arc<Stream<S::Session>>>>,
 }
 
@@ -85,19 +87,61 @@ struct Stream<T> {
     /// Microseconds since 1970.
     until: AtomicI64,
     /// Why it has to end.
-    cut: OnceLock<Reason>,
+    cut: OnceLock<Cause>,
     waker: AtomicWaker,
+}
+
+/// Why something has to end.
+#[derive(Clone, Debug)]
+enum Cause {
+    /// It would not be let in any more.
+    Refused(Reason),
+    /// The server stops.
+    Stopped,
+}
+
+impl Cause {
+    /// What is answered by `server` where no answer has begun.
+    fn status(&self, server: &'static str, mutating: bool) -> Status {
+        match self {
+            Self::Refused(reason) => Status::from(reason),
+            Self::Stopped => Farewell::of(server).status(mutating),
+        }
+    }
+}
+
+impl<T> Stream<T> {
+    /// Only the first cause counts.
+    fn end(&self, cause: Cause) {
+        let _ = self.cut.set(cause);
+        self.waker.wake();
+    }
 }
 
 impl<S: Sessions> Open<S> {
     /// Nothing is open; what `sessions` and `engine` say from now on decides.
     pub fn new(sessions: S, engine: Engine) -> Self {
-        Self(Arc::new(Shared { sessions, engine, next: AtomicU64::new(0), streams: Mutex::default() }))
+        Self(Arc::new(Shared {
+            sessions,
+            engine,
+            next: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
+            streams: Mutex::default(),
+        }))
     }
 
     /// Streams and requests open now.
     pub fn streams(&self) -> usize {
         self.lock().len()
+    }
+
+    /// Ends everything, since the server stops and what is open has had its grace: what goes on without end by
+    /// [`Farewell`], anything else by an error. Nothing new is let in.
+    pub fn stop(&self) {
+        self.0.stopped.store(true, Relaxed);
+        for stream in self.lock().values() {
+            stream.end(Cause::Stopped);
+        }
     }
 
     /// Ends what is no longer permitted, whenever something changes or a session ends, until it is dropped.
@@ -128,8 +172,7 @@ impl<S: Sessions> Open<S> {
         match self.standing(stream) {
             Ok(until) => stream.until.store(until.as_microsecond(), Relaxed),
             Err(reason) => {
-                let _ = stream.cut.set(reason);
-                stream.waker.wake();
+                stream.end(Cause::Refused(reason));
             }
         }
     }
@@ -149,10 +192,10 @@ impl<S: Sessions> Open<S> {
 
     /// Takes in what was permitted, and looks at it once more: while its record was written, something may have changed
     /// that was reviewed without it.
-    fn enter<B>(&self, access: &Access<Permitted, B>) -> Result<Lease<S>, Reason> {
+    fn enter<B>(&self, access: &Access<Permitted, B>) -> Result<Lease<S>, Cause> {
         let attributes = access.stage().attributes();
         let stream = Arc::new(Stream {
-            session: self.0.sessions.session(access.principal(), access.evidence())?,
+            session: self.0.sessions.session(access.principal(), access.evidence()).map_err(Cause::Refused)?,
             cluster: access.cluster().clone(),
             attributes: attributes.is_long_running().then(|| attributes.clone()),
             until: AtomicI64::new(i64::MAX),
@@ -164,8 +207,11 @@ impl<S: Sessions> Open<S> {
         self.lock().insert(id, stream.clone());
         let lease = Lease { open: self.clone(), id, stream };
         self.look_at(&lease.stream);
+        if self.0.stopped.load(Relaxed) {
+            lease.stream.end(Cause::Stopped);
+        }
         match lease.stream.cut.get() {
-            Some(reason) => Err(reason.clone()),
+            Some(cause) => Err(cause.clone()),
             None => Ok(lease),
         }
     }
@@ -183,7 +229,7 @@ struct Lease<S: Sessions> {
 }
 
 impl<S: Sessions> Lease<S> {
-    fn poll_reason(&self, cx: &mut Context<'_>) -> Poll<&Reason> {
+    fn poll_cause(&self, cx: &mut Context<'_>) -> Poll<&Cause> {
         self.stream.waker.register(cx.waker());
         self.stream.cut.get().map_or(Poll::Pending, Poll::Ready)
     }
@@ -191,7 +237,12 @@ impl<S: Sessions> Lease<S> {
 
 impl<S: Sessions> Hold for Lease<S> {
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<BoxError> {
-        self.poll_reason(cx).map(|reason| Ended { by: S::SERVER, reason: reason.clone() }.into())
+        let is_endless = self.stream.attributes.is_some();
+        self.poll_cause(cx).map(|cause| match cause {
+            Cause::Refused(reason) => Ended { by: S::SERVER, why: reason.to_string() }.into(),
+            Cause::Stopped if is_endless => Farewell::of(S::SERVER).into(),
+            Cause::Stopped => Ended { by: S::SERVER, why: "it stops, and has waited as long as it may".into() }.into(),
+        })
     }
 }
 
@@ -205,12 +256,12 @@ impl<S: Sessions> Drop for Lease<S> {
 #[derive(Debug)]
 struct Ended {
     by: &'static str,
-    reason: Reason,
+    why: String,
 }
 
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ended the stream: {}", self.by, self.reason)
+        write!(f, "{} ended the stream: {}", self.by, self.why)
     }
 }
 

@@ -68,7 +68,7 @@ pub use self::{
     kube::{Impersonation, InvalidImpersonation, Malformed, RequestAttributes, RequestTarget, Verb},
     principal::{Principal, Session, Verified},
     proxies::{HostPort, InvalidHostPort, PROXY_ADDRESS, PROXY_PEERS, PROXY_ZONE, ProxyEntry},
-    reply::{Body, Duplex, Hold, Io, Reply, SentTwice, Via, body, empty, hold},
+    reply::{Body, Duplex, Farewell, Hold, Io, Reply, SentTwice, Via, body, empty, hold},
     spiffe::{SpiffeId, Subject},
     status::Status,
     upgrade::Upgrade,

@@ -1,5 +1,6 @@
 //! What comes back up the stack: a response, or a connection that has changed protocol.
 
+mod farewell;
 mod hold;
 
 use std::{fmt, pin::Pin};
@@ -9,7 +10,10 @@ use futures_io::{AsyncRead, AsyncWrite};
 use http::Response;
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 
-pub use self::hold::{Hold, hold};
+pub use self::{
+    farewell::Farewell,
+    hold::{Hold, hold},
+};
 use crate::{BoxError, ProxyId, Status};
 
 /// Extension of a [`Reply`]'s head: the request was sent a second time, since what it was sent into first broke before a byte

@@ -2,12 +2,12 @@
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::OwnedSemaphorePermit,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -22,6 +22,12 @@ use crate::{
 /// ClientHello, turn and handshake, each.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// For the ends of what is told to end when the grace is over.
+const GOODBYE: Duration = Duration::from_secs(3);
+
+/// More connections than a system's queue holds.
+const QUEUE: usize = 4096;
+
 /// How a connection arrived.
 #[derive(Clone, Debug)]
 pub struct Arrival {
@@ -35,18 +41,29 @@ pub struct Arrival {
     pub place: Place,
 }
 
-/// Tells connections that the server stops: first to take nothing new, then to end.
+/// Tells connections that the server stops: first to send their clients elsewhere, then to take nothing new, then to end.
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
     begun: CancellationToken,
+    closed: CancellationToken,
     cut: CancellationToken,
     streams: TaskTracker,
 }
 
 impl Drain {
-    /// Resolves when no new requests should be taken.
+    /// Resolves when clients should be told to go elsewhere; what they ask all the same is still answered.
     pub async fn begun(&self) {
         self.begun.cancelled().await;
+    }
+
+    /// Whether clients should be told to go elsewhere.
+    pub fn has_begun(&self) -> bool {
+        self.begun.is_cancelled()
+    }
+
+    /// Resolves when nothing new is taken any more.
+    pub async fn closed(&self) {
+        self.closed.cancelled().await;
     }
 
     /// Cancelled when everything has to end now.
@@ -60,6 +77,17 @@ impl Drain {
     }
 }
 
+/// How far a server has come that stops.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stopping {
+    /// Nothing new is taken any more; what is open goes on.
+    Closed,
+    /// The grace is over: what is still open has to be ended now, and has a moment for it.
+    Over,
+}
+
+type Told = dyn Fn(Stopping) + Send + Sync;
+
 /// Takes connections of one role, after their handshake.
 pub trait Handler: fmt::Debug + Send + Sync + 'static {
     /// Serves a connection until it ends or `drain` says so.
@@ -71,6 +99,16 @@ pub trait Handler: fmt::Debug + Send + Sync + 'static {
 pub struct Listener {
     tls: TlsAcceptor0,
     handler: Arc<dyn Handler>,
+}
+
+/// A closure has no `Debug`.
+#[derive(Clone)]
+struct Told0(Arc<Told>);
+
+impl fmt::Debug for Told0 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Told")
+    }
 }
 
 /// `TlsAcceptor` has no `Debug`.
@@ -101,6 +139,8 @@ struct Inner {
     tunnels: Listener,
     controller: PassOn,
     balancers: Vec<Cidr>,
+    notice: Duration,
+    told: Told0,
     places: Places,
     users_handshakes: Handshakes,
     tunnels_handshakes: Handshakes,
@@ -124,6 +164,8 @@ impl Acceptor {
             tunnels,
             controller,
             balancers: Vec::new(),
+            notice: Duration::ZERO,
+            told: Told0(Arc::new(|_| {})),
             places: Places::new(limits),
             users_handshakes: Handshakes::new(limits),
             tunnels_handshakes: Handshakes::new(limits),
@@ -140,7 +182,22 @@ impl Acceptor {
         }
     }
 
-    /// Accepts until `shutdown`; then connections finish what they have begun, and are cut after `grace`.
+    /// Goes on accepting for `notice` after it was asked to stop, so that whoever balances sees in time that this server
+    /// is not ready any more; and calls `told` as the stop proceeds. Without this, nothing is accepted from then on.
+    #[must_use]
+    pub fn stopping(self, notice: Duration, told: impl Fn(Stopping) + Send + Sync + 'static) -> Self {
+        match Arc::try_unwrap(self.0) {
+            Ok(inner) => Self(Arc::new(Inner { notice, told: Told0(Arc::new(told)), ..inner })),
+            Err(shared) => Self(shared),
+        }
+    }
+
+    /// Accepts until `shutdown`, and then stops in such a way that no request fails and no stream ends without a word:
+    ///
+    /// 1. Clients are sent elsewhere: GOAWAY over HTTP/2, `Connection: close` on each answer over HTTP/1.1. Connections are
+    ///    still accepted, for as long as [`Self::stopping`] says.
+    /// 2. Nothing is accepted any more, and idle connections close. What was begun goes on for up to `grace`.
+    /// 3. What is still open is ended cleanly by whoever was [told](Self::stopping), and cut 3 s later.
     ///
     /// # Errors
     /// None of a single connection; the listener's own errors (as running out of file descriptors) are waited out.
@@ -157,43 +214,66 @@ impl Acceptor {
                 accepted = listener.accept() => accepted,
                 () = &mut shutdown => break,
             };
-            let (tcp, client) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections at the moment");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            // At the limit the connection is closed at once; a queue would only hide it.
-            let Some(of_all) = self.0.places.of_all() else { continue };
-            let balanced = self.0.balancers.iter().any(|balancer| balancer.contains(client.ip()));
-            let of_network = if balanced { None } else { self.0.places.of_network(client.ip()) };
-            if !balanced && of_network.is_none() {
-                continue;
+            self.take(accepted, &drain, &tasks).await;
+        }
+        drain.begun.cancel();
+        let mut notice = std::pin::pin!(sleep(self.0.notice));
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => self.take(accepted, &drain, &tasks).await,
+                () = &mut notice => break,
             }
-            let (acceptor, drain) = (self.clone(), drain.clone());
-            tasks.spawn(async move {
-                let places = (of_all, of_network);
-                let served = tokio::select! {
-                    served = acceptor.connection(tcp, client, balanced, places, drain.clone()) => served,
-                    () = drain.cut.cancelled() => Ok(()),
-                };
-                if let Err(error) = served {
-                    tracing::debug!(%client, error = &error as &dyn std::error::Error, "connection refused");
-                }
-            });
+        }
+        // The system has answered for those in its queue.
+        for _ in 0..QUEUE {
+            let Some(accepted) = listener.accept().now_or_never() else { break };
+            self.take(accepted, &drain, &tasks).await;
         }
         drop(listener);
-        drain.begun.cancel();
+        drain.closed.cancel();
+        (self.0.told.0)(Stopping::Closed);
         tasks.close();
         drain.streams.close();
-        let done = async { tokio::join!(tasks.wait(), drain.streams.wait()) };
-        if timeout(grace, done).await.is_err() {
-            drain.cut.cancel();
+        let done = async || {
             tokio::join!(tasks.wait(), drain.streams.wait());
+        };
+        if timeout(grace, done()).await.is_err() {
+            (self.0.told.0)(Stopping::Over);
+            if timeout(GOODBYE, done()).await.is_err() {
+                drain.cut.cancel();
+                done().await;
+            }
         }
         Ok(())
+    }
+
+    /// Serves what was accepted as one of `tasks`.
+    async fn take(&self, accepted: io::Result<(TcpStream, SocketAddr)>, drain: &Drain, tasks: &TaskTracker) {
+        let (tcp, client) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections at the moment");
+                return sleep(Duration::from_millis(50)).await;
+            }
+        };
+        // At the limit the connection is closed at once; a queue would only hide it.
+        let Some(of_all) = self.0.places.of_all() else { return };
+        let balanced = self.0.balancers.iter().any(|balancer| balancer.contains(client.ip()));
+        let of_network = if balanced { None } else { self.0.places.of_network(client.ip()) };
+        if !balanced && of_network.is_none() {
+            return;
+        }
+        let (acceptor, drain) = (self.clone(), drain.clone());
+        tasks.spawn(async move {
+            let places = (of_all, of_network);
+            let served = tokio::select! {
+                served = acceptor.connection(tcp, client, balanced, places, drain.clone()) => served,
+                () = drain.cut.cancelled() => Ok(()),
+            };
+            if let Err(error) = served {
+                tracing::debug!(%client, error = &error as &dyn std::error::Error, "connection refused");
+            }
+        });
     }
 
     async fn connection(
@@ -218,7 +298,7 @@ impl Acceptor {
         // Who has not asked for anything yet when the server stops is better served elsewhere.
         let (client, server_name) = tokio::select! {
             hello = timeout(HANDSHAKE, hello) => hello??,
-            () = drain.begun() => return Ok(()),
+            () = drain.closed() => return Ok(()),
         };
         let Some(role) = self.0.names.role(server_name.as_deref()) else {
             return hello::refuse_name(&mut tcp).await;

@@ -4,16 +4,20 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http::{Response, header::CONTENT_LENGTH};
+use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
-use ztka_core::{Body, BoxError};
+use tokio_util::sync::CancellationToken;
+use ztka_core::{Body, BoxError, Farewell};
+
+use crate::limits::Account;
 
 /// A connection without a request is closed.
 const IDLE: Duration = Duration::from_secs(300);
@@ -31,19 +35,24 @@ struct Shared {
     since: Mutex<Instant>,
     /// When the connection of a client without a certificate ends, whatever is under way.
     until: Option<Instant>,
+    /// Who pays for what is given up, and what ends the connection of somebody who cannot.
+    account: Option<(Account, CancellationToken)>,
+    overdrawn: AtomicBool,
 }
 
 impl Activity {
-    /// Of a connection that begins; it lasts for `life` only where that is given.
-    pub(crate) fn new(life: Option<Duration>) -> Self {
+    /// Of a connection that begins; it lasts for `life` only where that is given. What is given up before it has ended is
+    /// charged to the account, and beyond that the token is cancelled.
+    pub(crate) fn new(life: Option<Duration>, account: Option<(Account, CancellationToken)>) -> Self {
         let now = Instant::now();
         let until = life.map(|life| now + life);
-        Self(Arc::new(Shared { under_way: AtomicUsize::new(0), since: Mutex::new(now), until }))
+        let (under_way, since, overdrawn) = (AtomicUsize::new(0), Mutex::new(now), AtomicBool::new(false));
+        Self(Arc::new(Shared { under_way, since, until, account, overdrawn }))
     }
 
     pub(crate) fn begin(&self) -> Under {
         self.0.under_way.fetch_add(1, Relaxed);
-        Under(self.clone())
+        Under { activity: self.clone(), has_ended: false }
     }
 
     /// When to ask [`Self::is_over`] again; `leaving` since the connection was told to close.
@@ -68,6 +77,11 @@ impl Activity {
         }
     }
 
+    /// Whether its user has given up too much.
+    pub(crate) fn is_overdrawn(&self) -> bool {
+        self.0.overdrawn.load(Relaxed)
+    }
+
     fn is_idle(&self) -> bool {
         self.0.under_way.load(Relaxed) == 0
     }
@@ -77,27 +91,62 @@ impl Activity {
     }
 }
 
-/// A request under way, until it is dropped.
-pub(crate) struct Under(Activity);
+/// A request under way, until it is dropped: given up, if it has not ended by then.
+pub(crate) struct Under {
+    activity: Activity,
+    has_ended: bool,
+}
 
 impl Drop for Under {
     fn drop(&mut self) {
-        let Shared { under_way, since, .. } = &*self.0.0;
+        let Shared { under_way, since, account, overdrawn, .. } = &*self.activity.0;
         if under_way.fetch_sub(1, Relaxed) == 1 {
             *since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
+        if !self.has_ended
+            && let Some((account, cut)) = account
+            && !account.charge()
+        {
+            overdrawn.store(true, Relaxed);
+            cut.cancel();
         }
     }
 }
 
-/// The body of an answer, which keeps its connection from being idle.
+/// The body of an answer, which keeps its connection from being idle. A [`Farewell`] ends it cleanly.
 pub(crate) struct Running {
     body: Body,
-    _under: Under,
+    /// Still to come, where that is known: a server does not ask for more of a body whose announced length it has.
+    left: Option<u64>,
+    under: Under,
 }
 
 impl Running {
-    pub(crate) fn new(body: Body, under: Under) -> Self {
-        Self { body, _under: under }
+    /// `response`, with a body that is under way.
+    pub(crate) fn of(response: Response<Body>, under: Under) -> Response<Self> {
+        let (head, body) = response.into_parts();
+        let announced = || head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+        let left = body.size_hint().exact().or_else(announced);
+        Response::from_parts(head, Self { body, left, under })
+    }
+
+    fn note(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BoxError>>>) {
+        match frame {
+            Poll::Pending => return,
+            Poll::Ready(Some(Ok(frame))) => {
+                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+                self.left = self.left.map(|left| left.saturating_sub(length));
+            }
+            Poll::Ready(None | Some(Err(_))) => self.under.has_ended = true,
+        }
+        self.under.has_ended |= self.left == Some(0) || self.body.is_end_stream();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Of an answer without content nothing is asked.
+        self.under.has_ended |= self.left == Some(0) || self.body.is_end_stream();
     }
 }
 
@@ -106,7 +155,12 @@ impl http_body::Body for Running {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        self.note(&frame);
+        match frame {
+            Poll::Ready(Some(Err(error))) if Farewell::is(&*error) => Poll::Ready(None),
+            frame => frame,
+        }
     }
 
     fn is_end_stream(&self) -> bool {

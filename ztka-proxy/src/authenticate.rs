@@ -33,7 +33,8 @@ impl CertificateAuthenticator {
     fn identity(&self, connection: &Connection, known: &Arc<Known>, head: &Parts) -> Result<Identity, Reason> {
         if connection.is_crowded() {
             return Err(Reason::Overloaded(
-                "you have too many connections open, or open them too fast; close some and try again",
+                "you have too many connections open, open them too fast, or give up too many requests; close some and try \
+                 again later",
             ));
         }
         let (cluster, prefix) = address::locate(&self.names, connection, head)?;

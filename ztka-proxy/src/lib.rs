@@ -34,6 +34,8 @@
 //!   error; a revoked or expired certificate takes its [`Connections`] with it.
 //! - **Nothing is asked on the way of a request.** The [`Directory`] reads sessions, trust and policy from
 //!   [`ztka_follow::Documents`]; [`publish`] hands the same documents on to the agents.
+//! - **A stop loses nothing.** First nothing but readiness ends, then nothing new is taken, and what goes on without end
+//!   is ended cleanly when its grace is over: see [`Acceptor::serve`].
 //! - **Limits answer instead of queueing**, see [`Limits`]. Heads have ten seconds, bodies have to keep coming,
 //!   watches and streams have no limit of time.
 //! - **Nobody shuts others out.** Connections and handshakes are counted by network as well; whoever stalls keeps only
@@ -83,6 +85,7 @@ mod directory;
 mod guard;
 mod head;
 mod hello;
+mod last_words;
 mod limits;
 mod names;
 mod news;
@@ -98,7 +101,7 @@ mod tunnels;
 mod users;
 
 pub use self::{
-    acceptor::{Acceptor, Arrival, Drain, Handler, Listener},
+    acceptor::{Acceptor, Arrival, Drain, Handler, Listener, Stopping},
     authenticate::CertificateAuthenticator,
     buffered::Buffered,
     connection::{Certificate, Connection},

@@ -48,6 +48,12 @@ pub struct Limits {
     pub user_new_connections_burst: u32,
     /// And from then on per second. Default 50.
     pub user_new_connections_per_second: u32,
+    /// Requests that one user begins and gives up before they have ended, in a row, on all connections: by a reset of
+    /// HTTP/2 or with a connection. Each is a reset in the cluster's tunnel too, which ends at 20,000 in a row or 4,000 in
+    /// a second, so that this has to be far less. Beyond it connections are closed, or answered 429. Default 4,000.
+    pub user_resets_burst: u32,
+    /// And from then on per second. Default 200.
+    pub user_resets_per_second: u32,
     /// Requests of one user that end by themselves, at once. Default 400.
     pub user_requests: usize,
     /// Watches, followed logs, exec, attach and port-forward sessions of one user, at once. Default 2,000.
@@ -78,6 +84,8 @@ impl Default for Limits {
             user_connections: 500,
             user_new_connections_burst: 500,
             user_new_connections_per_second: 50,
+            user_resets_burst: 4_000,
+            user_resets_per_second: 200,
             user_requests: 400,
             user_streams: 2_000,
             cluster_requests: 2_000,
@@ -202,6 +210,19 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
         bucket.0 -= 1.0;
         true
     }
+
+    /// Takes `count` of `key`, which cannot be refused any more; false if there were not as many, which are owed then.
+    fn charge(&self, key: K, count: u32) -> bool {
+        let mut buckets = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let known = Some(key);
+        let key = if buckets.len() < KEYS || buckets.contains_key(&known) { known } else { None };
+        let (left, at) = buckets.get(&key).copied().unwrap_or((self.burst, now));
+        let left = (left + now.duration_since(at).as_secs_f64() * self.per_second).min(self.burst) - f64::from(count);
+        // What is owed is paid back in bearable time.
+        buckets.insert(key, (left.max(-self.burst), now));
+        left >= 0.0
+    }
 }
 
 /// New connections by network address.
@@ -230,6 +251,35 @@ impl UserArrivals {
 
     pub(crate) fn admit(&self, user: &UserId) -> bool {
         self.0.admit(user.clone())
+    }
+}
+
+/// What users give up before it has ended, by user.
+#[derive(Clone, Debug)]
+pub(crate) struct UserResets(Buckets<UserId>);
+
+impl UserResets {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self(Buckets::new(limits.user_resets_burst, limits.user_resets_per_second))
+    }
+
+    /// Whether `user` has given up more than may be.
+    pub(crate) fn is_owing(&self, user: &UserId) -> bool {
+        !self.0.charge(user.clone(), 0)
+    }
+}
+
+/// What one connection charges to its user.
+#[derive(Clone, Debug)]
+pub(crate) struct Account {
+    pub(crate) resets: UserResets,
+    pub(crate) user: UserId,
+}
+
+impl Account {
+    /// The user has given up one more; false if that is too much.
+    pub(crate) fn charge(&self) -> bool {
+        self.resets.0.charge(self.user.clone(), 1)
     }
 }
 

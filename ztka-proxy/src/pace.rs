@@ -15,7 +15,9 @@ use http::Request;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
-use ztka_core::BoxError;
+use ztka_core::{BoxError, RequestAttributes};
+
+use crate::{Connection, address};
 
 /// So long may be waited for a body that says nothing; bytes win time back, but never more than this.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -64,8 +66,11 @@ impl UserBody {
 }
 
 /// Whether a request may take its time with its body: what is carried through to a pod, a service or a node is theirs.
-pub(crate) fn is_timeless<B>(request: &Request<B>) -> bool {
-    request.uri().path().split('/').any(|segment| segment == "proxy")
+pub(crate) fn is_timeless<B>(request: &Request<B>, connection: &Connection) -> bool {
+    let prefix = address::prefix(connection, request.uri().path()).map_or(0, str::len);
+    let target = request.uri().path_and_query().and_then(|target| target.as_str().get(prefix..));
+    let Some(Ok(target)) = target.map(str::parse) else { return false };
+    RequestAttributes::parse(request.method(), &target, None).is_ok_and(|asked| asked.is_proxied())
 }
 
 impl Pace {

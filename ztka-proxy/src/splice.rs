@@ -1,25 +1,32 @@
 //! The one place where an upgrade becomes a connection, and an error an answer.
 
-use std::task::{Context, Poll};
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio_util::compat::FuturesAsyncReadCompatExt as _;
+use tokio::time::sleep;
+use tokio_util::{compat::FuturesAsyncReadCompatExt as _, sync::CancellationToken};
 use tower::{Layer, Service};
 use ztka_core::{Body, BoxError, Io, Reply, Status, Upgrade, empty};
 
-use crate::{Connection, address};
+use crate::{Connection, address, last_words::LastWords};
 
 /// Each direction of an upgraded connection is copied through this much.
 const PIECE: usize = 64 * 1024;
+/// A user who was told that the connection is closed has this long to close it too.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Turns a [`Reply`] into what goes over the wire, and an error of the inner service into a `Status`.
 ///
 /// The user's connection is spliced only for [`Reply::Upgraded`], behind its 101; after any other answer to a request
 /// to upgrade the connection is closed, and what the client sent early is dropped. Each direction ends by itself
-/// (half-close). All ends when the [`Connection`] is cut, or either side fails.
+/// (half-close). All ends when the [`Connection`] is cut, or either side fails; of the cluster's failure, and of a server
+/// that stops, the user hears by a close frame.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SpliceLayer;
 
@@ -73,19 +80,20 @@ where
                     response
                 }
                 (Reply::Upgraded { head, io }, Some(user)) => {
-                    let response = switching(head, upgrade.as_ref());
+                    let protocol = upgrade.as_ref().and_then(|token| token.to_str().ok()).and_then(Upgrade::from_token);
+                    let response = switching(head, protocol);
                     match &connection {
                         Some(connection) => {
                             connection.framing().upgrade_granted();
                             let connection = connection.clone();
                             connection.upgrades().clone().spawn(async move {
                                 tokio::select! {
-                                    () = splice(user, io) => {}
+                                    () = splice(user, io, protocol) => {}
                                     () = connection.cut().cancelled() => {}
                                 }
                             });
                         }
-                        None => drop(tokio::spawn(splice(user, io))),
+                        None => drop(tokio::spawn(splice(user, io, protocol))),
                     }
                     response
                 }
@@ -113,27 +121,37 @@ fn answer(error: BoxError) -> Reply {
 }
 
 /// The 101, with the two headers that belong to this hop.
-fn switching(head: Response<()>, upgrade: Option<&HeaderValue>) -> Response<Body> {
+fn switching(head: Response<()>, protocol: Option<Upgrade>) -> Response<Body> {
     let mut response = head.map(|()| empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let token = upgrade.and_then(|token| token.to_str().ok()).and_then(Upgrade::from_token);
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    if let Some(token) = token {
+    if let Some(token) = protocol {
         headers.insert(header::UPGRADE, HeaderValue::from_static(token.token()));
     }
     response
 }
 
-/// Copies both ways until both directions have ended, or one fails.
-async fn splice(user: OnUpgrade, io: Io) {
+/// Copies both ways until both directions have ended, or one fails. Where the cluster's side fails the user is told so in
+/// `protocol`, and has a moment to close as well.
+async fn splice(user: OnUpgrade, io: Io, protocol: Option<Upgrade>) {
     let user = match user.await {
         Ok(user) => user,
         Err(error) => return tracing::debug!(%error, "the user left before the upgrade"),
     };
-    let (mut user, mut cluster) = (TokioIo::new(user), io.compat());
-    if let Err(error) = tokio::io::copy_bidirectional_with_sizes(&mut user, &mut cluster, PIECE, PIECE).await {
-        tracing::debug!(%error, "an upgraded connection failed");
+    let said = CancellationToken::new();
+    let (mut user, mut cluster) = (TokioIo::new(user), LastWords::new(io.compat(), protocol, said.clone()));
+    let closed = async {
+        said.cancelled().await;
+        sleep(GOODBYE).await;
+    };
+    tokio::select! {
+        copied = tokio::io::copy_bidirectional_with_sizes(&mut user, &mut cluster, PIECE, PIECE) => {
+            if let Err(error) = copied {
+                tracing::debug!(%error, "an upgraded connection failed");
+            }
+        }
+        () = closed => {}
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
     activity::{Activity, Running},
     guard::REFUSED,
     head,
-    limits::{Kind, UserArrivals, UserCounts},
+    limits::{Account, Kind, UserArrivals, UserCounts, UserResets},
     pace::{UserBody, is_timeless},
 };
 
@@ -53,6 +53,7 @@ pub struct Users<S> {
     limits: Limits,
     counts: UserCounts,
     arrivals: UserArrivals,
+    resets: UserResets,
     refusals: Arc<dyn RefusalSink>,
     http1: auto::Builder<TokioExecutor>,
     http2: auto::Builder<TokioExecutor>,
@@ -88,7 +89,7 @@ impl<S> Users<S> {
             .max_frame_size(FRAME)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(HEADER_LIST);
-        let arrivals = UserArrivals::new(limits);
+        let (arrivals, resets) = (UserArrivals::new(limits), UserResets::new(limits));
         let (http1, http2) = (builder.clone().http1_only(), builder.http2_only());
         Self {
             stack,
@@ -97,6 +98,7 @@ impl<S> Users<S> {
             limits: *limits,
             counts: UserCounts::default(),
             arrivals,
+            resets,
             refusals,
             http1,
             http2,
@@ -157,34 +159,49 @@ where
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let user = |certificate: &Certificate| match &certificate.peer.id.subject {
+            Subject::User { user, .. } => Some(user.clone()),
+            _ => None,
+        };
+        let user = connection.certificate().and_then(user);
+        let account = user.clone().map(|user| Account { resets: self.resets.clone(), user });
         let (io, builder) = match is_http2 {
             true => (Guarded::http2_server(io, FloodLimits::USER), &self.http2),
             false => (Guarded::http1(io), &self.http1),
         };
         let connection = connection.served(io.framing(), drain.streams().clone(), drain.cut().child_token());
-        let counted = connection.certificate().and_then(|certificate| match &certificate.peer.id.subject {
-            Subject::User { user, .. } => {
-                let counted = self.counts.enter((user.clone(), Kind::Connection), self.limits.user_connections);
-                if counted.is_none() || !self.arrivals.admit(user) {
-                    connection.set_crowded();
-                }
-                counted
+        let counted = user.and_then(|user| {
+            let counted = self.counts.enter((user.clone(), Kind::Connection), self.limits.user_connections);
+            // Who owes for what was given up before has to wait, too.
+            if counted.is_none() || !self.arrivals.admit(&user) || self.resets.is_owing(&user) {
+                connection.set_crowded();
             }
-            _ => None,
+            counted
         });
         connection.keep(self.connections.watch(&connection), counted);
         // Who does not say who it is can only be refused; its place is for somebody else.
         let life = self.limits.without_certificate.unsigned_abs();
-        let activity = Activity::new(connection.certificate().is_none().then_some(life));
+        let life = connection.certificate().is_none().then_some(life);
+        let activity = Activity::new(life, account.map(|account| (account, connection.cut().clone())));
         let service = Asks {
             stack: self.stack.clone(),
             connection: connection.clone(),
             activity: activity.clone(),
             refusals: self.refusals.clone(),
             body_bytes_per_second: self.limits.body_bytes_per_second,
+            drain: drain.clone(),
         };
         let served = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
         let mut served = pin!(served);
+        // Over HTTP/1.1 there is no word for idle connections but the answers; and who comes after all has a request first.
+        let is_told = is_http2 && !drain.has_begun();
+        let told = async {
+            match is_told {
+                true => drain.begun().await,
+                false => drain.closed().await,
+            }
+        };
+        let mut told = pin!(told);
         let mut leaving = None;
         loop {
             tokio::select! {
@@ -195,7 +212,7 @@ where
                     break;
                 }
                 () = connection.cut().cancelled() => break,
-                () = drain.begun(), if leaving.is_none() => {
+                () = told.as_mut(), if leaving.is_none() => {
                     leaving = Some(Instant::now());
                     served.as_mut().graceful_shutdown();
                 }
@@ -211,13 +228,14 @@ where
                 }
             }
         }
-        self.report(&connection);
+        self.report(&connection, activity.is_overdrawn());
     }
 
-    /// Leaves an event of bytes that were refused.
-    fn report(&self, connection: &Connection) {
-        if let Some(violation) = connection.framing().violation() {
-            let (reason, source) = (violation.reason(), Some(connection.source()));
+    /// Leaves an event of bytes that were refused, or of requests that were given up once too often.
+    fn report(&self, connection: &Connection, overdrawn: bool) {
+        let overdrawn = overdrawn.then_some(Reason::Overloaded(GIVEN_UP));
+        if let Some(reason) = connection.framing().violation().map(|violation| violation.reason()).or(overdrawn) {
+            let source = Some(connection.source());
             self.refusals.refused(Refusal { target: None, source, principal: None, reason: &reason });
         }
     }
@@ -230,6 +248,7 @@ struct Asks<S> {
     activity: Activity,
     refusals: Arc<dyn RefusalSink>,
     body_bytes_per_second: u32,
+    drain: Drain,
 }
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for Asks<S>
@@ -248,10 +267,12 @@ where
         let running = self.activity.begin();
         let refused = refused(&request, &self.connection).or_else(|| self.too_large(&request));
         if let Some(response) = refused {
-            return Box::pin(ready(Ok(response.map(|body| Running::new(body, running)))));
+            return Box::pin(ready(Ok(Running::of(response, running))));
         }
         let version = request.version();
-        let is_timed = self.body_bytes_per_second > 0 && !request.body().is_end_stream() && !is_timeless(&request);
+        let is_timed = self.body_bytes_per_second > 0
+            && !request.body().is_end_stream()
+            && !is_timeless(&request, &self.connection);
         let mut request = request.map(UserBody::new);
         let mut slow = None;
         if is_timed {
@@ -263,6 +284,7 @@ where
         request.extensions_mut().insert::<IpAddr>(self.connection.source());
         request.extensions_mut().insert(self.connection.clone());
         let reply = self.stack.clone().oneshot(request);
+        let drain = self.drain.clone();
         Box::pin(async move {
             let response = match reply.await {
                 Ok(response) => response.map(|body| body.map_err(Into::into).boxed_unsync()),
@@ -277,7 +299,12 @@ where
                 }
                 _ => response,
             };
-            Ok(response.map(|body| Running::new(body, running)))
+            let mut response = Running::of(response, running);
+            let is_switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            if version < Version::HTTP_2 && drain.has_begun() && !is_switching {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response)
         })
     }
 }
@@ -298,6 +325,7 @@ fn refused(request: &Request<Incoming>, connection: &Connection) -> Option<Respo
     Some(violation.answer())
 }
 
+const GIVEN_UP: &str = "the user gives up too many requests before they have ended";
 const SLOW: &str = "the body of the request came too slowly";
 
 /// The rest of the body is not waited for: over HTTP/1.1 the connection closes behind the answer.

@@ -223,6 +223,10 @@ async fn a_body_that_drips_is_given_up() {
         let sent = made.sent();
         assert!(sent.last().unwrap().body.as_ref().unwrap_err().contains("too slowly"), "{sent:?}");
         made.until("it is recorded", |made| made.denials().iter().any(|why| why.contains("too slowly"))).await;
+        // It is the subresource that counts, and no name that looks like it.
+        for named in ["/api/v1/namespaces/proxy/pods", "/api/v1/namespaces/default/pods/proxy", "/proxy/upload"] {
+            assert_eq!(dripped(&made, named, is_http2).await.0, "408", "{named}");
+        }
         // What a service behind the apiserver takes in is its own affair.
         let through = "/api/v1/namespaces/default/services/web/proxy/upload";
         let (code, seconds) = dripped(&made, through, is_http2).await;

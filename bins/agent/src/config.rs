@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use jiff::SignedDuration;
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use serde::Deserialize;
@@ -48,6 +49,9 @@ pub struct Config {
     /// not had by is used at the next start, and replaces it.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
+    /// Streams may go on for so long after the agent was asked to stop, beside which no new ones are begun. Default 20 s.
+    #[serde(default = "grace")]
+    pub grace: SignedDuration,
     /// The cluster's apiserver. Default: that of the pod.
     #[serde(default)]
     pub apiserver: Apiserver,
@@ -85,6 +89,10 @@ pub struct Apiserver {
     pub token_file: Option<PathBuf>,
 }
 
+fn grace() -> SignedDuration {
+    SignedDuration::from_secs(20)
+}
+
 impl Configuration for Config {
     fn common(&self) -> &Common {
         &self.runtime
@@ -95,6 +103,7 @@ impl Configuration for Config {
         ensure!(self.front.contains(':'), "front must be host:port, such as kube.{}:443", self.domain);
         self.addresses()?;
         ensure!((1..=MOST_TUNNELS).contains(&self.tunnels()), "tunnels must be from 1 to {MOST_TUNNELS}");
+        ensure!(!self.grace.is_negative(), "grace must not be negative");
         self.apiserver.url()?;
         self.apiserver.roots()?;
         read(self.apiserver.token_file(), "apiserver.token_file")?;

@@ -85,7 +85,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     let follower = Follower::new(member.channel().clone(), documents.clone());
     let (stop, proxies) = (process.shutdown().clone(), follower.proxies());
     tokio::spawn(follower.run(stop.cancelled_owned(), || {}));
-    tokio::spawn(open.enforce());
+    tokio::spawn(open.clone().enforce());
     if let Some(share) = member.share_trust() {
         tokio::spawn(share);
     }
@@ -102,7 +102,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
 
     process.ready();
     tokio::select! {
-        ended = tunnels::keep(&config, &member, provider, access, proxies, &process) => ended,
+        ended = tunnels::keep(&config, &member, provider, access, proxies, &process, open) => ended,
         end = renewer.run() => Err(anyhow!(end)),
     }
 }

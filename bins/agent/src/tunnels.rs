@@ -8,7 +8,8 @@ use rustls::crypto::CryptoProvider;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use tower::Service;
-use ztka_agent::Watched;
+use ztka_agent::{Watched, Witness};
+use ztka_authz::Open;
 use ztka_core::{Body, BoxError, ProxyEntry, ProxyId, Reply, Verified};
 use ztka_follow::Member;
 use ztka_pki::{Peer, Purpose, RenewalStatus, TrustSource, tls};
@@ -17,12 +18,12 @@ use ztka_tunnel::{DialSettings, Dialer, KnownProxy, Settings, Tls};
 
 use crate::Config;
 
-/// Streams may go on for so long after the agent was asked to stop.
-const GRACE: Duration = Duration::from_secs(20);
+/// For the ends of what is told to end when the grace is over.
+const GOODBYE: Duration = Duration::from_secs(3);
 /// Between looks at the certificate.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Serves `access` on tunnels until the process is asked to stop.
+/// Serves `access` on tunnels until the process is asked to stop; then what is `open` has its grace, and is ended.
 pub(crate) async fn keep<S>(
     config: &Config,
     member: &Member,
@@ -30,6 +31,7 @@ pub(crate) async fn keep<S>(
     access: S,
     mut proxies: watch::Receiver<Arc<[ProxyEntry]>>,
     process: &Process,
+    open: Open<Witness>,
 ) -> anyhow::Result<()>
 where
     S: Service<Request<Body>, Response = Reply> + Clone + Send + 'static,
@@ -70,7 +72,16 @@ where
             () = process.shutdown().cancelled() => break,
         }
     }
-    dialer.shutdown(GRACE).await;
+    let grace = config.grace.unsigned_abs();
+    let farewell = async {
+        tokio::time::sleep(grace).await;
+        open.stop();
+        std::future::pending::<()>().await
+    };
+    tokio::select! {
+        () = dialer.shutdown(grace + GOODBYE) => {}
+        () = farewell => {}
+    }
     Ok(())
 }
 

@@ -53,7 +53,11 @@ pub struct Config {
     /// What a user without a session is told to do.
     #[serde(default = "login")]
     pub login: String,
-    /// Streams may go on for so long after the proxy was asked to stop. Default 20 s.
+    /// After it was asked to stop the proxy is not ready, but serves for so long whoever comes all the same: longer than a
+    /// balancer in front needs to see it. Default 5 s.
+    #[serde(default = "shutdown_delay")]
+    pub shutdown_delay: SignedDuration,
+    /// After that, streams may go on for so long before they are ended; 3 s later the process is gone. Default 20 s.
     #[serde(default = "grace")]
     pub grace: SignedDuration,
     /// Balancers in front that begin each connection with a PROXY protocol header.
@@ -111,6 +115,10 @@ fn login() -> String {
     "ask your administrator for a new kubeconfig".into()
 }
 
+fn shutdown_delay() -> SignedDuration {
+    SignedDuration::from_secs(5)
+}
+
 fn grace() -> SignedDuration {
     SignedDuration::from_secs(20)
 }
@@ -126,6 +134,7 @@ impl Configuration for Config {
         let is_address = self.pass_to.as_ref().is_none_or(|address| address.contains(':'));
         ensure!(is_address, "pass_to must be host:port");
         ensure!(!self.grace.is_negative(), "grace must not be negative");
+        ensure!(!self.shutdown_delay.is_negative(), "shutdown_delay must not be negative");
         ensure!(self.limits.without_certificate.is_positive(), "limits.without_certificate must be longer than 0 s");
         let quota = self.audit.quota_mib.unwrap_or(1);
         ensure!((1..=QUOTA).contains(&quota), "audit.quota_mib must be from 1 to {QUOTA} (16 TiB)");

@@ -3,6 +3,7 @@
 mod config;
 mod figures;
 mod peers;
+mod settle;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use ztka_follow::{Follower, Member, Membership, ToController};
 use ztka_pki::{AuthenticateLayer, ClientAuth, Purpose, tls};
 use ztka_proxy::{
     Acceptor, CertificateAuthenticator, Connections, Directory, Listener, Names, PassOn, PeerAcceptor,
-    PeerEvidenceLayer, PeerWitness, PerUserLayer, ServerCertificate, ShedLayer, SpliceLayer, Tunnels, Users,
+    PeerEvidenceLayer, PeerWitness, PerUserLayer, ServerCertificate, ShedLayer, SpliceLayer, Stopping, Tunnels, Users,
 };
 use ztka_runtime::Process;
 use ztka_tunnel::{Dispatch, LastHop, Registry};
@@ -28,6 +29,9 @@ const CONTROLLER: &str = "controller";
 const FILE: &str = "file";
 /// Another proxy may have heard of a policy first: so long a request that it passes on waits for it.
 const POLICY_WITHIN: Duration = Duration::from_millis(500);
+
+/// More than what is ended at the end of the grace takes for it.
+const GOODBYE: Duration = Duration::from_secs(3);
 
 /// Joins if need be and serves until the process is asked to stop.
 pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
@@ -114,17 +118,20 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     tokio::spawn(figures::keep(open.clone(), connections.clone(), tunnels, spool.clone(), refusals_of));
     let certificates = [("proxy", member.credentials().clone()), ("servers", server.source().clone())];
     tokio::spawn(figures::keep_certificates(certificates));
-    tokio::spawn(open.enforce());
-    tokio::spawn(passed_on.enforce());
+    tokio::spawn(open.clone().enforce());
+    tokio::spawn(passed_on.clone().enforce());
     tokio::spawn(connections.enforce());
-    if !documents.all().is_empty() {
-        // What an earlier run has left serves users, also with every controller down.
-        process.ready();
+    // What an earlier run has left serves users, also with every controller down: as soon as agents have come back.
+    let is_restart = !documents.all().is_empty();
+    if is_restart {
+        tokio::spawn(settle::ready(registry.clone(), process.clone()));
     }
-    let ready = (process.clone(), directory);
+    let ready = process.clone();
     let current = move || {
-        ready.1.set_synced();
-        ready.0.ready();
+        directory.set_synced();
+        if !is_restart {
+            ready.ready();
+        }
     };
     let follower = Follower::new(channel, documents).announcing(config.zone.clone(), config.address.clone());
     let follower = follower.announcing_to_peers(config.peers.as_ref().map(|peers| peers.address.clone()));
@@ -143,11 +150,20 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     tokio::spawn(follower.run(process.shutdown().clone().cancelled_owned(), current));
     let renewer = member.renewer();
 
-    let stop = async {
-        process.shutdown().cancelled().await;
-        // Agents dial elsewhere first; requests still find their tunnels meanwhile.
-        tokio::spawn(async move { registry.drain(grace).await });
+    let delay = config.shutdown_delay.unsigned_abs();
+    let stopping = move |stage| match stage {
+        // Agents go when no new requests come any more; what was begun goes on, and ends before the tunnels do.
+        Stopping::Closed => {
+            let registry = registry.clone();
+            drop(tokio::spawn(async move { registry.drain(2 * GOODBYE + grace).await }));
+        }
+        Stopping::Over => {
+            open.stop();
+            passed_on.stop();
+        }
     };
+    let acceptor = acceptor.stopping(delay, stopping);
+    let stop = async { process.shutdown().cancelled().await };
     tracing::info!(address = %config.listen, domain = config.domain, "serving");
     tokio::select! {
         served = acceptor.serve(listener, stop, grace) => served?,

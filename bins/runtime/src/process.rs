@@ -37,7 +37,7 @@ impl Process {
 
     /// Says that everything is up; `/readyz` answers 200 from now on, until the process is asked to stop.
     pub fn ready(&self) {
-        self.health.set_ready(true);
+        self.health.set_ready(!self.shutdown.is_cancelled());
     }
 
     /// What the health listener shows.

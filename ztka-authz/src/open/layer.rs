@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::future::{BoxFuture, Either};
 use tower::{Layer, Service};
-use ztka_core::{Access, Permitted, Reply, Status, hold};
+use ztka_core::{Access, Permitted, Reply, hold};
 
 use super::{Open, Sessions};
 
@@ -17,7 +17,8 @@ use super::{Open, Sessions};
 /// is revoked, its user disabled, the cluster removed, or (for what is long-running) policy says no. To be put behind
 /// [`AuthorizeLayer`](crate::AuthorizeLayer).
 ///
-/// An open body ends with an error, so that nobody takes it for complete; an upgraded connection is closed.
+/// An open body ends with an error, so that nobody takes it for complete; an upgraded connection is closed. When the server
+/// [stops](Open::stop), what goes on without end gets a [`Farewell`](ztka_core::Farewell).
 #[derive(Debug)]
 pub struct CutLayer<S: Sessions> {
     open: Open<S>,
@@ -74,15 +75,16 @@ where
     fn call(&mut self, access: Access<Permitted, B>) -> Self::Future {
         let lease = match self.open.enter(&access) {
             Ok(lease) => lease,
-            Err(reason) => return Either::Right(ready(Ok(Status::from(&reason).into()))),
+            Err(cause) => return Either::Right(ready(Ok(cause.status(S::SERVER, false).into()))),
         };
+        let mutating = access.stage().attributes().is_mutating();
         // The instance that `poll_ready` was asked of is the one to call; its clone stays here.
         let clone = self.inner.clone();
         let reply = mem::replace(&mut self.inner, clone).call(access);
         Either::Left(Box::pin(async move {
             let mut reply = pin!(reply);
-            let reply = poll_fn(|cx| match lease.poll_reason(cx) {
-                Poll::Ready(reason) => Poll::Ready(Err(Status::from(reason))),
+            let reply = poll_fn(|cx| match lease.poll_cause(cx) {
+                Poll::Ready(cause) => Poll::Ready(Err(cause.status(S::SERVER, mutating))),
                 Poll::Pending => reply.as_mut().poll(cx).map(Ok),
             });
             match reply.await {

@@ -78,11 +78,16 @@ impl RequestAttributes {
         self.impersonation.as_ref().map(|asked| asked.as_ref().map_err(|invalid| *invalid))
     }
 
+    /// True for what the apiserver only carries through to a pod, a service or a node.
+    pub fn is_proxied(&self) -> bool {
+        is_proxied(self.verb, &self.target)
+    }
+
     /// Decoded values of query parameter `name`, in order; bytes that are not UTF-8 show as U+FFFD.
     ///
     /// Empty for the proxy subresources, whose query is the service's.
     pub fn query(&self, name: &str) -> Vec<String> {
-        let raw = match is_proxied(self.verb, &self.target) {
+        let raw = match self.is_proxied() {
             true => "",
             false => self.canonical.query().unwrap_or_default(),
         };

@@ -13,7 +13,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use ztka_core::Reply;
 use ztka_pki::{ClientAuth, Purpose, tls};
-use ztka_proxy::{Acceptor, Arrival, Buffered, Cidr, Drain, Handler, Limits, Listener, PassOn};
+use ztka_proxy::{Acceptor, Arrival, Buffered, Cidr, Drain, Handler, Limits, Listener, PassOn, Stopping};
 
 use super::{Installation, installation};
 
@@ -51,6 +51,17 @@ pub async fn front_with(
     balancers: Vec<Cidr>,
     answer: impl Fn(&Request<()>) -> Reply + Send + Sync + 'static,
 ) -> Front {
+    front_stopping((Duration::ZERO, Duration::from_secs(5)), limits, controller, balancers, answer).await
+}
+
+/// The same, with so much notice and grace when it stops.
+pub async fn front_stopping(
+    (notice, grace): (Duration, Duration),
+    limits: Limits,
+    controller: PassOn,
+    balancers: Vec<Cidr>,
+    answer: impl Fn(&Request<()>) -> Reply + Send + Sync + 'static,
+) -> Front {
     let made = installation().await;
     let (provider, trust) = (made.provider.clone(), made.documents.trust().clone());
     let server = made.server_credential(&["*.kube.example.com", "kube.example.com", "tunnel.example.com"]).await;
@@ -64,11 +75,17 @@ pub async fn front_with(
     let agents = Listener::new(tunnels_tls, Tunnels(told));
     let refusals = Arc::new(made.recorder.clone());
     let acceptor = Acceptor::new(made.names.clone(), users, agents, controller, &limits, refusals).behind(balancers);
+    let open = made.open.clone();
+    let acceptor = acceptor.stopping(notice, move |stage| {
+        if stage == Stopping::Over {
+            open.stop();
+        }
+    });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let shutdown = async { drop(stopped.await) };
-    let server = tokio::spawn(acceptor.serve(listener, shutdown, Duration::from_secs(5)));
+    let server = tokio::spawn(acceptor.serve(listener, shutdown, grace));
     Front { made, address, tunnels, stop: Some(stop), server }
 }
 

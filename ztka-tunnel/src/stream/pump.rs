@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use h2::{Reason, SendStream};
 use http::HeaderMap;
 use http_body::{Body, Frame};
-use ztka_core::BoxError;
+use ztka_core::{BoxError, Farewell};
 
 /// Chunks smaller than this are put together, if they are there at the same moment, up to `ROOM`.
 const SMALL: usize = 2 << 10;
@@ -25,7 +25,8 @@ pub(crate) enum Unfinished {
     Body(BoxError),
 }
 
-/// Sends `body`, trailers as `trailers` lets them pass, and the end of the stream.
+/// Sends `body`, trailers as `trailers` lets them pass, and the end of the stream. A body that ends by a [`Farewell`] has
+/// ended well.
 ///
 /// A chunk is asked for only while there is room in the windows. The peer's reset ends the wait for a quiet body
 /// too, for a watch may have nothing to say for hours. When the future is dropped, so is the stream's sending half.
@@ -63,8 +64,12 @@ where
         match frame {
             None => return stream.send_data(Bytes::new(), true).map_err(gone),
             Some(Err(error)) => {
+                let error = error.into();
+                if Farewell::is(&*error) {
+                    return stream.send_data(Bytes::new(), true).map_err(gone);
+                }
                 stream.send_reset(Reason::INTERNAL_ERROR);
-                return Err(Unfinished::Body(error.into()));
+                return Err(Unfinished::Body(error));
             }
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {

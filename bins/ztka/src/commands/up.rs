@@ -155,6 +155,7 @@ impl Up {
             pass_to: None,
             allow_tls12: false,
             login: "ask your administrator for a new kubeconfig (ztka kubeconfig)".into(),
+            shutdown_delay: SignedDuration::ZERO,
             grace: SignedDuration::from_secs(3),
             proxy_protocol: ztka_proxy_server::ProxyProtocol::default(),
             audit: ztka_proxy_server::Audit::default(),
@@ -196,6 +197,7 @@ impl Up {
             proxies: Vec::new(),
             state_dir,
             tunnels: None,
+            grace: SignedDuration::from_secs(3),
             credential: ztka_agent_server::Keep::Directory,
             token_file: Some(token_file),
             apiserver: ztka_agent_server::Apiserver {
