@@ -28,6 +28,14 @@ pub struct Installation {
     pub by_front: bool,
     /// Life of agents' certificates, such as `60s`.
     pub agent_certificates: Option<String>,
+    /// How long proxies take in whoever comes after they were asked to stop, such as `1s`.
+    pub shutdown_delay: String,
+    /// How long what is open at a proxy goes on from then on.
+    pub grace: String,
+    /// Proxies tell on a port of their own whether they are ready.
+    pub health: bool,
+    /// Ports that agents dial instead of the proxies' own.
+    pub agent_ports: Option<Vec<u16>>,
     /// Lines added to the controller's configuration.
     pub controller_config: String,
     /// Lines added to each proxy's configuration.
@@ -56,6 +64,10 @@ impl Default for Installation {
             proxies: 1,
             by_front: false,
             agent_certificates: None,
+            shutdown_delay: "0s".into(),
+            grace: "2s".into(),
+            health: false,
+            agent_ports: None,
             controller_config: String::new(),
             proxy_config: String::new(),
             event_files: true,
@@ -77,6 +89,8 @@ pub struct Proxy {
     pub process: Process,
     /// Its port for users and agents.
     pub port: u16,
+    /// Where it tells whether it is ready, if it does.
+    pub health: Option<u16>,
     config: PathBuf,
 }
 
@@ -203,20 +217,23 @@ impl Fleet {
         let Ports { internal, passed, address, .. } = self.ports;
         let config = base.with_extension("toml");
         let own = if wanted.by_front { format!("address = '{address}:{port}'\n") } else { String::new() };
+        let health = wanted.health.then(free_port).transpose()?;
         let events = format!("[audit]\nfile = '{}'\n", base.with_extension("events").display());
         let events = if wanted.event_files { events } else { String::new() };
         let text = format!(
             "domain = '{DOMAIN}'\nlisten = '{address}:{port}'\nstate_dir = '{}'\ntoken_file = '{}'\n\
-             controller = '127.0.0.1:{internal}'\npass_to = '127.0.0.1:{passed}'\ngrace = '2s'\n\
-             login = 'log in again'\nzone = 'z{number}'\n{own}{}\n{}{events}",
+             controller = '127.0.0.1:{internal}'\npass_to = '127.0.0.1:{passed}'\n\
+             shutdown_delay = '{}'\ngrace = '{}'\nlogin = 'log in again'\nzone = 'z{number}'\n{own}{}\n{}{events}",
             base.display(),
             token_file.display(),
+            wanted.shutdown_delay,
+            wanted.grace,
             wanted.proxy_config,
-            runtime(wanted.log.as_deref()),
+            runtime_with(wanted.log.as_deref(), health),
         );
         fs::write(&config, text)?;
         let process = start("ztka-proxy", &config)?;
-        let mut proxy = Proxy { process, port, config };
+        let mut proxy = Proxy { process, port, health, config };
         let up = wait_for("the proxy", || async {
             tokio::net::TcpStream::connect((address, port)).await?;
             Ok(())
@@ -333,7 +350,9 @@ impl Fleet {
         fs::write(&token_file, token)?;
         let host = self.wanted.agent_host.clone().unwrap_or_else(|| self.ports.address.to_string());
         let told = if self.wanted.by_front { 1 } else { self.proxies.len() };
-        let proxies: Vec<_> = self.proxies.iter().take(told).map(|proxy| format!("'{host}:{}'", proxy.port)).collect();
+        let own = self.proxies.iter().take(told).map(|proxy| proxy.port).collect();
+        let ports: Vec<u16> = self.wanted.agent_ports.clone().unwrap_or(own);
+        let proxies: Vec<_> = ports.iter().map(|port| format!("'{host}:{port}'")).collect();
         let config = base.with_extension("toml");
         let text = format!(
             "domain = '{DOMAIN}'\nfront = '{host}:{}'\nproxies = [{}]\nstate_dir = '{}'\ntoken_file = '{}'\n\
@@ -369,6 +388,15 @@ impl Fleet {
         });
         answers.await.with_context(|| self.tails())?;
         Ok(kubectl)
+    }
+
+    /// The same by way of another port: that of one of the proxies, or of a balancer in front of them.
+    pub async fn kubectl_by(&self, user: &User, cluster: &str, port: u16) -> Result<Kubectl> {
+        let text = fs::read_to_string(&user.kubeconfig)?.replace(&format!(":{}", self.front()), &format!(":{port}"));
+        let kubeconfig = self.path(&format!("{}-by-{port}.kubeconfig", user.name));
+        fs::write(&kubeconfig, text)?;
+        let by = User { name: user.name.clone(), kubeconfig };
+        self.kubectl(&by, cluster).await
     }
 
     /// The last lines of every process' log.
@@ -418,7 +446,13 @@ fn controller_config(folder: &Path, ports: Ports, fronts: &[u16], wanted: &Insta
 }
 
 fn runtime(log: Option<&str>) -> String {
-    log.map(|log| format!("[runtime]\nlog = '{log}'\n")).unwrap_or_default()
+    runtime_with(log, None)
+}
+
+fn runtime_with(log: Option<&str>, health: Option<u16>) -> String {
+    let log = log.map(|log| format!("log = '{log}'\n")).unwrap_or_default();
+    let health = health.map(|port| format!("health = '127.0.0.1:{port}'\n")).unwrap_or_default();
+    if log.is_empty() && health.is_empty() { String::new() } else { format!("[runtime]\n{log}{health}") }
 }
 
 fn path_text(path: &Path) -> Result<&str> {

@@ -2,7 +2,10 @@
 //! everything administered by the `ztka` command line, as an operator would.
 mod both;
 mod client;
+mod cutter;
+mod exec;
 mod fleet;
+mod haproxy;
 mod load;
 mod process;
 mod programs;
@@ -12,7 +15,10 @@ mod squid;
 pub use self::{
     both::{Both, DIRECT, THROUGH, seen_of},
     client::{Answer, Client, Connection},
+    cutter::{Cut, Cutter},
+    exec::Exec,
     fleet::{Agent, Fleet, Installation, Proxy, Upstream, User},
+    haproxy::Haproxy,
     load::Load,
     process::{Process, free_port},
     programs::program,

@@ -72,6 +72,31 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// The program's own process.
+    pub fn program(&self) -> anyhow::Result<u32> {
+        let watched = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{watched}/task/{watched}/children"))?;
+        let is_it = |pid: &str| {
+            let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            program.file_name().is_some_and(|file| file.to_string_lossy() == self.name)
+        };
+        let found = children.split_whitespace().find(|pid| is_it(pid));
+        Ok(found.with_context(|| format!("{} does not run\n{}", self.name, self.tail()))?.parse()?)
+    }
+
+    /// Sends a signal, such as `TERM`, `STOP` or `CONT`, to the program itself.
+    pub fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let program = self.program()?.to_string();
+        let status = Command::new("kill").args(["-s", name, &program]).status()?;
+        anyhow::ensure!(status.success(), "{} takes no SIG{name}\n{}", self.name, self.tail());
+        Ok(())
+    }
+
+    /// How it has ended, if it has.
+    pub fn ended(&mut self) -> anyhow::Result<Option<std::process::ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// Asks the program to end (SIGTERM) and waits until it has.
     pub fn terminate(&mut self) -> anyhow::Result<std::process::ExitStatus> {
         let status = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status()?;
