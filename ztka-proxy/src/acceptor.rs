@@ -56,6 +56,11 @@ impl Drain {
         self.begun.cancelled().await;
     }
 
+    /// Cancelled when clients should be told to go elsewhere.
+    pub(crate) fn beginning(&self) -> CancellationToken {
+        self.begun.clone()
+    }
+
     /// Whether clients should be told to go elsewhere.
     pub fn has_begun(&self) -> bool {
         self.begun.is_cancelled()

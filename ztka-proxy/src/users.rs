@@ -284,7 +284,8 @@ where
         request.extensions_mut().insert::<IpAddr>(self.connection.source());
         request.extensions_mut().insert(self.connection.clone());
         let reply = self.stack.clone().oneshot(request);
-        let drain = self.drain.clone();
+        // Only HTTP/1.1 has to be told with the answer.
+        let drain = (version < Version::HTTP_2).then(|| self.drain.beginning());
         Box::pin(async move {
             let response = match reply.await {
                 Ok(response) => response.map(|body| body.map_err(Into::into).boxed_unsync()),
@@ -301,7 +302,7 @@ where
             };
             let mut response = Running::of(response, running);
             let is_switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-            if version < Version::HTTP_2 && drain.has_begun() && !is_switching {
+            if drain.is_some_and(|drain| drain.is_cancelled()) && !is_switching {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(response)

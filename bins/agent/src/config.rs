@@ -19,6 +19,9 @@ use ztka_tunnel::ProxyAddress;
 /// Where a pod finds the CA of its apiserver.
 const CA_IN_POD: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
 
+/// Within this time the first retry comes.
+const LEAST_RETRY: SignedDuration = SignedDuration::from_millis(500);
+
 /// As many as a proxy takes of one cluster.
 const MOST_TUNNELS: usize = 64;
 
@@ -37,6 +40,10 @@ pub struct Config {
     /// as `proxies` has addresses if that is more.
     #[serde(default)]
     pub tunnels: Option<usize>,
+    /// No two attempts to dial a proxy are further apart, from 500 ms; the first retry comes within half a second, and each
+    /// wait is anywhere between nothing and a bound that doubles up to this. Default 10 s.
+    #[serde(default = "max_retry")]
+    pub max_retry: SignedDuration,
     /// Private directory (0700) for the credential, documents and receipts; has to survive restarts.
     pub state_dir: PathBuf,
     /// Where the credential that the token gives is kept: `"directory"` is `state_dir`; `"secret"`, for pods, is the Secret
@@ -89,6 +96,10 @@ pub struct Apiserver {
     pub token_file: Option<PathBuf>,
 }
 
+fn max_retry() -> SignedDuration {
+    SignedDuration::from_secs(10)
+}
+
 fn grace() -> SignedDuration {
     SignedDuration::from_secs(20)
 }
@@ -104,6 +115,7 @@ impl Configuration for Config {
         self.addresses()?;
         ensure!((1..=MOST_TUNNELS).contains(&self.tunnels()), "tunnels must be from 1 to {MOST_TUNNELS}");
         ensure!(!self.grace.is_negative(), "grace must not be negative");
+        ensure!(self.max_retry >= LEAST_RETRY, "max_retry must not be shorter than {LEAST_RETRY:#}");
         self.apiserver.url()?;
         self.apiserver.roots()?;
         read(self.apiserver.token_file(), "apiserver.token_file")?;

@@ -48,7 +48,8 @@ where
     let connect = Watched::new(connect, trust, move |tls| {
         verify.identify(Purpose::Proxies, tls.get_ref().1.peer_certificates()?).ok()
     });
-    let dial = DialSettings { tunnels: config.tunnels(), ..DialSettings::default() };
+    let max_retry = config.max_retry.unsigned_abs();
+    let dial = DialSettings { tunnels: config.tunnels(), max_retry, ..DialSettings::default() };
     let dialer = Dialer::start_with(connect, config.addresses()?, access, Settings::default(), dial);
 
     let mut renewals = credentials.changes();

@@ -197,6 +197,7 @@ impl Up {
             proxies: Vec::new(),
             state_dir,
             tunnels: None,
+            max_retry: SignedDuration::from_secs(10),
             grace: SignedDuration::from_secs(3),
             credential: ztka_agent_server::Keep::Directory,
             token_file: Some(token_file),
