@@ -2,11 +2,14 @@
 
 use ztka_core::{RequestAttributes, RequestTarget};
 
+use crate::Port;
+
 /// A verb and what it is done to, borrowed from a request or from a self-review.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Action<'a> {
     pub(crate) verb: &'a str,
     pub(crate) target: Target<'a>,
+    pub(crate) port: Port,
 }
 
 /// What the verb of an [`Action`] is done to.
@@ -54,7 +57,14 @@ impl<'a> Action<'a> {
             }
             path @ Target::Path(_) => path,
         };
-        Self { verb, target }
+        Self { verb, target, port: Port::Unknown }
+    }
+
+    /// The same question about a port of the pod, which rules and conditions may limit.
+    #[must_use]
+    pub fn on_port(mut self, port: Port) -> Self {
+        self.port = port;
+        self
     }
 
     /// The verb.
@@ -65,6 +75,11 @@ impl<'a> Action<'a> {
     /// What it is done to.
     pub fn target(&self) -> Target<'a> {
         self.target
+    }
+
+    /// What is known of the port.
+    pub fn port(&self) -> Port {
+        self.port
     }
 
     /// The namespace that is asked about.

@@ -68,6 +68,10 @@ fn validate_rule(rule: &Rule) -> Result<(), String> {
     if rule.verbs.is_empty() {
         return Err("a rule needs verbs".into());
     }
+    let forwards = |word: &String| word == "pods/portforward";
+    if !rule.ports.is_empty() && (rule.resources.is_empty() || !rule.resources.iter().all(forwards)) {
+        return Err("ports are of pods/portforward alone; make a rule of its own for it".into());
+    }
     match rule.non_resource_urls.is_empty() {
         true if rule.api_groups.is_empty() || rule.resources.is_empty() => {
             Err("a rule needs apiGroups (\"\" is the core group) and resources, or nonResourceURLs".into())

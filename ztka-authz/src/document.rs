@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use ztka_core::{ClusterId, GroupName, UserName};
 
+use crate::Ports;
+
 /// Body of a `policy` document. Nothing is allowed that no binding allows.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -63,6 +65,9 @@ pub struct Rule {
     /// Objects by name; none for all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resource_names: Vec<String>,
+    /// Ports of pods, in rules about `pods/portforward` alone; none for all of them. Not part of Kubernetes' RBAC.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Ports>,
     /// Paths outside the API groups, `*` only at the end; they count in cluster-wide bindings only.
     #[serde(default, rename = "nonResourceURLs", skip_serializing_if = "Vec::is_empty")]
     pub non_resource_urls: Vec<String>,

@@ -63,6 +63,7 @@ mod engine;
 mod layer;
 mod open;
 mod policy;
+mod ports;
 mod render;
 mod rule;
 
@@ -75,5 +76,6 @@ pub use self::{
     layer::{Authorize, AuthorizeLayer},
     open::{Cut, CutLayer, Open, Sessions},
     policy::{AGENT_NAMESPACE, AGENT_PREFIX, PolicyError, PolicySet},
+    ports::{InvalidPorts, Port, Ports},
     render::Rendered,
 };

@@ -10,6 +10,7 @@ use crate::{PolicySet, Rule, action::STREAMS, policy::Within};
 ///
 /// - RBAC denies nothing: the agent's namespace and objects, and secrets of all namespaces at once, are closed by policy
 ///   alone.
+/// - RBAC knows no ports: policy alone says which of them may be forwarded.
 /// - A WebSocket exec, attach or port-forward is a GET: where policy gives `create` on the subresource, `get` is rendered
 ///   as well, since the apiserver asks for `get` (and from 1.35 for `create` too).
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -45,7 +46,8 @@ impl PolicySet {
 
 fn add(rules: &mut Vec<Rule>, more: &[Rule], cluster_wide: bool) {
     let more = more.iter().filter(|rule| cluster_wide || rule.non_resource_urls.is_empty());
-    for rule in more.flat_map(|rule| [Some(rule.clone()), streams_by_get(rule)]).flatten() {
+    let by_rbac = |rule: &Rule| Rule { ports: Vec::new(), ..rule.clone() };
+    for rule in more.flat_map(|rule| [Some(by_rbac(rule)), streams_by_get(rule)]).flatten() {
         // Roles are short lists, and several bindings give the same role.
         if !rules.contains(&rule) {
             rules.push(rule);

@@ -18,6 +18,7 @@ impl Rule {
                     && self.resources.iter().any(|word| is_resource(word, resource, subresource))
                     && (self.resource_names.is_empty()
                         || name.is_some_and(|name| self.resource_names.iter().any(|word| word == name)))
+                    && action.port.is_within(&self.ports)
             }
         }
     }

@@ -6,7 +6,7 @@ mod fixture;
 use fixture::{allows, asks, compiled, document, gives, refusal, target, user};
 use jiff::Timestamp;
 use serde_json::json;
-use ztka_authz::{PolicyDocument, PolicyError, PolicySet};
+use ztka_authz::{PolicyDocument, PolicyError, PolicySet, Port};
 use ztka_core::Decision;
 
 #[test]
@@ -189,4 +189,31 @@ fn the_written_form_is_read_back() {
     let document = gives("view", json!({"namespaces": ["dev"]}));
     let json = serde_json::to_string(&document).unwrap();
     assert_eq!(serde_json::from_str::<PolicyDocument>(&json).unwrap(), document);
+}
+
+#[test]
+fn a_rule_may_name_the_ports_that_are_forwarded() {
+    let rules = json!([{
+        "verbs": ["create"], "apiGroups": [""], "resources": ["pods/portforward"], "ports": [8080, "9000-9100"]
+    }]);
+    let policy = gives("forward", json!({"namespaces": ["dev"]}));
+    let roles = document(json!({"roles": [{"name": "forward", "rules": rules}]})).roles;
+    let (alice, policy) = (user("alice", &[]), compiled(&PolicyDocument { roles, ..policy }));
+    let asks = |port| {
+        let target = target("core/pods/portforward", Some("dev"), Some("web"));
+        policy.decide(&alice, &"c1".parse().unwrap(), &ztka_authz::Action::new("get", target).on_port(port))
+    };
+    for port in [Port::Later, Port::Is(8080), Port::Is(9100)] {
+        assert!(matches!(asks(port), Decision::Allow(_)), "{port:?}");
+    }
+    for port in [Port::Unknown, Port::Is(9101), Port::Is(80)] {
+        assert!(matches!(asks(port), Decision::Deny(_)), "{port:?}");
+    }
+    let rendered = policy.render(&alice, &"c1".parse().unwrap()).unwrap();
+    assert!(rendered.namespaces["dev"].iter().all(|rule| rule.ports.is_empty()), "RBAC knows no ports");
+    for resources in [json!(["pods/portforward", "pods"]), json!(["*"]), json!(["pods/*"])] {
+        let rule = json!({"verbs": ["create"], "apiGroups": [""], "resources": resources, "ports": [80]});
+        let error = document(json!({"roles": [{"name": "r", "rules": [rule]}]})).validate().unwrap_err();
+        assert!(error.to_string().contains("of its own"), "{error}");
+    }
 }
