@@ -5,11 +5,8 @@
 use std::{env, error::Error, fs};
 
 use jiff::Timestamp;
-use ztka_authz::{Action, PolicyDocument, PolicySet, Target};
-use ztka_core::{
-    Decision, DocumentHeader, DocumentKind, KeyId, OrgId, Principal, Revision, SeriesKey, Session, SignedDocument,
-    Verified,
-};
+use ztka_authz::{Action, Facts, PolicyDocument, PolicySet, Target};
+use ztka_core::{Decision, OrgId, Principal, Session};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -21,12 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let id = known.id.clone();
     let org: OrgId = "example".parse()?;
 
-    // A receiver gets a verified document from `SignedDocument::accept`; here nobody has signed.
-    let series = SeriesKey { kind: DocumentKind::Policy, org: Some(org.clone()), subject: String::new() };
-    let (issued, expires) = (Timestamp::UNIX_EPOCH, Timestamp::MAX);
-    let header = DocumentHeader { series, revision: Revision::default(), issued, expires };
-    let unsigned = |_: &[u8]| Ok::<_, serde_json::Error>((KeyId(String::new()), Vec::new()));
-    let policy = PolicySet::compile(&Verified::assertion(SignedDocument::sign(header, &document, unsigned)?))?;
+    let policy = PolicySet::candidate(org.clone(), document)?;
 
     let (name, active_until) = (user.parse()?, Timestamp::MAX);
     let session = Session { user: "u1".parse()?, credential: "k1".parse()?, name, groups: Vec::new(), active_until };
@@ -37,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let namespace = namespace.first().map(String::as_str);
     let target = Target::Resource { group: "", resource, subresource, namespace, name: None };
-    match policy.decide(&who, &id, &Action::new(verb, target)) {
+    match policy.decide(&who, &id, &Action::new(verb, target), &Facts::at(Timestamp::now())) {
         Decision::Allow(grant) => println!("allowed by binding {:?}, role {:?}", grant.binding, grant.role),
         Decision::Deny(reason) => println!("denied: {reason}"),
     }

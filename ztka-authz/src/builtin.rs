@@ -1,5 +1,7 @@
 //! Roles that every organisation has, after Kubernetes 1.35 (`bootstrappolicy/policy.go`).
 
+mod administration;
+
 use crate::{Role, Rule, Settings};
 
 /// What everybody may do who is bound on a cluster at all: discovery, and questions about themselves.
@@ -11,11 +13,15 @@ const ALL: &[&str] = &["*"];
 
 /// All built-in roles of an organisation with these `settings`.
 pub fn builtin_roles(settings: &Settings) -> Vec<Role> {
-    vec![cluster_admin(), role("edit", [view_rules(), edit_rules()].concat()), view(settings), basic_user()]
+    let edit = role("edit", [view_rules(), edit_rules()].concat());
+    let mut roles =
+        vec![role("cluster-admin", everything()), edit, looking("view", view_rules(), settings), basic_user()];
+    roles.extend(administration::roles(settings));
+    roles
 }
 
 fn role(name: &str, rules: Vec<Rule>) -> Role {
-    Role { name: name.into(), rules }
+    Role { name: name.into(), rules, ..Role::default() }
 }
 
 fn words(words: &[&str]) -> Vec<String> {
@@ -30,8 +36,8 @@ fn paths(verbs: &[&str], paths: &[&str]) -> Rule {
     Rule { verbs: words(verbs), non_resource_urls: words(paths), ..Rule::default() }
 }
 
-fn cluster_admin() -> Role {
-    role("cluster-admin", vec![rule(ALL, ALL, ALL), paths(ALL, ALL)])
+fn everything() -> Vec<Rule> {
+    vec![rule(ALL, ALL, ALL), paths(ALL, ALL)]
 }
 
 /// `system:discovery`, `system:public-info-viewer` and `system:basic-user`.
@@ -59,15 +65,15 @@ fn basic_user() -> Role {
     )
 }
 
-fn view(settings: &Settings) -> Role {
-    let mut rules = view_rules();
+/// A read-only role, with what the organisation gives back to those.
+fn looking(name: &str, mut rules: Vec<Rule>, settings: &Settings) -> Role {
     if settings.view_secrets {
         rules.push(rule(READ, &[""], &["secrets"]));
     }
     if settings.view_exec {
         rules.push(rule(&["create"], &[""], &["pods/exec"]));
     }
-    role("view", rules)
+    Role { name: name.into(), rules, read_only: true }
 }
 
 /// `system:aggregate-to-view`.

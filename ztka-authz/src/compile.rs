@@ -1,184 +1,367 @@
-//! From the document as written down to the index that is asked, refusing what would not mean what it says.
+//! From the document as written down to the index that is asked.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
+use foldhash::fast::RandomState;
+use ztka_core::{ClusterId, GroupName, UserName};
+
 use crate::{
-    Binding, ClusterSelector, PolicyDocument, PolicySet, Role, Rule, Scope, Subject,
-    builtin::builtin_roles,
-    policy::{Bound, Candidates, Reach, Within},
+    ClusterSelector, Guardrails, InvalidPolicy, PolicyDocument, ProtectedAccess, Scope, Subject,
+    builtin::{BASIC, builtin_roles},
+    condition::Terms,
+    document::carries,
+    matcher::{Asked, Matcher, Rules},
+    validate::Strictness,
+    words::{self, NONE, Words},
 };
 
-/// Why a policy cannot be used, and what to change.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{place}: {problem}")]
-pub struct InvalidPolicy {
-    place: String,
-    problem: String,
+/// A hash table asked once or more in a decision.
+pub(crate) type Table<K, V> = HashMap<K, V, RandomState>;
+
+/// A binding as it is asked: who is meant is in the tables that lead to it.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    pub(crate) name: Arc<str>,
+    pub(crate) role: Arc<Rules>,
+    pub(crate) reach: Reach,
+    pub(crate) within: Within,
+    pub(crate) terms: Option<Box<Terms>>,
+    pub(crate) duties: Option<Box<crate::Clause<crate::Obligations>>>,
 }
 
-fn invalid(place: impl Into<String>, problem: impl Into<String>) -> InvalidPolicy {
-    InvalidPolicy { place: place.into(), problem: problem.into() }
+/// A denial as it is asked.
+#[derive(Debug)]
+pub(crate) struct Denied {
+    pub(crate) name: Box<str>,
+    pub(crate) reason: Box<str>,
+    pub(crate) except: Box<[Subject]>,
+    pub(crate) rules: Box<[Matcher]>,
+    pub(crate) reach: Reach,
+    pub(crate) within: Within,
+    pub(crate) terms: Option<Box<Terms>>,
 }
 
-impl PolicyDocument {
-    /// Checks everything that [`PolicySet::compile`] insists on.
-    ///
-    /// Names of clusters that do not exist are no error: a binding may outlive a cluster, or wait for one.
-    ///
-    /// # Errors
-    /// The first problem found.
-    pub fn validate(&self) -> Result<(), InvalidPolicy> {
-        unique("cluster id", self.clusters.iter().map(|cluster| cluster.id.as_str()))?;
-        unique("cluster name", self.clusters.iter().map(|cluster| cluster.name.as_str()))?;
-        let builtin = builtin_roles(&self.settings);
-        unique("role", builtin.iter().chain(&self.roles).map(|role| role.name.as_str()))?;
-        unique("binding", self.bindings.iter().map(|binding| binding.name.as_str()))?;
-        for role in &self.roles {
-            for rule in &role.rules {
-                validate_rule(rule).map_err(|problem| invalid(format!("role {:?}", role.name), problem))?;
+/// A namespace that is closed to everybody but some.
+#[derive(Debug)]
+pub(crate) struct Protected {
+    pub(crate) namespaces: Box<[u32]>,
+    pub(crate) access: ProtectedAccess,
+    pub(crate) reach: Reach,
+    pub(crate) except: Box<[Subject]>,
+}
+
+/// On which clusters, by their numbers; selectors that say the same share one list.
+#[derive(Clone, Debug)]
+pub(crate) enum Reach {
+    All,
+    Some(Arc<[u32]>),
+}
+
+impl Reach {
+    pub(crate) fn has(&self, cluster: u32) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some(clusters) => words::has(clusters, cluster),
+        }
+    }
+}
+
+/// In which part of a cluster.
+#[derive(Debug)]
+pub(crate) enum Within {
+    Cluster,
+    AllNamespaces,
+    Namespaces(Box<[u32]>),
+    /// By cluster, those that are known to carry the labels.
+    Labelled(Box<Table<u32, Box<[u32]>>>),
+}
+
+impl Within {
+    /// True if the question is about something in it.
+    pub(crate) fn has(&self, cluster: u32, asked: &Asked<'_>) -> bool {
+        let namespace = asked.namespace();
+        match self {
+            Self::Cluster => true,
+            _ if namespace == NONE => false,
+            Self::AllNamespaces => true,
+            Self::Namespaces(namespaces) => words::has(namespaces, namespace),
+            Self::Labelled(known) => known.get(&cluster).is_some_and(|names| words::has(names, namespace)),
+        }
+    }
+
+    /// True if the question may be about something in it: also by asking across namespaces.
+    pub(crate) fn touches(&self, cluster: u32, asked: &Asked<'_>) -> bool {
+        let across = asked.namespace() == NONE && asked.object().is_some() && asked.is_wide();
+        across || self.has(cluster, asked)
+    }
+}
+
+/// The bindings, or denials, that name one subject.
+#[derive(Debug, Default)]
+pub(crate) struct Candidates {
+    /// Those of few clusters, by cluster, in the order of the document.
+    listed: Vec<(u32, u32)>,
+    /// All others.
+    wide: Vec<u32>,
+}
+
+/// A binding of more clusters is looked at wherever somebody asks.
+const FEW: usize = 16;
+
+impl Candidates {
+    fn add(&mut self, number: u32, reach: &Reach) {
+        match reach {
+            Reach::Some(clusters) if clusters.len() <= FEW => {
+                self.listed.extend(clusters.iter().map(|cluster| (*cluster, number)));
+            }
+            _ => self.wide.push(number),
+        }
+    }
+
+    fn finish(&mut self) {
+        self.listed.sort_unstable();
+        self.listed.dedup();
+        self.listed.shrink_to_fit();
+        self.wide.dedup();
+        self.wide.shrink_to_fit();
+    }
+
+    pub(crate) fn on(&self, cluster: u32) -> impl Iterator<Item = u32> + '_ {
+        let from = self.listed.partition_point(|(other, _)| *other < cluster);
+        let listed = self.listed.get(from..).unwrap_or_default().iter();
+        let listed = listed.take_while(move |(other, _)| *other == cluster).map(|(_, number)| *number);
+        listed.chain(self.wide.iter().copied())
+    }
+}
+
+/// Candidates by who is meant.
+#[derive(Debug, Default)]
+pub(crate) struct ByWho {
+    pub(crate) users: Table<UserName, Candidates>,
+    pub(crate) groups: Table<GroupName, Candidates>,
+    pub(crate) everybody: Candidates,
+}
+
+impl ByWho {
+    fn add(&mut self, number: u32, reach: &Reach, subjects: &BTreeSet<Subject>) {
+        for subject in subjects {
+            let candidates = match subject {
+                Subject::User(name) => self.users.entry(name.clone()).or_default(),
+                Subject::Group(name) => self.groups.entry(name.clone()).or_default(),
+            };
+            candidates.add(number, reach);
+        }
+    }
+
+    fn finish(&mut self) {
+        self.users.values_mut().chain(self.groups.values_mut()).for_each(Candidates::finish);
+        self.everybody.finish();
+        self.users.shrink_to_fit();
+        self.groups.shrink_to_fit();
+    }
+
+    /// Numbers of those that name the user, the user's own first, then those of groups, then those of everybody.
+    pub(crate) fn of(&self, who: &ztka_core::Principal, cluster: u32) -> impl Iterator<Item = u32> {
+        let user = self.users.get(who.name());
+        let groups = who.groups().iter().filter_map(|group| self.groups.get(group));
+        let all = user.into_iter().chain(groups).chain(std::iter::once(&self.everybody));
+        all.flat_map(move |candidates| candidates.on(cluster))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Index {
+    pub(crate) words: Words,
+    pub(crate) numbers: Table<ClusterId, u32>,
+    pub(crate) by_who: ByWho,
+    pub(crate) bindings: Vec<Bound>,
+    pub(crate) denied_to: ByWho,
+    pub(crate) denials: Vec<Denied>,
+    pub(crate) protected: Vec<Protected>,
+    pub(crate) basic: Arc<Rules>,
+    /// True if an answer depends on the time.
+    pub(crate) timed: bool,
+    /// True if an answer depends on the command of an exec.
+    pub(crate) commands: bool,
+}
+
+/// Everything that is needed again and again while an index is made.
+struct Compiler<'a> {
+    document: &'a PolicyDocument,
+    words: Words,
+    reaches: HashMap<&'a ClusterSelector, Reach>,
+    members: HashMap<&'a GroupName, BTreeSet<Subject>>,
+    by_id: HashMap<&'a str, u32>,
+    by_name: HashMap<&'a str, u32>,
+}
+
+/// Builds the index of a document that means something definite.
+pub(crate) fn index(document: &PolicyDocument) -> Result<Index, InvalidPolicy> {
+    document.check(Strictness::Received)?;
+    let number = |(number, _): (usize, &crate::Cluster)| u32::try_from(number).unwrap_or(NONE);
+    let each = || document.clusters.iter().enumerate();
+    let mut compiler = Compiler {
+        document,
+        words: Words::default(),
+        reaches: HashMap::new(),
+        members: members(document),
+        by_id: each().map(|at| (at.1.id.as_str(), number(at))).collect(),
+        by_name: each().map(|at| (at.1.name.as_str(), number(at))).collect(),
+    };
+    let mut roles: HashMap<String, Arc<Rules>> = HashMap::new();
+    // A role of the document comes before a built-in one that a later version has brought.
+    for role in document.roles.iter().cloned().chain(builtin_roles(&document.settings)) {
+        if !roles.contains_key(&role.name) {
+            let name = role.name.clone();
+            roles.insert(name, Arc::new(Rules::new(&mut compiler.words, role)));
+        }
+    }
+    let role = |name: &str| roles.get(name).cloned().ok_or_else(|| InvalidPolicy::new("roles", name, "is not there"));
+    let basic = role(BASIC)?;
+    let (mut by_who, mut bindings) = (ByWho::default(), Vec::with_capacity(document.bindings.len()));
+    for binding in &document.bindings {
+        let reach = compiler.reach(&binding.clusters);
+        let terms = Terms::new(&mut compiler.words, binding.valid_from, binding.valid_until, &binding.when);
+        by_who.add(next(&bindings), &reach, &compiler.expand(&binding.subjects));
+        bindings.push(Bound {
+            name: binding.name.as_str().into(),
+            role: role(&binding.role)?,
+            reach,
+            within: compiler.within(&binding.clusters, &binding.scope),
+            terms,
+            duties: (!binding.obligations.is_empty()).then(|| Box::new(binding.obligations.clone())),
+        });
+    }
+    let (mut denied_to, mut denials) = (ByWho::default(), Vec::new());
+    for denial in &document.denials {
+        let reach = compiler.reach(&denial.clusters);
+        match denial.subjects.is_empty() {
+            true => denied_to.everybody.add(next(&denials), &reach),
+            false => denied_to.add(next(&denials), &reach, &compiler.expand(&denial.subjects)),
+        }
+        let terms = Terms::new(&mut compiler.words, denial.valid_from, denial.valid_until, &denial.when);
+        denials.push(Denied {
+            name: denial.name.as_str().into(),
+            reason: denial.reason.as_str().into(),
+            except: compiler.expand(&denial.except).into_iter().collect(),
+            rules: denial.rules.iter().map(|rule| Matcher::new(&mut compiler.words, rule)).collect(),
+            reach,
+            within: compiler.within(&denial.clusters, &denial.scope),
+            terms,
+        });
+    }
+    let protected = compiler.protected(&document.guardrails);
+    by_who.finish();
+    denied_to.finish();
+    let terms = bindings.iter().map(|bound| &bound.terms).chain(denials.iter().map(|denied| &denied.terms));
+    let terms: Vec<_> = terms.flatten().collect();
+    let timed = terms.iter().any(|terms| terms.is_timed());
+    let commands = terms.iter().any(|terms| terms.looks_at_commands());
+    let numbers = each().map(|at| (at.1.id.clone(), number(at))).collect();
+    Ok(Index {
+        words: compiler.words,
+        numbers,
+        by_who,
+        bindings,
+        denied_to,
+        denials,
+        protected,
+        basic,
+        timed,
+        commands,
+    })
+}
+
+fn next<T>(those: &[T]) -> u32 {
+    u32::try_from(those.len()).unwrap_or(NONE)
+}
+
+impl<'a> Compiler<'a> {
+    fn reach(&mut self, selector: &'a ClusterSelector) -> Reach {
+        if selector.all {
+            return Reach::All;
+        }
+        let simple = selector.projects.is_empty() && !selector.is_by_label();
+        if simple {
+            let ids = selector.ids.iter().filter_map(|id| self.by_id.get(id.as_str()));
+            let names = selector.names.iter().filter_map(|name| self.by_name.get(name.as_str()));
+            return Reach::Some(words::sorted(ids.chain(names).copied().collect()).into());
+        }
+        // The same labels are looked for again and again, each time among all clusters.
+        self.reaches
+            .entry(selector)
+            .or_insert_with(|| {
+                let selected = self.document.clusters.iter().zip(0..).filter(|(cluster, _)| selector.selects(cluster));
+                Reach::Some(words::sorted(selected.map(|(_, number)| number).collect()).into())
+            })
+            .clone()
+    }
+
+    fn within(&mut self, clusters: &'a ClusterSelector, scope: &Scope) -> Within {
+        match scope {
+            Scope::Cluster => Within::Cluster,
+            Scope::AllNamespaces => Within::AllNamespaces,
+            Scope::Namespaces(names) => {
+                Within::Namespaces(words::sorted(names.iter().map(|name| self.words.add(name)).collect()))
+            }
+            Scope::NamespaceLabels(wanted) => {
+                let reach = self.reach(clusters);
+                let mut known = Table::default();
+                for (cluster, number) in self.document.clusters.iter().zip(0..).filter(|(_, at)| reach.has(*at)) {
+                    let names = cluster.namespaces.iter().filter(|(_, labels)| carries(labels, wanted));
+                    let names: Vec<u32> = names.map(|(name, _)| self.words.add(name)).collect();
+                    if !names.is_empty() {
+                        known.insert(number, words::sorted(names));
+                    }
+                }
+                Within::Labelled(Box::new(known))
             }
         }
-        let roles: HashSet<&str> = builtin.iter().chain(&self.roles).map(|role| role.name.as_str()).collect();
-        for binding in &self.bindings {
-            validate_binding(binding, &roles)
-                .map_err(|problem| invalid(format!("binding {:?}", binding.name), problem))?;
-        }
-        Ok(())
     }
-}
 
-fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), InvalidPolicy> {
-    let mut seen = HashSet::new();
-    for name in names {
-        if name.is_empty() {
-            return Err(invalid(what, "has no name; give it one"));
-        }
-        if !seen.insert(name) {
-            return Err(invalid(format!("{what} {name:?}"), "exists already; choose another name"));
-        }
-    }
-    Ok(())
-}
-
-/// The apiserver's own rules (`pkg/apis/rbac/validation`), so that what is rendered from a role is accepted there.
-fn validate_rule(rule: &Rule) -> Result<(), String> {
-    if rule.verbs.is_empty() {
-        return Err("a rule needs verbs".into());
-    }
-    let forwards = |word: &String| word == "pods/portforward";
-    if !rule.ports.is_empty() && (rule.resources.is_empty() || !rule.resources.iter().all(forwards)) {
-        return Err("ports are of pods/portforward alone; make a rule of its own for it".into());
-    }
-    match rule.non_resource_urls.is_empty() {
-        true if rule.api_groups.is_empty() || rule.resources.is_empty() => {
-            Err("a rule needs apiGroups (\"\" is the core group) and resources, or nonResourceURLs".into())
-        }
-        true if rule.resources.iter().chain(&rule.verbs).any(String::is_empty) => {
-            Err("a resource or verb is empty".into())
-        }
-        true => Ok(()),
-        false if !(rule.api_groups.is_empty() && rule.resources.is_empty() && rule.resource_names.is_empty()) => {
-            Err("a rule is about resources or about nonResourceURLs, not both; make it two".into())
-        }
-        false => match rule.non_resource_urls.iter().find(|path| !is_path(path)) {
-            Some(path) => Err(format!("{path:?} is neither * nor a path that begins with / and has * only at its end")),
-            None => Ok(()),
-        },
-    }
-}
-
-fn is_path(path: &str) -> bool {
-    path == "*" || (path.starts_with('/') && !path.strip_suffix('*').unwrap_or(path).contains('*'))
-}
-
-fn validate_binding(binding: &Binding, roles: &HashSet<&str>) -> Result<(), String> {
-    let Binding { role, clusters, scope, name: _, subjects: _ } = binding;
-    if !roles.contains(role.as_str()) {
-        return Err(format!("there is no role {role:?}; create it first or choose another"));
-    }
-    if clusters.match_labels.as_ref().is_some_and(|labels| labels.is_empty()) {
-        return Err("matchLabels is empty; to select every cluster set all = true".into());
-    }
-    if let Scope::Namespaces(namespaces) = scope {
-        if namespaces.is_empty() {
-            return Err("the list of namespaces is empty; name some, or bind cluster-wide".into());
-        }
-        if let Some(bad) = namespaces.iter().find(|namespace| !is_namespace(namespace)) {
-            return Err(format!("{bad:?} is not the name of a namespace (patterns are not supported)"));
-        }
-    }
-    Ok(())
-}
-
-/// RFC 1123 label, as the apiserver demands of a namespace.
-fn is_namespace(text: &str) -> bool {
-    let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let bytes = text.as_bytes();
-    bytes.len() <= 63
-        && bytes.iter().all(|byte| alphanumeric(byte) || *byte == b'-')
-        && bytes.first().is_some_and(alphanumeric)
-        && bytes.last().is_some_and(alphanumeric)
-}
-
-pub(crate) struct Index {
-    pub(crate) users: HashMap<ztka_core::UserName, Candidates>,
-    pub(crate) groups: HashMap<ztka_core::GroupName, Candidates>,
-    pub(crate) bindings: Vec<Bound>,
-    pub(crate) basic: Arc<Role>,
-}
-
-/// Builds the index of a valid document.
-pub(crate) fn index(document: &PolicyDocument) -> Result<Index, InvalidPolicy> {
-    document.validate()?;
-    let roles = builtin_roles(&document.settings).into_iter().chain(document.roles.iter().cloned());
-    let roles: HashMap<String, Arc<Role>> = roles.map(|role| (role.name.clone(), Arc::new(role))).collect();
-    let role = |name: &str| roles.get(name).cloned().ok_or_else(|| invalid(name, "there is no such role"));
-    let basic = role(crate::builtin::BASIC)?;
-    let mut index = Index { users: HashMap::new(), groups: HashMap::new(), bindings: Vec::new(), basic };
-    for (number, binding) in document.bindings.iter().enumerate() {
-        let reach = reach(document, &binding.clusters);
-        for subject in &binding.subjects {
-            let candidates = match subject {
-                Subject::User(name) => index.users.entry(name.clone()).or_default(),
-                Subject::Group(name) => index.groups.entry(name.clone()).or_default(),
-            };
-            candidates.add(number, &reach);
-        }
-        let within = match &binding.scope {
-            Scope::Cluster => Within::Cluster,
-            Scope::Namespaces(namespaces) => Within::Namespaces(namespaces.iter().cloned().collect()),
+    fn protected(&mut self, guardrails: &'a Guardrails) -> Vec<Protected> {
+        let of = |rail: &'a crate::ProtectedNamespaces| Protected {
+            namespaces: words::sorted(rail.namespaces.iter().map(|name| self.words.add(name)).collect()),
+            access: rail.access,
+            reach: self.reach(&rail.clusters),
+            except: self.expand(&rail.except).into_iter().collect(),
         };
-        index.bindings.push(Bound { name: binding.name.clone(), role: role(&binding.role)?, reach, within });
+        guardrails.protected_namespaces.iter().map(of).collect()
     }
-    Ok(index)
+
+    /// The subjects, and the members of those that are groups of the document.
+    fn expand(&self, subjects: &[Subject]) -> BTreeSet<Subject> {
+        let mut all: BTreeSet<_> = subjects.iter().cloned().collect();
+        for subject in subjects {
+            if let Subject::Group(name) = subject
+                && let Some(members) = self.members.get(name)
+            {
+                all.extend(members.iter().cloned());
+            }
+        }
+        all
+    }
 }
 
-fn reach(document: &PolicyDocument, selector: &ClusterSelector) -> Reach {
-    if selector.all {
-        return Reach::All;
-    }
-    let selected = document.clusters.iter().filter(|cluster| selector.selects(cluster));
-    let selected: HashSet<_> = selected.map(|cluster| cluster.id.clone()).collect();
-    // A selector by label may reach very many clusters: its bindings are listed once, not once a cluster.
-    match selector.match_labels.is_some() {
-        true => Reach::Labelled(selected),
-        false => Reach::Listed(selected),
-    }
-}
-
-impl PolicySet {
-    /// The document's projection to one cluster: all that decisions about that cluster can depend on.
-    pub fn project(document: &PolicyDocument, cluster: &ztka_core::ClusterId) -> PolicyDocument {
-        let clusters: Vec<_> = document.clusters.iter().filter(|known| known.id == *cluster).cloned().collect();
-        let selected = |binding: &&Binding| clusters.iter().any(|known| binding.clusters.selects(known));
-        let only = ClusterSelector { ids: vec![cluster.clone()], ..ClusterSelector::default() };
-        let narrow = |binding: &Binding| Binding { clusters: only.clone(), ..binding.clone() };
-        let bindings: Vec<_> = document.bindings.iter().filter(selected).map(narrow).collect();
-        let used = |role: &&Role| bindings.iter().any(|binding| binding.role == role.name);
-        let roles = document.roles.iter().filter(used).cloned().collect();
-        PolicyDocument { clusters, roles, bindings, settings: document.settings.clone() }
-    }
+/// Each group of the document with its members, those of groups within it included.
+fn members(document: &PolicyDocument) -> HashMap<&GroupName, BTreeSet<Subject>> {
+    let direct: HashMap<_, _> = document.groups.iter().map(|group| (&group.name, &group.members)).collect();
+    let all = |group: &crate::Group| {
+        let (mut found, mut open) = (BTreeSet::new(), vec![&group.name]);
+        while let Some(name) = open.pop() {
+            for member in direct.get(name).into_iter().copied().flatten() {
+                // What was found before is not opened again: circles end here.
+                if found.insert(member.clone())
+                    && let Subject::Group(inner) = member
+                {
+                    open.push(inner);
+                }
+            }
+        }
+        found
+    };
+    document.groups.iter().map(|group| (&group.name, all(group))).collect()
 }

@@ -1,11 +1,28 @@
-//! The policy of one organisation as it is written down: clusters, roles, bindings.
+//! The policy of one organisation as it is written down: clusters, roles, bindings, what is denied, what is guarded.
+
+mod binding;
+mod clause;
+mod condition;
+mod guardrail;
+mod selector;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use ztka_core::{ClusterId, GroupName, UserName};
+use ztka_core::{ClusterId, GroupName};
 
+pub(crate) use self::selector::carries;
+pub use self::{
+    binding::{Binding, Denial, Subject},
+    clause::Clause,
+    condition::{CommandPattern, Conditions, Day, Hours, InvalidClause, MfaDemand, MfaStrength, UtcOffset},
+    guardrail::{AuditLevel, Gate, Gates, Guardrails, Obligations, Opening, ProtectedAccess, ProtectedNamespaces},
+    selector::{ClusterSelector, Operator, Requirement, Scope},
+};
 use crate::Ports;
+
+/// Labels, of a cluster or of a namespace.
+pub type Labels = BTreeMap<String, String>;
 
 /// Body of a `policy` document. Nothing is allowed that no binding allows.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -14,12 +31,24 @@ pub struct PolicyDocument {
     /// The organisation's clusters. A cluster that is not listed does not exist for policy.
     #[serde(default)]
     pub clusters: Vec<Cluster>,
-    /// Roles beside the built-in ones (`cluster-admin`, `edit`, `view`).
+    /// What clusters are grouped by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub projects: Vec<Project>,
+    /// Groups kept in policy itself, beside those that sessions name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Group>,
+    /// Roles beside the built-in ones ([`builtin_roles`](crate::builtin_roles)).
     #[serde(default)]
     pub roles: Vec<Role>,
     /// Who has which role where.
     #[serde(default)]
     pub bindings: Vec<Binding>,
+    /// What is denied, whatever bindings give.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denials: Vec<Denial>,
+    /// What no role reaches without a setting of its own.
+    #[serde(default, skip_serializing_if = "Guardrails::is_default")]
+    pub guardrails: Guardrails,
     /// What applies to the organisation as a whole.
     #[serde(default)]
     pub settings: Settings,
@@ -35,17 +64,51 @@ pub struct Cluster {
     pub name: String,
     /// What label selectors look at.
     #[serde(default)]
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
+    /// The project that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// Its namespaces as far as they are known, with the labels that policy may look at.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub namespaces: BTreeMap<String, Labels>,
+}
+
+impl Cluster {
+    /// A cluster without labels, outside of every project.
+    pub fn new(id: ClusterId, name: impl Into<String>) -> Self {
+        Self { id, name: name.into(), labels: Labels::new(), project: None, namespaces: BTreeMap::new() }
+    }
+}
+
+/// Some of an organisation's clusters.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Project {
+    /// Unlike the name of any other project.
+    pub name: String,
+}
+
+/// People and groups under one name. Who is in a group that is a member is a member too.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// What sessions may call a group as well: who has it by either is in it.
+    pub name: GroupName,
+    /// Who is in it.
+    pub members: Vec<Subject>,
 }
 
 /// A named list of rules; the role allows what one of them allows.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Role {
     /// Unlike the name of any other role, built-in ones included.
     pub name: String,
     /// What it allows.
     pub rules: Vec<Rule>,
+    /// It looks at things only, whatever its rules say; [`Settings`] say what of the confidential it may look at.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
 }
 
 /// `PolicyRule` of `rbac.authorization.k8s.io/v1`, in its own spelling.
@@ -73,79 +136,14 @@ pub struct Rule {
     pub non_resource_urls: Vec<String>,
 }
 
-/// Gives a role to users and groups on some clusters.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Binding {
-    /// Unlike the name of any other binding; the audit log names it.
-    pub name: String,
-    /// Who.
-    pub subjects: Vec<Subject>,
-    /// Name of the role.
-    pub role: String,
-    /// On which clusters.
-    pub clusters: ClusterSelector,
-    /// In which part of them.
-    pub scope: Scope,
-}
-
-/// A user or a group, by name: `{"user": "alice"}`, `{"group": "dev"}`.
-#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Subject {
-    /// One user.
-    User(UserName),
-    /// Everybody in the group.
-    Group(GroupName),
-}
-
-/// The clusters that any of the fields selects; without any field set, none.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct ClusterSelector {
-    /// Every cluster of the organisation, later ones included.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub all: bool,
-    /// By id.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ids: Vec<ClusterId>,
-    /// By name.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub names: Vec<String>,
-    /// Clusters that carry all of these labels; never empty, which is what `all` is for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub match_labels: Option<BTreeMap<String, String>>,
-}
-
-impl ClusterSelector {
-    /// True if `cluster` is meant.
-    pub fn selects(&self, cluster: &Cluster) -> bool {
-        let carries = |(key, value): (&String, &String)| cluster.labels.get(key) == Some(value);
-        self.all
-            || self.ids.contains(&cluster.id)
-            || self.names.contains(&cluster.name)
-            || self.match_labels.as_ref().is_some_and(|labels| !labels.is_empty() && labels.iter().all(carries))
-    }
-}
-
-/// How far a binding goes: `"cluster"`, or `{"namespaces": ["dev"]}`.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scope {
-    /// All namespaces, cluster-scoped resources and non-resource paths.
-    Cluster,
-    /// These namespaces, and nothing outside of them.
-    Namespaces(Vec<String>),
-}
-
 /// What applies to an organisation as a whole; by default everything is off.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Settings {
-    /// Role `view` may read secrets.
+    /// Read-only roles may read secrets.
     #[serde(default)]
     pub view_secrets: bool,
-    /// Role `view` may run commands in containers.
+    /// Read-only roles may run commands in containers.
     #[serde(default)]
     pub view_exec: bool,
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -12,7 +13,7 @@ use ztka_core::{
     Clock, ClusterId, Decision, OrgId, Principal, Reason, RequestAttributes, Revision, SignedDocument, Verified,
 };
 
-use crate::{AGENT_NAMESPACE, Action, Cluster, PolicyError, PolicySet, Rendered};
+use crate::{AGENT_NAMESPACE, Action, Cluster, Facts, PolicyError, PolicySet, Rendered};
 
 /// Answers every question from the newest policy that it was given. Clones share it.
 #[derive(Clone, Debug)]
@@ -108,11 +109,30 @@ impl Engine {
         }
     }
 
-    /// Decides on a request, by default no.
+    /// Decides on a request of which nothing more is known, by default no.
     pub fn decide(&self, who: &Principal, cluster: &ClusterId, asked: &RequestAttributes) -> Decision {
+        self.decide_from(who, cluster, asked, None)
+    }
+
+    /// Decides on a request that comes from the address `source`, by default no.
+    ///
+    /// No obligation is supported yet: what a binding gives under one is denied.
+    pub fn decide_from(
+        &self,
+        who: &Principal,
+        cluster: &ClusterId,
+        asked: &RequestAttributes,
+        source: Option<IpAddr>,
+    ) -> Decision {
         // Nobody acts as somebody else, and asking for it is never overheard: the answer would be the wrong user's.
         let refused = match asked.impersonation() {
-            None => return self.review(who, cluster, &Action::from(asked)),
+            None => {
+                let facts = Facts::at(self.now()).from_source(source);
+                return match self.policy(who.org()) {
+                    Ok(policy) => policy.decide_request(who, cluster, asked, &facts),
+                    Err(reason) => Decision::Deny(reason),
+                };
+            }
             Some(Ok(_)) => "no role gives impersonation; leave out --as, --as-group and --as-uid".to_owned(),
             Some(Err(invalid)) => invalid.to_string(),
         };
@@ -121,8 +141,19 @@ impl Engine {
 
     /// Decides on a question about oneself just as on the request that it is about.
     pub fn review(&self, who: &Principal, cluster: &ClusterId, action: &Action<'_>) -> Decision {
+        self.review_with(who, cluster, action, &Facts::at(self.now()))
+    }
+
+    /// The same, with all that is known.
+    pub fn review_with(
+        &self,
+        who: &Principal,
+        cluster: &ClusterId,
+        action: &Action<'_>,
+        facts: &Facts<'_>,
+    ) -> Decision {
         match self.policy(who.org()) {
-            Ok(policy) => policy.decide(who, cluster, action),
+            Ok(policy) => policy.decide(who, cluster, action, facts),
             Err(reason) => Decision::Deny(reason),
         }
     }
@@ -145,7 +176,7 @@ impl Engine {
     /// # Errors
     /// [`Reason::NoPolicy`], as for [`Self::policy`].
     pub fn render(&self, who: &Principal, cluster: &ClusterId) -> Result<Option<Rendered>, Reason> {
-        Ok(self.policy(who.org())?.render(who, cluster))
+        Ok(self.policy(who.org())?.render_at(who, cluster, self.now()))
     }
 
     /// The revision in force in `org`, usable or not.

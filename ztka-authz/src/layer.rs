@@ -102,11 +102,12 @@ fn permit<B>(
     access: Access<Recorded, B>,
     named: Option<Revision>,
 ) -> Result<Access<Permitted, B>, Status> {
+    let source = access.source();
     let behind = named.is_some_and(|named| is_behind(engine, &access, named));
     Permitted::assertion(access, |who, cluster, asked| match behind {
         true => Decision::Deny(Reason::NoPolicy(
             "the policy that the proxy decided by has not reached the cluster's agent yet; try again",
         )),
-        false => engine.decide(who, cluster, asked),
+        false => engine.decide_from(who, cluster, asked, source),
     })
 }

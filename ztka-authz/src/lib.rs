@@ -6,8 +6,11 @@
 //! ```
 //!
 //! Roles are Kubernetes' own rules and match exactly as its RBAC does. A binding gives a role to users and groups, on
-//! clusters chosen by id, name or label, cluster-wide or in some namespaces. What no binding gives is denied. So is
-//! everything while there is no policy, or none that is still believed.
+//! clusters chosen by id, name, project or label, cluster-wide or in some namespaces, for some time, under conditions and
+//! obligations. What no binding gives is denied, and a denial wins over all of them. So is everything denied while there
+//! is no policy, or none that is still believed. What a version does not understand, or cannot know, gives nothing.
+//!
+//! A decision is a pure function ([`PolicySet::weigh`]): time, address and whatever else counts are [`Facts`].
 //!
 //! What was permitted is not forgotten: [`Open`] holds everything under way, looks at it again at each change and as
 //! sessions end, and [`CutLayer`] ends what would no longer be let in.
@@ -50,7 +53,7 @@
 //!
 //! let pods = |namespace| Target::Resource { group: "", resource: "pods", subresource: None, namespace, name: None };
 //! let asks = |verb, namespace| engine.review(&alice, &prod, &Action::new(verb, pods(namespace)));
-//! assert!(matches!(asks("list", Some("shop")), Decision::Allow(grant) if grant.binding == "developers-look"));
+//! assert!(matches!(asks("list", Some("shop")), Decision::Allow(grant) if *grant.binding == *"developers-look"));
 //! assert!(matches!(asks("list", None), Decision::Deny(_)));
 //! assert!(matches!(asks("delete", Some("shop")), Decision::Deny(_)));
 //! # Ok::<(), ztka_core::BoxError>(())
@@ -58,24 +61,39 @@
 mod action;
 mod builtin;
 mod compile;
+mod condition;
 mod document;
 mod engine;
+mod facts;
 mod layer;
+mod matcher;
 mod open;
 mod policy;
 mod ports;
+mod project;
+mod refusal;
 mod render;
 mod rule;
+mod validate;
+mod verdict;
+mod words;
 
 pub use self::{
     action::{Action, Target},
     builtin::builtin_roles,
-    compile::InvalidPolicy,
-    document::{Binding, Cluster, ClusterSelector, PolicyDocument, Role, Rule, Scope, Settings, Subject},
+    document::{
+        AuditLevel, Binding, Clause, Cluster, ClusterSelector, CommandPattern, Conditions, Day, Denial, Gate, Gates,
+        Group, Guardrails, Hours, InvalidClause, Labels, MfaDemand, MfaStrength, Obligations, Opening, Operator,
+        PolicyDocument, Project, ProtectedAccess, ProtectedNamespaces, Requirement, Role, Rule, Scope, Settings,
+        Subject, UtcOffset,
+    },
     engine::Engine,
+    facts::{Facts, Mfa, Supported},
     layer::{Authorize, AuthorizeLayer},
     open::{Cut, CutLayer, Open, Sessions},
     policy::{AGENT_NAMESPACE, AGENT_PREFIX, PolicyError, PolicySet},
     ports::{InvalidPorts, Port, Ports},
     render::Rendered,
+    validate::InvalidPolicy,
+    verdict::{Granted, Obligation, Refused, Unmet, Verdict},
 };

@@ -5,6 +5,7 @@ mod layer;
 use std::{
     collections::HashMap,
     fmt,
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
@@ -84,6 +85,8 @@ struct Stream<T> {
     cluster: ClusterId,
     /// What policy has to go on allowing; none for a request that ends by itself.
     attributes: Option<RequestAttributes>,
+    /// Where it comes from.
+    source: Option<IpAddr>,
     /// Microseconds since 1970.
     until: AtomicI64,
     /// Why it has to end.
@@ -181,12 +184,16 @@ impl<S: Sessions> Open<S> {
     fn standing(&self, stream: &Stream<S::Session>) -> Result<Timestamp, Reason> {
         let (who, until) = self.0.sessions.active(&stream.session)?;
         let engine = &self.0.engine;
-        if engine.policy(who.org())?.cluster(&stream.cluster).is_none() {
+        let policy = engine.policy(who.org())?;
+        if policy.cluster(&stream.cluster).is_none() {
             return Err(Reason::Denied("the cluster has been removed".into()));
         }
-        match stream.attributes.as_ref().map(|attributes| engine.decide(&who, &stream.cluster, attributes)) {
-            Some(Decision::Deny(reason)) => Err(reason),
-            _ => Ok(until),
+        let Some(attributes) = &stream.attributes else { return Ok(until) };
+        match engine.decide_from(&who, &stream.cluster, attributes, stream.source) {
+            Decision::Deny(reason) => Err(reason),
+            // What a binding gives until some time has to be asked about until then.
+            Decision::Allow(_) if policy.is_timed() => Ok(until.min(engine.now())),
+            Decision::Allow(_) => Ok(until),
         }
     }
 
@@ -198,6 +205,7 @@ impl<S: Sessions> Open<S> {
             session: self.0.sessions.session(access.principal(), access.evidence()).map_err(Cause::Refused)?,
             cluster: access.cluster().clone(),
             attributes: attributes.is_long_running().then(|| attributes.clone()),
+            source: access.source(),
             until: AtomicI64::new(i64::MAX),
             cut: OnceLock::new(),
             waker: AtomicWaker::new(),

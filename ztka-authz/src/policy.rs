@@ -1,19 +1,17 @@
 //! Compiled policy of one organisation, and the pure evaluation of one question.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
-
 use jiff::Timestamp;
 use ztka_core::{
-    ClusterId, Decision, DocumentKind, Grant, GroupName, OrgId, Principal, Reason, Revision, SignedDocument, UserName,
-    Verified,
+    ClusterId, Decision, DocumentKind, OrgId, Principal, Reason, RequestAttributes, Revision, SignedDocument, Verified,
 };
 
 use crate::{
-    Action, Cluster, InvalidPolicy, PolicyDocument, Role, Target,
-    compile::{Index, index},
+    Action, Clause, Cluster, Facts, Gate, Gates, Granted, InvalidPolicy, Obligation, Obligations, Opening,
+    PolicyDocument, ProtectedAccess, Refused, Settings, Subject, Target, Unmet, Verdict,
+    compile::{Bound, Index, index},
+    condition::{Holds, Request, has_command},
+    matcher::{Asked, Rules},
+    words::NONE,
 };
 
 /// Namespace of the agent and of the accounts it makes.
@@ -42,79 +40,28 @@ pub enum PolicyError {
     Invalid(#[from] InvalidPolicy),
 }
 
-/// A role given to somebody somewhere.
-#[derive(Debug)]
-pub(crate) struct Bound {
-    pub(crate) name: String,
-    pub(crate) role: Arc<Role>,
-    pub(crate) reach: Reach,
-    pub(crate) within: Within,
-}
-
-/// On which clusters a binding counts.
-#[derive(Debug)]
-pub(crate) enum Reach {
-    All,
-    Labelled(HashSet<ClusterId>),
-    Listed(HashSet<ClusterId>),
-}
-
-/// In which part of a cluster a binding counts.
-#[derive(Debug)]
-pub(crate) enum Within {
-    Cluster,
-    Namespaces(HashSet<String>),
-}
-
-/// The bindings that name one subject.
-#[derive(Debug, Default)]
-pub(crate) struct Candidates {
-    listed: HashMap<ClusterId, Vec<usize>>,
-    wide: Vec<usize>,
-}
-
-impl Candidates {
-    pub(crate) fn add(&mut self, binding: usize, reach: &Reach) {
-        match reach {
-            Reach::All | Reach::Labelled(_) => self.wide.push(binding),
-            Reach::Listed(clusters) => {
-                for cluster in clusters {
-                    self.listed.entry(cluster.clone()).or_default().push(binding);
-                }
-            }
-        }
-    }
-}
-
-impl Bound {
-    fn reaches(&self, cluster: &ClusterId) -> bool {
-        match &self.reach {
-            Reach::All => true,
-            Reach::Labelled(clusters) | Reach::Listed(clusters) => clusters.contains(cluster),
-        }
-    }
-
-    fn covers(&self, action: &Action<'_>) -> bool {
-        let within = match &self.within {
-            Within::Cluster => true,
-            Within::Namespaces(namespaces) => action.namespace().is_some_and(|asked| namespaces.contains(asked)),
-        };
-        within && self.role.covers(action)
-    }
-}
-
 /// The policy of one organisation, ready to be asked.
 #[derive(Debug)]
 pub struct PolicySet {
-    org: OrgId,
+    pub(crate) org: OrgId,
     revision: Revision,
     expires: Timestamp,
-    clusters: HashMap<ClusterId, Cluster>,
-    users: HashMap<UserName, Candidates>,
-    groups: HashMap<GroupName, Candidates>,
-    bindings: Vec<Bound>,
-    pub(crate) basic: Arc<Role>,
+    pub(crate) clusters: Vec<Cluster>,
+    pub(crate) index: Index,
+    pub(crate) gates: Gates,
+    pub(crate) settings: Settings,
     pub(crate) closed: String,
+}
+
+/// What a binding says to a question.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Answer<'p> {
+    /// Allowed, with this to see to.
+    Gives(Obligations),
+    /// It is about something else.
+    Elsewhere,
+    /// It would allow it but for this.
+    Not(Refused<'p>),
 }
 
 impl PolicySet {
@@ -128,11 +75,23 @@ impl PolicySet {
             return Err(PolicyError::Kind);
         };
         let body: PolicyDocument = document.body().map_err(PolicyError::Unreadable)?;
-        let Index { users, groups, bindings, basic } = index(&body)?;
-        let clusters = body.clusters.into_iter().map(|cluster| (cluster.id.clone(), cluster)).collect();
-        let (revision, expires) = (header.revision, header.expires);
-        let closed = AGENT_NAMESPACE.into();
-        Ok(Self { org, revision, expires, clusters, users, groups, bindings, basic, closed })
+        Ok(Self { revision: header.revision, expires: header.expires, ..Self::of(org, body)? })
+    }
+
+    /// Compiles what nobody has signed: for trying out a policy, never for letting anybody in.
+    ///
+    /// # Errors
+    /// [`InvalidPolicy`] if it means nothing definite.
+    pub fn candidate(org: OrgId, document: PolicyDocument) -> Result<Self, InvalidPolicy> {
+        Self::of(org, document)
+    }
+
+    fn of(org: OrgId, document: PolicyDocument) -> Result<Self, InvalidPolicy> {
+        let index = index(&document)?;
+        let PolicyDocument { clusters, guardrails, settings, .. } = document;
+        let (revision, expires, gates, closed) =
+            (Revision::default(), Timestamp::MAX, guardrails.gates, AGENT_NAMESPACE.into());
+        Ok(Self { org, revision, expires, clusters, index, gates, settings, closed })
     }
 
     /// Closes this namespace to every role, in place of [`AGENT_NAMESPACE`].
@@ -157,123 +116,270 @@ impl PolicySet {
         self.expires
     }
 
-    /// The cluster with this id, if it is the organisation's.
-    pub fn cluster(&self, id: &ClusterId) -> Option<&Cluster> {
-        self.clusters.get(id)
+    /// True if an answer may change while nothing but time passes: what is open has to be asked about again and again.
+    pub fn is_timed(&self) -> bool {
+        self.index.timed
     }
 
-    /// The clusters on which `who` is bound, by name.
+    /// The cluster with this id, if it is the organisation's.
+    pub fn cluster(&self, id: &ClusterId) -> Option<&Cluster> {
+        self.clusters.get(*self.index.numbers.get(id)? as usize)
+    }
+
+    /// The clusters on which `who` is bound, by name; whether anything is given there now is another question.
     pub fn clusters_of(&self, who: &Principal) -> Vec<&Cluster> {
         let bound = |cluster: &&Cluster| self.bound(who, &cluster.id).next().is_some();
-        let mut clusters: Vec<_> = self.clusters.values().filter(bound).collect();
+        let mut clusters: Vec<_> = self.clusters.iter().filter(bound).collect();
         clusters.sort_by(|a, b| a.name.cmp(&b.name));
         clusters
     }
 
+    /// The number of a cluster that `who` may ask about at all.
+    pub(crate) fn number(&self, who: &Principal, cluster: &ClusterId) -> Option<u32> {
+        self.index.numbers.get(cluster).copied().filter(|_| self.org == *who.org())
+    }
+
     /// Bindings that name `who` on `cluster`: the user's own first, then those of groups.
-    pub(crate) fn bound<'a>(&'a self, who: &'a Principal, cluster: &'a ClusterId) -> impl Iterator<Item = &'a Bound> {
-        let known = self.org == *who.org() && self.clusters.contains_key(cluster);
-        let user = self.users.get(who.name());
-        let groups = who.groups().iter().filter_map(|group| self.groups.get(group));
-        let candidates = user.into_iter().chain(groups).filter(move |_| known);
-        candidates
-            .flat_map(move |those| those.listed.get(cluster).into_iter().flatten().chain(&those.wide))
-            .filter_map(|number| self.bindings.get(*number))
-            .filter(move |bound| bound.reaches(cluster))
+    pub(crate) fn bound<'p>(&'p self, who: &Principal, cluster: &ClusterId) -> impl Iterator<Item = &'p Bound> {
+        let number = self.number(who, cluster);
+        number.into_iter().flat_map(move |number| self.bound_on(who, number))
     }
 
-    /// Decides one question. Pure: no clock, no I/O, no state.
-    pub fn decide(&self, who: &Principal, cluster: &ClusterId, action: &Action<'_>) -> Decision {
+    pub(crate) fn bound_on<'p>(&'p self, who: &Principal, cluster: u32) -> impl Iterator<Item = &'p Bound> {
+        let numbers = self.index.by_who.of(who, cluster);
+        let bound = numbers.filter_map(|number| self.index.bindings.get(number as usize));
+        bound.filter(move |bound| bound.reach.has(cluster))
+    }
+
+    /// Decides one question, and says to people why not. Pure: no clock, no I/O, no state.
+    pub fn decide(&self, who: &Principal, cluster: &ClusterId, action: &Action<'_>, facts: &Facts<'_>) -> Decision {
+        match self.weigh(who, cluster, action, facts) {
+            Verdict::Allow { grant, obligations: _ } => Decision::Allow(grant.grant()),
+            Verdict::Deny { reason } => Decision::Deny(Reason::Denied(self.refusal(&reason, who, cluster, action))),
+        }
+    }
+
+    /// Decides on a request just as on a question, with the command that it would run.
+    pub fn decide_request(
+        &self,
+        who: &Principal,
+        cluster: &ClusterId,
+        asked: &RequestAttributes,
+        facts: &Facts<'_>,
+    ) -> Decision {
+        let action = Action::from(asked);
+        if !self.index.commands || !has_command(&action.target) {
+            return self.decide(who, cluster, &action, facts);
+        }
+        let command = asked.query("command");
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        self.decide(who, cluster, &action, &facts.running(&command))
+    }
+
+    /// Decides one question, with what has to be seen to. Pure, and allocates nothing.
+    pub fn weigh<'p>(
+        &'p self,
+        who: &Principal,
+        cluster: &ClusterId,
+        action: &Action<'_>,
+        facts: &Facts<'_>,
+    ) -> Verdict<'p> {
+        let deny = |reason| Verdict::Deny { reason };
+        let Some(number) = self.number(who, cluster) else { return deny(Refused::NoCluster) };
+        let Some(found) = self.clusters.get(number as usize) else { return deny(Refused::NoCluster) };
         if let Some(closed) = self.is_closed(action) {
-            return Decision::Deny(Reason::Denied(closed));
+            return deny(closed);
         }
-        let grant = |bound: &Bound, role: &Role| {
-            let (binding, role) = (bound.name.clone(), role.name.clone());
-            Decision::Allow(Grant { binding, role, policy: self.revision })
-        };
-        let everybodys_secrets = reads_all_secrets(action);
-        let mut any = None;
-        for bound in self.bound(who, cluster) {
-            if bound.covers(action) && (!everybodys_secrets || bound.role.is_unlimited()) {
-                return grant(bound, &bound.role);
-            }
+        let asked = Asked::new(&self.index.words, action);
+        let request = Request { who, action, asked: &asked, cluster: found, facts };
+        if let Some(denied) = self.denied(number, &request).or_else(|| self.protected(number, &request)) {
+            return deny(denied);
+        }
+        let gate = asked.gate();
+        let (mut any, mut best, mut why) = (None, None, None);
+        for bound in self.bound_on(who, number) {
             any.get_or_insert(bound);
-        }
-        match any {
-            Some(bound) if self.basic.covers(action) => grant(bound, &self.basic),
-            _ => Decision::Deny(Reason::Denied(self.refusal(who, cluster, everybodys_secrets))),
-        }
-    }
-
-    /// What stays shut whatever a role says: the agent's namespace, and the RBAC that carries out policy.
-    fn is_closed(&self, action: &Action<'_>) -> Option<String> {
-        let Target::Resource { group, resource, namespace, name, .. } = action.target else {
-            return None;
-        };
-        let closed = &self.closed;
-        if namespace == Some(closed) {
-            return Some(format!(
-                "namespace {closed} is the agent's and closed to every role; use direct access to the cluster to \
-                 maintain the agent"
-            ));
-        }
-        // The agent's objects would go with the others, whatever the selector. (`create` has its name in the body,
-        // which nobody reads here; the agent puts its own content over whatever it finds under its names.)
-        if action.verb == "deletecollection" && group == RBAC && RBAC_KINDS.contains(&resource) {
-            return Some(format!(
-                "{resource} are not deleted as a collection, as those named {AGENT_PREFIX}… are the agent's; delete them \
-                 by name"
-            ));
-        }
-        let writes = !["get", "list", "watch"].contains(&action.verb);
-        let ours = group == RBAC && name.is_some_and(|name| name.starts_with(AGENT_PREFIX));
-        (writes && ours).then(|| {
-            format!("objects named {AGENT_PREFIX}… are made by the agent from policy; change roles and bindings there")
-        })
-    }
-
-    fn refusal(&self, who: &Principal, cluster: &ClusterId, everybodys_secrets: bool) -> String {
-        let (user, org) = (who.name(), &self.org);
-        let Some(known) = self.clusters.get(cluster).filter(|_| self.org == *who.org()) else {
-            return format!("organisation {} has no cluster {cluster}", who.org());
-        };
-        let ask = format!("ask an administrator of organisation {org}");
-        let roles: Vec<_> = self.bound(who, cluster).map(Bound::describe).collect();
-        let name = &known.name;
-        match roles.as_slice() {
-            [] => format!("{user} has no role on cluster {name}; {ask}"),
-            _ if everybodys_secrets => format!(
-                "secrets of all namespaces, the agent's included, are for roles that allow everything; name a \
-                 namespace, or {ask}"
-            ),
-            few if few.len() <= 3 => {
-                format!("no role of {user} on cluster {name} gives this (they are: {}); {ask}", few.join(", "))
+            match self.answer(bound, number, &request, gate) {
+                Answer::Gives(obligations) if obligations.is_none() => {
+                    return self.allow(bound, &bound.role, obligations);
+                }
+                Answer::Gives(obligations) => _ = best.get_or_insert((bound, obligations)),
+                Answer::Elsewhere => {}
+                Answer::Not(refused) => _ = why.get_or_insert(refused),
             }
-            many => format!("none of the {} roles of {user} on cluster {name} gives this; {ask}", many.len()),
+        }
+        match (best, any) {
+            (Some((bound, obligations)), _) => self.allow(bound, &bound.role, obligations),
+            // Whoever is bound may ask what there is, and about themselves.
+            (None, Some(bound)) if self.index.basic.covers(&asked) => {
+                self.allow(bound, &self.index.basic, Obligations::default())
+            }
+            (None, Some(_)) => deny(why.unwrap_or(Refused::NotGiven)),
+            (None, None) => deny(Refused::NoRole),
         }
     }
-}
 
-impl Bound {
-    fn describe(&self) -> String {
-        match &self.within {
-            Within::Cluster => self.role.name.clone(),
-            Within::Namespaces(namespaces) => {
-                let mut names: Vec<_> = namespaces.iter().map(String::as_str).collect();
-                names.sort_unstable();
-                let more = names.len().saturating_sub(3);
-                names.truncate(3);
-                let names = names.join(", ");
-                match more {
-                    0 => format!("{} in {names}", self.role.name),
-                    _ => format!("{} in {names} and {more} more", self.role.name),
+    fn allow<'p>(&self, bound: &'p Bound, role: &'p Rules, obligations: Obligations) -> Verdict<'p> {
+        let grant = Granted { binding: &bound.name, role: &role.name, policy: self.revision };
+        Verdict::Allow { grant, obligations }
+    }
+
+    /// What one binding says, for somebody whom it names on a cluster that it reaches.
+    pub(crate) fn answer<'p>(
+        &self,
+        bound: &'p Bound,
+        cluster: u32,
+        request: &Request<'_>,
+        gate: Option<Gate>,
+    ) -> Answer<'p> {
+        let (asked, role) = (request.asked, &bound.role);
+        if !bound.within.has(cluster, asked) || !role.covers(asked) {
+            return Answer::Elsewhere;
+        }
+        if role.role.read_only && !asked.is_for_looking(&self.settings) {
+            return Answer::Not(Refused::ReadOnly { binding: &bound.name });
+        }
+        if asked.is_everybodys_secrets() && !role.unlimited {
+            return Answer::Not(Refused::EverybodysSecrets);
+        }
+        if let Some(gate) = gate
+            && !self.passes(gate, role)
+        {
+            return Answer::Not(Refused::Gate(gate));
+        }
+        if let Some(terms) = &bound.terms {
+            match terms.hold(request) {
+                Holds::Yes => {}
+                Holds::No(condition) | Holds::Unknown(condition) => {
+                    return Answer::Not(Refused::Unmet { binding: &bound.name, condition });
                 }
             }
         }
+        let Some(duties) = &bound.duties else { return Answer::Gives(Obligations::default()) };
+        let Clause::Known(duties) = **duties else {
+            let obligation = Obligation::NotUnderstood;
+            return Answer::Not(Refused::Unsupported { binding: &bound.name, obligation });
+        };
+        let due = duties.due(asked.is_session(), asked.is_lasting());
+        match due.beyond(&request.facts.supported) {
+            Some(obligation) => Answer::Not(Refused::Unsupported { binding: &bound.name, obligation }),
+            None => Answer::Gives(due),
+        }
+    }
+
+    pub(crate) fn passes(&self, gate: Gate, role: &Rules) -> bool {
+        match self.gates.opening(gate) {
+            Opening::Closed => false,
+            Opening::Admins => role.unlimited,
+            Opening::Roles => true,
+        }
+    }
+
+    /// The first denial that is about the request, or may be.
+    pub(crate) fn denied(&self, cluster: u32, request: &Request<'_>) -> Option<Refused<'_>> {
+        if self.index.denials.is_empty() {
+            return None;
+        }
+        let numbers = self.index.denied_to.of(request.who, cluster);
+        let mut denials = numbers.filter_map(|number| self.index.denials.get(number as usize));
+        let found = denials.find(|denied| denied.is_about(cluster, request))?;
+        Some(Refused::Denial { name: &found.name, reason: &found.reason })
+    }
+
+    /// What a protected namespace keeps from the request.
+    pub(crate) fn protected(&self, cluster: u32, request: &Request<'_>) -> Option<Refused<'_>> {
+        let asked = request.asked;
+        let object = asked.object()?;
+        for rail in self.index.protected.iter().filter(|rail| rail.reach.has(cluster)) {
+            // Across all namespaces, this one is among them, unless it is about what is in no namespace at all.
+            let meant = match object.namespace {
+                NONE => asked.is_wide() && !is_cluster_scoped(&request.action.target),
+                named => crate::words::has(&rail.namespaces, named),
+            };
+            let left = rail.access == ProtectedAccess::Read && asked.is_harmless();
+            if meant && !left && !is_among(request.who, &rail.except) {
+                return Some(Refused::Protected(rail.access));
+            }
+        }
+        None
+    }
+
+    /// What stays shut whatever a role says: the agent's namespace, and the RBAC that carries out policy.
+    pub(crate) fn is_closed(&self, action: &Action<'_>) -> Option<Refused<'static>> {
+        let Target::Resource { group, resource, namespace, name, .. } = action.target else {
+            return None;
+        };
+        if namespace == Some(&self.closed) {
+            return Some(Refused::AgentNamespace);
+        }
+        if group != RBAC {
+            return None;
+        }
+        // The agent's objects would go with the others, whatever the selector. (`create` has its name in the body,
+        // which nobody reads here; the agent puts its own content over whatever it finds under its names.)
+        if action.verb == "deletecollection" && RBAC_KINDS.contains(&resource) {
+            return Some(Refused::AgentCollection);
+        }
+        let writes = !["get", "list", "watch"].contains(&action.verb);
+        (writes && name.is_some_and(|name| name.starts_with(AGENT_PREFIX))).then_some(Refused::AgentObjects)
     }
 }
 
-/// A list across all namespaces would hand out the agent's own keys.
-fn reads_all_secrets(action: &Action<'_>) -> bool {
-    matches!(action.target, Target::Resource { group: "", resource: "secrets", namespace: None, .. })
+impl crate::compile::Denied {
+    /// True if it denies the request, as far as that can be known.
+    pub(crate) fn is_about(&self, cluster: u32, request: &Request<'_>) -> bool {
+        self.reach.has(cluster)
+            && self.within.touches(cluster, request.asked)
+            && self.rules.iter().any(|rule| rule.touches(request.asked))
+            && !is_among(request.who, &self.except)
+            && !self.terms.as_ref().is_some_and(|terms| matches!(terms.hold(request), Holds::No(_)))
+    }
+}
+
+fn is_among(who: &Principal, subjects: &[Subject]) -> bool {
+    subjects.iter().any(|subject| match subject {
+        Subject::User(name) => name == who.name(),
+        Subject::Group(name) => who.groups().contains(name),
+    })
+}
+
+/// Kinds of Kubernetes' own that are in no namespace.
+fn is_cluster_scoped(target: &Target<'_>) -> bool {
+    let Target::Resource { group, resource, .. } = target else { return true };
+    match *group {
+        "" => ["nodes", "namespaces", "persistentvolumes", "componentstatuses"].contains(resource),
+        RBAC => ["clusterroles", "clusterrolebindings"].contains(resource),
+        "storage.k8s.io" => *resource != "csistoragecapacities",
+        "networking.k8s.io" => ["ingressclasses", "ipaddresses", "servicecidrs"].contains(resource),
+        "admissionregistration.k8s.io"
+        | "apiextensions.k8s.io"
+        | "apiregistration.k8s.io"
+        | "certificates.k8s.io"
+        | "flowcontrol.apiserver.k8s.io"
+        | "node.k8s.io"
+        | "scheduling.k8s.io" => true,
+        _ => false,
+    }
+}
+
+impl Unmet<'_> {
+    /// What the condition wants, in a few words.
+    pub(crate) fn describe(&self) -> String {
+        let text = match self {
+            Self::NotYet => "it does not count yet",
+            Self::Over => "it has run out",
+            Self::Hours => "it counts at other hours",
+            Self::Network => "it counts from other networks, or yours is not known",
+            Self::Mfa => "it takes a second factor that is newer or stronger; log in again with one",
+            Self::ClusterLabels => "it counts on clusters with other labels",
+            Self::NamespaceLabels => "it counts in namespaces with other labels",
+            Self::User(attribute) => return format!("it is for users with another {attribute}"),
+            Self::Request => "it is for other requests",
+            Self::Command => "it is for other commands",
+            Self::Cedar => "its Cedar expression is not true",
+            Self::CedarError => "its Cedar expression could not be evaluated",
+            Self::NotUnderstood => "it has a condition that this version does not understand; update this component",
+        };
+        text.into()
+    }
 }

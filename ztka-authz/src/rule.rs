@@ -35,10 +35,6 @@ impl Rule {
 }
 
 impl Role {
-    pub(crate) fn covers(&self, action: &Action<'_>) -> bool {
-        self.rules.iter().any(|rule| rule.covers(action))
-    }
-
     pub(crate) fn is_unlimited(&self) -> bool {
         self.rules.iter().any(Rule::is_unlimited)
     }
@@ -59,7 +55,7 @@ fn is_resource(word: &str, resource: &str, subresource: Option<&str>) -> bool {
     }
 }
 
-fn is_path(word: &str, path: &str) -> bool {
+pub(crate) fn is_path(word: &str, path: &str) -> bool {
     match word.strip_suffix(ALL) {
         Some(prefix) => path.starts_with(prefix),
         None => word == path,

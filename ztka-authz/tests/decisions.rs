@@ -28,8 +28,8 @@ fn a_role_counts_where_it_is_bound_and_nowhere_else() {
     assert!(!allows(&policy, &user("bob", &[]), "list", target("core/pods", Some("dev"), None)));
     assert!(!allows(&policy, &user("bob", &["alice"]), "list", target("core/pods", Some("dev"), None)));
     let action = ztka_authz::Action::new("list", target("core/pods", Some("dev"), None));
-    assert!(matches!(policy.decide(&alice, &"c2".parse().unwrap(), &action), Decision::Deny(_)));
-    assert!(matches!(policy.decide(&alice, &"c3".parse().unwrap(), &action), Decision::Deny(_)));
+    assert!(matches!(policy.decide(&alice, &"c2".parse().unwrap(), &action, &fixture::now()), Decision::Deny(_)));
+    assert!(matches!(policy.decide(&alice, &"c3".parse().unwrap(), &action, &fixture::now()), Decision::Deny(_)));
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_policy_that_does_not_mean_what_it_says_is_refused_with_what_to_change() {
         let error = document(policy.clone()).validate().expect_err(&policy.to_string()).to_string();
         assert!(error.contains(problem), "{error}");
     }
-    for unreadable in [json!({"guardrails": []}), json!({"roles": [{"name": "r"}]})] {
+    for unreadable in [json!({"tides": []}), json!({"roles": [{"name": "r"}]})] {
         let compiled = PolicySet::compile(&fixture::signed(&unreadable, 1, Timestamp::MAX));
         assert!(matches!(compiled, Err(PolicyError::Unreadable(_))));
     }
@@ -201,7 +201,8 @@ fn a_rule_may_name_the_ports_that_are_forwarded() {
     let (alice, policy) = (user("alice", &[]), compiled(&PolicyDocument { roles, ..policy }));
     let asks = |port| {
         let target = target("core/pods/portforward", Some("dev"), Some("web"));
-        policy.decide(&alice, &"c1".parse().unwrap(), &ztka_authz::Action::new("get", target).on_port(port))
+        let action = ztka_authz::Action::new("get", target).on_port(port);
+        policy.decide(&alice, &"c1".parse().unwrap(), &action, &fixture::now())
     };
     for port in [Port::Later, Port::Is(8080), Port::Is(9100)] {
         assert!(matches!(asks(port), Decision::Allow(_)), "{port:?}");

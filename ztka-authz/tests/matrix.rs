@@ -8,7 +8,8 @@ mod fixture;
 use std::fmt::Write as _;
 
 use fixture::{allows, compiled, gives, target, user};
-use serde_json::json;
+use serde_json::{Value, json};
+use ztka_authz::{PolicySet, Settings, builtin_roles};
 
 const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["create", "update", "patch", "delete", "deletecollection"];
@@ -66,6 +67,9 @@ const CLUSTER: &[&str] = &[
     "core/secrets",
     "core/persistentvolumes",
     "storage.k8s.io/storageclasses",
+    "scheduling.k8s.io/priorityclasses",
+    "core/persistentvolumes/status",
+    "core/nodes/status",
     "rbac.authorization.k8s.io/clusterroles",
     "apiextensions.k8s.io/customresourcedefinitions",
     "admissionregistration.k8s.io/validatingwebhookconfigurations",
@@ -91,25 +95,49 @@ const SPECIAL: &[(&str, &str)] = &[
     ("post", "/api"),
 ];
 
+/// Each built-in role, and its letter in the table.
+const ROLES: &[(char, &str)] = &[
+    ('A', "cluster-admin"),
+    ('E', "edit"),
+    ('V', "view"),
+    ('O', "org-admin"),
+    ('o', "org-read-only"),
+    ('P', "project-admin"),
+    ('p', "project-read-only"),
+    ('I', "infrastructure-admin"),
+    ('i', "infrastructure-read-only"),
+    ('N', "namespace-admin"),
+    ('n', "namespace-read-only"),
+];
+
 #[test]
 fn builtin_roles_allow_what_the_table_says() {
     let alice = user("alice", &[]);
-    let everywhere = ["cluster-admin", "edit", "view"].map(|role| compiled(&gives(role, json!("cluster"))));
-    let in_dev = ["cluster-admin", "edit", "view"].map(|role| compiled(&gives(role, json!({"namespaces": ["dev"]}))));
-    let mut table = String::from(
-        "# A cluster-admin, E edit, V view: bound cluster-wide, then bound in namespace dev only; - is denied.\n",
-    );
+    let named: Vec<_> = builtin_roles(&Settings::default()).into_iter().map(|role| role.name).collect();
+    assert_eq!(named.len(), ROLES.len() + 1, "basic-user, which goes with every binding, is the one without a column");
+    assert!(ROLES.iter().all(|(_, name)| named.iter().any(|role| role == name)));
+    let given = |scope: Value| ROLES.iter().map(|(_, role)| compiled(&gives(role, scope.clone()))).collect::<Vec<_>>();
+    let (everywhere, in_dev) = (given(json!("cluster")), given(json!({"namespaces": ["dev"]})));
+    let mut table = String::from("# Bound cluster-wide, then bound in namespace dev only; - is denied.\n");
+    for (letter, role) in ROLES {
+        writeln!(table, "# {letter} {role}").unwrap();
+    }
     let mut line = |verb: &str, what: &str, namespace: Option<&str>| {
         let name = match verb {
             "list" | "watch" | "create" | "deletecollection" if !what.contains("pods/") => None,
             _ => Some(namespace.filter(|_| what == "core/namespaces").unwrap_or("web")),
         };
-        let cells = |policies: &[ztka_authz::PolicySet]| {
-            let cell = |(policy, letter)| match allows(policy, &alice, verb, target(what, namespace, name)) {
-                true => letter,
+        let cells = |policies: &[PolicySet]| {
+            let cell = |(policy, (letter, _)): (_, &(char, &str))| match allows(
+                policy,
+                &alice,
+                verb,
+                target(what, namespace, name),
+            ) {
+                true => *letter,
                 false => '-',
             };
-            policies.iter().zip("AEV".chars()).map(cell).collect::<String>()
+            policies.iter().zip(ROLES).map(cell).collect::<String>()
         };
         let place = namespace.unwrap_or("");
         writeln!(table, "{} {} {place:4} {verb:16} {what}", cells(&everywhere), cells(&in_dev)).unwrap();

@@ -5,17 +5,23 @@ mod readings;
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use proptest::{prelude::*, sample::select};
 use readings::{
     fixture,
-    naive::{allowed, closed, is_stream, naive, rbac, secrets_everywhere},
+    naive::{World, allowed, closed, gate, is_stream, naive, plain, rbac, secrets_everywhere},
 };
-use ztka_authz::{Binding, Cluster, ClusterSelector, PolicyDocument, PolicySet, Role, Rule, Scope, Subject, Target};
+use serde_json::json;
+use ztka_authz::{
+    Binding, Clause, Cluster, ClusterSelector, Conditions, Denial, Gates, Group, Guardrails, Obligations, Opening,
+    Operator, PolicyDocument, PolicySet, Project, ProtectedAccess, ProtectedNamespaces, Requirement, Role, Rule, Scope,
+    Subject, Target,
+};
 
-const VERBS: &[&str] = &["get", "list", "create", "delete", "deletecollection"];
+const VERBS: &[&str] = &["get", "list", "create", "delete", "deletecollection", "escalate"];
 const GROUPS: &[&str] = &["", "apps", "rbac.authorization.k8s.io"];
-const RESOURCES: &[&str] = &["pods", "secrets", "deployments", "namespaces", "clusterroles"];
-const SUBRESOURCES: &[&str] = &["exec", "scale", "log"];
+const RESOURCES: &[&str] = &["pods", "secrets", "deployments", "namespaces", "clusterroles", "serviceaccounts"];
+const SUBRESOURCES: &[&str] = &["exec", "scale", "log", "token"];
 const NAMESPACES: &[&str] = &["dev", "web", "ztka-system"];
 const NAMES: &[&str] = &["a", "b", "ztka:u1"];
 const PATHS: &[&str] = &["/api", "/api/v1", "/metrics", "/healthz/etcd"];
@@ -27,7 +33,10 @@ fn some(words: &'static [&'static str], extra: &'static [&'static str]) -> impl 
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
-    let resources = some(RESOURCES, &["*", "pods/exec", "pods/*", "*/scale", "deployments/scale", "pods/log"]);
+    let resources = some(
+        RESOURCES,
+        &["*", "pods/exec", "pods/*", "*/scale", "deployments/scale", "pods/log", "serviceaccounts/token"],
+    );
     let names = prop_oneof![3 => Just(Vec::new()), 1 => some(NAMES, &[])];
     let about_resources = (some(VERBS, &["*"]), some(GROUPS, &["*"]), resources, names).prop_map(
         |(verbs, api_groups, resources, resource_names)| Rule {
@@ -43,57 +52,183 @@ fn rule() -> impl Strategy<Value = Rule> {
     prop_oneof![4 => about_resources, 1 => about_paths]
 }
 
-fn binding() -> impl Strategy<Value = Binding> {
-    let subjects = prop::collection::vec(
-        prop_oneof![
-            select(vec!["alice", "bob"]).prop_map(|name| Subject::User(name.parse().unwrap())),
-            select(vec!["dev", "ops"]).prop_map(|name| Subject::Group(name.parse().unwrap())),
-        ],
-        0..3,
-    );
-    let role = select(vec!["one", "two", "cluster-admin", "edit", "view"]);
-    let labels = prop::option::of(
-        prop::collection::btree_map(select(vec!["stage", "zone"]), select(vec!["x", "y"]), 1..3)
-            .prop_map(|labels| labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()),
-    );
+fn subjects(least: usize) -> impl Strategy<Value = Vec<Subject>> {
+    let one = prop_oneof![
+        select(vec!["alice", "bob"]).prop_map(|name| Subject::User(name.parse().unwrap())),
+        select(vec!["dev", "ops", "all", "inner"]).prop_map(|name| Subject::Group(name.parse().unwrap())),
+    ];
+    prop::collection::vec(one, least..3)
+}
+
+fn labels(least: usize) -> impl Strategy<Value = BTreeMap<String, String>> {
+    let pairs = prop::collection::btree_map(select(vec!["stage", "zone"]), select(vec!["x", "y"]), least..3);
+    pairs.prop_map(|labels| labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+}
+
+fn clusters() -> impl Strategy<Value = ClusterSelector> {
     let ids = prop::collection::vec(select(CLUSTERS).prop_map(|id| id.parse().unwrap()), 0..2);
-    let clusters = (prop::bool::weighted(0.2), ids, labels).prop_map(|(all, ids, match_labels)| ClusterSelector {
-        all,
-        ids,
-        names: Vec::new(),
-        match_labels,
+    let projects = prop::collection::vec(select(vec!["p", "q"]).prop_map(str::to_owned), 0..2);
+    let operators = select(vec![Operator::In, Operator::NotIn, Operator::Exists, Operator::DoesNotExist]);
+    let requirement = (select(vec!["stage", "zone"]), operators).prop_map(|(key, operator)| {
+        let values = match operator {
+            Operator::In | Operator::NotIn => vec!["x".to_owned()],
+            Operator::Exists | Operator::DoesNotExist => Vec::new(),
+        };
+        Requirement { key: key.into(), operator, values }
     });
-    let scope = prop_oneof![Just(Scope::Cluster), some(NAMESPACES, &[]).prop_map(Scope::Namespaces)];
-    (subjects, role, clusters, scope).prop_map(|(subjects, role, clusters, scope)| Binding {
-        name: String::new(),
-        subjects,
-        role: role.into(),
-        clusters,
-        scope,
+    let expressions = prop_oneof![3 => Just(Vec::new()), 1 => prop::collection::vec(requirement, 1..3)];
+    (prop::bool::weighted(0.3), ids, projects, prop::option::weighted(0.4, labels(1)), expressions).prop_map(
+        |(all, ids, projects, match_labels, match_expressions)| ClusterSelector {
+            all,
+            ids,
+            projects,
+            match_labels,
+            match_expressions,
+            ..ClusterSelector::default()
+        },
+    )
+}
+
+fn scope() -> impl Strategy<Value = Scope> {
+    prop_oneof![
+        3 => Just(Scope::Cluster),
+        1 => Just(Scope::AllNamespaces),
+        3 => some(NAMESPACES, &[]).prop_map(Scope::Namespaces),
+        1 => labels(1).prop_map(Scope::NamespaceLabels),
+    ]
+}
+
+/// Mostly none, so that enough is allowed.
+fn when() -> impl Strategy<Value = Clause<Conditions>> {
+    let one = prop_oneof![
+        Just(json!({"hours": {"days": ["mon", "tue"], "from": "09:00", "until": "17:00"}})),
+        Just(json!({"hours": {"from": "00:00", "until": "10:00"}})),
+        Just(json!({"networks": ["10.0.0.0/8"]})),
+        Just(json!({"mfa": {"maxAge": "15m"}})),
+        labels(1).prop_map(|labels| json!({"clusterLabels": labels})),
+        labels(1).prop_map(|labels| json!({"namespaceLabels": labels})),
+        rule().prop_map(|rule| json!({"request": [rule]})),
+        Just(json!({"commands": ["ls *"]})),
+        Just(json!({"user": {"team": ["a"]}})),
+        Just(json!({"moon": "full"})),
+    ];
+    let some = prop::collection::vec(one, 1..3).prop_map(|parts| {
+        let mut all = serde_json::Map::new();
+        parts.into_iter().for_each(|part| all.extend(part.as_object().unwrap().clone()));
+        serde_json::from_value(all.into()).unwrap()
+    });
+    prop_oneof![2 => Just(Clause::default()), 1 => some]
+}
+
+fn obligations() -> impl Strategy<Value = Clause<Obligations>> {
+    let some = select(vec![
+        json!({"record": true}),
+        json!({"maxDuration": "1h"}),
+        json!({"audit": "Request"}),
+        json!({"stepUp": true}),
+        json!({"sing": true}),
+    ]);
+    prop_oneof![6 => Just(Clause::default()), 1 => some.prop_map(|value| serde_json::from_value(value).unwrap())]
+}
+
+/// Around the times that are asked about.
+fn moment() -> impl Strategy<Value = Option<Timestamp>> {
+    let some = select(TIMES).prop_map(|text| Some(text.parse::<Timestamp>().unwrap()));
+    prop_oneof![8 => Just(None), 1 => some]
+}
+
+const TIMES: &[&str] =
+    &["2026-01-05T08:00:00Z", "2026-01-05T12:00:00Z", "2026-01-06T16:59:59Z", "2026-01-07T09:00:00Z"];
+
+fn binding() -> impl Strategy<Value = Binding> {
+    let role = select(vec!["one", "two", "cluster-admin", "edit", "view", "namespace-admin", "org-read-only"]);
+    (subjects(0), role, clusters(), scope(), moment(), when(), obligations()).prop_map(
+        |(subjects, role, clusters, scope, valid_until, when, obligations)| {
+            let (name, role) = (String::new(), role.into());
+            Binding { name, subjects, role, clusters, scope, valid_from: None, valid_until, when, obligations }
+        },
+    )
+}
+
+fn denial() -> impl Strategy<Value = Denial> {
+    let rules = prop::collection::vec(rule(), 1..3);
+    let except = prop_oneof![2 => Just(Vec::new()), 1 => subjects(0)];
+    (subjects(0), except, rules, clusters(), scope(), moment(), when()).prop_map(
+        |(subjects, except, rules, clusters, scope, valid_from, when)| Denial {
+            subjects,
+            except,
+            rules,
+            clusters,
+            scope,
+            valid_from,
+            when,
+            ..Denial::default()
+        },
+    )
+}
+
+fn guardrails() -> impl Strategy<Value = Guardrails> {
+    let opening = || select(vec![Opening::Closed, Opening::Admins, Opening::Roles]);
+    let rail = (some(NAMESPACES, &[]), any::<bool>(), clusters(), subjects(0)).prop_map(
+        |(namespaces, read, clusters, except)| {
+            let access = if read { ProtectedAccess::Read } else { ProtectedAccess::None };
+            ProtectedNamespaces { namespaces, access, clusters, except }
+        },
+    );
+    let rails = prop_oneof![3 => Just(Vec::new()), 1 => prop::collection::vec(rail, 1..3)];
+    (rails, opening(), opening()).prop_map(|(protected_namespaces, escalate, token)| Guardrails {
+        protected_namespaces,
+        gates: Gates { escalate, token, ..Gates::default() },
     })
 }
 
 fn policy() -> impl Strategy<Value = PolicyDocument> {
-    let labels = || {
-        prop::collection::btree_map(select(vec!["stage", "zone"]), select(vec!["x", "y"]), 0..3)
-            .prop_map(|labels| labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
-    };
-    let clusters = [labels(), labels()].prop_map(|labels: [BTreeMap<String, String>; 2]| {
-        let cluster = |(id, labels): (&&str, _)| Cluster { id: id.parse().unwrap(), name: id.to_string(), labels };
-        CLUSTERS.iter().zip(labels).map(cluster).collect()
+    let project = || prop::option::of(select(vec!["p", "q"]).prop_map(str::to_owned));
+    let namespaces = || prop::collection::btree_map(select(NAMESPACES).prop_map(str::to_owned), labels(0), 0..3);
+    let clusters = [(labels(0), project(), namespaces()), (labels(0), project(), namespaces())].prop_map(|clusters| {
+        let cluster = |(id, (labels, project, namespaces)): (&&str, _)| Cluster {
+            id: id.parse().unwrap(),
+            name: id.to_string(),
+            labels,
+            project,
+            namespaces,
+        };
+        CLUSTERS.iter().zip(clusters).map(cluster).collect::<Vec<_>>()
+    });
+    let groups = [subjects(0), subjects(0)].prop_map(|[mut all, mut inner]| {
+        // `all` may contain `inner`, and neither itself.
+        all.retain(|member| *member != Subject::Group("all".parse().unwrap()));
+        inner.retain(|member| !matches!(member, Subject::Group(name) if ["all", "inner"].contains(&name.as_str())));
+        let group = |name: &str, members| Group { name: name.parse().unwrap(), members };
+        vec![group("all", all), group("inner", inner)]
     });
     let rules = || prop::collection::vec(rule(), 0..4);
     let settings = (any::<bool>(), any::<bool>())
         .prop_map(|(view_secrets, view_exec)| ztka_authz::Settings { view_secrets, view_exec });
-    (clusters, rules(), rules(), prop::collection::vec(binding(), 0..6), settings).prop_map(
-        |(clusters, one, two, mut bindings, settings)| {
+    let denials = prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(denial(), 1..3)];
+    let given = (prop::collection::vec(binding(), 0..6), denials, guardrails());
+    (clusters, groups, rules(), rules(), any::<bool>(), given, settings).prop_map(
+        |(clusters, groups, one, two, read_only, (mut bindings, mut denials, guardrails), settings)| {
             for (number, binding) in bindings.iter_mut().enumerate() {
                 binding.name = format!("b{number}");
             }
-            let roles = vec![Role { name: "one".into(), rules: one }, Role { name: "two".into(), rules: two }];
-            PolicyDocument { clusters, roles, bindings, settings }
+            for (number, denial) in denials.iter_mut().enumerate() {
+                denial.name = format!("d{number}");
+            }
+            let role = |name: &str, rules, read_only| Role { name: name.into(), rules, read_only };
+            let roles = vec![role("one", one, false), role("two", two, read_only)];
+            let projects = ["p", "q"].map(|name| Project { name: name.into() }).to_vec();
+            PolicyDocument { clusters, projects, groups, roles, bindings, denials, guardrails, settings }
         },
     )
+}
+
+fn world() -> impl Strategy<Value = World> {
+    let sources = select(vec![None, Some("10.1.2.3"), Some("192.0.2.1")]);
+    (select(TIMES), sources).prop_map(|(now, source)| World {
+        now: now.parse().unwrap(),
+        source: source.map(|source| source.parse().unwrap()),
+    })
 }
 
 fn question() -> impl Strategy<Value = (&'static str, Target<'static>)> {
@@ -115,11 +250,12 @@ fn question() -> impl Strategy<Value = (&'static str, Target<'static>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_engine_says_what_the_naive_evaluator_says(
         document in policy(),
+        world in world(),
         questions in prop::collection::vec(question(), 20),
     ) {
         let policy = fixture::compiled(&document);
@@ -128,9 +264,10 @@ proptest! {
             let cluster = cluster.parse().unwrap();
             let projected = fixture::compiled(&PolicySet::project(&document, &cluster));
             for (verb, target) in &questions {
-                let answer = allowed(&policy, &who, &cluster, verb, *target);
-                prop_assert_eq!(answer, naive(&document, &who, &cluster, verb, *target), "{} {:?}", verb, target);
-                let narrow = allowed(&projected, &who, &cluster, verb, *target);
+                let answer = allowed(&policy, &who, &world, &cluster, verb, *target);
+                let second = naive(&document, &who, &world, &cluster, verb, *target);
+                prop_assert_eq!(answer, second, "{} {:?}", verb, target);
+                let narrow = allowed(&projected, &who, &world, &cluster, verb, *target);
                 prop_assert_eq!(answer, narrow, "projection: {} {:?}", verb, target);
             }
         }
@@ -139,28 +276,53 @@ proptest! {
     #[test]
     fn rendered_rbac_allows_what_policy_allows(
         document in policy(),
+        world in world(),
         questions in prop::collection::vec(question(), 20),
     ) {
         let policy = fixture::compiled(&document);
         let who = fixture::user("alice", &["dev"]);
         let cluster = "c1".parse().unwrap();
         for (verb, target) in questions {
-            let answer = allowed(&policy, &who, &cluster, verb, target);
+            let answer = allowed(&policy, &who, &world, &cluster, verb, target);
             let rendered = rbac(&policy, &who, &cluster, verb, target);
-            if answer {
-                prop_assert!(rendered, "policy allows, RBAC does not: {} {:?}", verb, target);
-                if is_stream(target) && ["get", "create"].contains(&verb) {
-                    prop_assert!(rbac(&policy, &who, &cluster, "create", target));
-                    prop_assert!(rbac(&policy, &who, &cluster, "get", target));
-                }
-            } else if rendered {
-                // All that RBAC cannot say.
-                let get_only = is_stream(target) && verb == "get" && !rbac(&policy, &who, &cluster, "create", target);
-                prop_assert!(
-                    closed(verb, target) || secrets_everywhere(target) || get_only,
-                    "RBAC allows, policy does not: {} {:?}", verb, target
-                );
+            prop_assert!(rendered || !answer, "policy allows, RBAC does not: {} {:?}", verb, target);
+            if answer && is_stream(target) && ["get", "create"].contains(&verb) {
+                prop_assert!(rbac(&policy, &who, &cluster, "create", target));
+                prop_assert!(rbac(&policy, &who, &cluster, "get", target));
             }
+        }
+    }
+
+    #[test]
+    fn without_what_rbac_cannot_say_it_allows_nothing_more(
+        mut document in policy(),
+        questions in prop::collection::vec(question(), 20),
+    ) {
+        document.denials.clear();
+        document.guardrails = Guardrails::default();
+        for binding in &mut document.bindings {
+            if binding.scope == Scope::AllNamespaces {
+                binding.scope = Scope::Cluster;
+            }
+            (binding.valid_until, binding.when, binding.obligations) = Default::default();
+        }
+        let policy = fixture::compiled(&document);
+        let who = fixture::user("alice", &["dev"]);
+        let cluster = "c1".parse().unwrap();
+        for (verb, target) in questions {
+            if allowed(&policy, &who, &plain(), &cluster, verb, target) || !rbac(&policy, &who, &cluster, verb, target) {
+                continue;
+            }
+            let get_only = is_stream(target) && verb == "get" && !rbac(&policy, &who, &cluster, "create", target);
+            let gated = gate(&document.guardrails.gates, verb, target).is_some();
+            // A read-only role over all resources reads, by RBAC, what policy keeps from it.
+            let star = |role: &Role| role.read_only && role.rules.iter().any(|rule| rule.resources.contains(&"*".into()));
+            let kept = document.roles.iter().any(star) || matches!(target, Target::Resource { subresource: Some(_), .. } if
+                document.roles.iter().any(|role| role.read_only));
+            prop_assert!(
+                closed(verb, target) || secrets_everywhere(target) || get_only || gated || kept,
+                "RBAC allows, policy does not: {} {:?}", verb, target
+            );
         }
     }
 }

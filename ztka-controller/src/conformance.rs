@@ -44,7 +44,7 @@ fn role(name: &str) -> Role {
         resources: vec!["pods".into()],
         ..Rule::default()
     };
-    Role { name: name.into(), rules: vec![rule] }
+    Role { name: name.into(), rules: vec![rule], ..Role::default() }
 }
 
 fn binding(name: &str, role: &str) -> Binding {
@@ -54,6 +54,7 @@ fn binding(name: &str, role: &str) -> Binding {
         role: role.into(),
         clusters: ClusterSelector { all: true, ..ClusterSelector::default() },
         scope: Scope::Namespaces(vec!["shop".into()]),
+        ..Binding::default()
     }
 }
 
@@ -232,7 +233,8 @@ pub async fn documents(store: &(impl DocumentStore + ResourceStore + IdentitySto
     let snapshot = store.snapshot(&policy, at(0)).await.unwrap().unwrap();
     let Content::Policy(content) = snapshot.content else { unreachable!("asked for a policy") };
     assert_eq!((content.roles, content.bindings), (vec![role("reader")], vec![binding("one", "reader")]));
-    let listed = ztka_authz::Cluster { id: test.id.clone(), name: "test".into(), labels: test.labels.clone() };
+    let listed = ztka_authz::Cluster::new(test.id.clone(), "test");
+    let listed = ztka_authz::Cluster { labels: test.labels.clone(), ..listed };
     assert_eq!(content.clusters, [listed]);
     assert!(publish(store, &policy, 1, "{\"policy\":1}").await);
 

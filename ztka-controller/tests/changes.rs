@@ -48,7 +48,7 @@ impl ChangeStore for Counting {
 }
 
 async fn create_role(kit: &Kit, org: &OrgId, name: &str) {
-    let role = Role { name: name.into(), rules: Vec::new() };
+    let role = Role { name: name.into(), ..Role::default() };
     kit.store.create_role(org, &name.parse().unwrap(), &role).await.unwrap();
 }
 

@@ -229,7 +229,7 @@ async fn what_followers_would_not_take_is_not_published() {
         resource_names: vec!["x".repeat(13 << 20)],
         ..Rule::default()
     };
-    let role = Role { name: "large".into(), rules: vec![rule] };
+    let role = Role { name: "large".into(), rules: vec![rule], ..Role::default() };
     let instead = Some(PolicyDocument { roles: vec![role], ..PolicyDocument::default() });
     kit.stores.documents = Arc::new(Damaged { store: kit.stores.documents.clone(), org: acme.clone(), instead });
     let controller = kit.another().await;

@@ -9,13 +9,13 @@ use http::Uri;
 
 use crate::{Malformed, Principal, Revision, SpiffeId, Verified};
 
-/// What policy granted.
+/// What policy granted. Cheap to clone.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Grant {
     /// The binding that allowed the request.
-    pub binding: String,
+    pub binding: Arc<str>,
     /// The role that the binding gives.
-    pub role: String,
+    pub role: Arc<str>,
     /// The policy that was asked.
     pub policy: Revision,
 }

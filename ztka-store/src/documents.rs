@@ -33,7 +33,8 @@ async fn policy(read: &mut Tx, org: &OrgId) -> Result<PolicyDocument, Failed> {
     let clusters = sql("SELECT id, name, labels FROM clusters WHERE org = $1 AND deleted IS NULL ORDER BY id");
     let clusters = read.fetch_all(clusters.bind(org.as_str())).await?;
     let cluster = |row: &Row| {
-        Ok(ztka_authz::Cluster { id: text(row, "id")?, name: text(row, "name")?, labels: json(row, "labels")? })
+        let known = ztka_authz::Cluster::new(text(row, "id")?, text::<String>(row, "name")?);
+        Ok(ztka_authz::Cluster { labels: json(row, "labels")?, ..known })
     };
     let clusters = clusters.iter().map(cluster).collect::<Result<_, Failed>>()?;
     let roles = sql("SELECT body FROM roles WHERE org = $1 ORDER BY name");

@@ -59,7 +59,7 @@ async fn writer() {
         let own = random.random_bool(0.5);
         // Names of its own are made once; those of all are made and deleted by whoever comes.
         let name = if own { format!("own-{writer}-{number}") } else { format!("all-{}", number % 3) };
-        let (id, role) = (org_id(org), Role { name: name.clone(), rules: Vec::new() });
+        let (id, role) = (org_id(org), Role { name: name.clone(), ..Role::default() });
         let made = store.create_role(&id, &name.parse().unwrap(), &role).await;
         if made.is_ok() && own {
             let mut out = std::io::stdout().lock();

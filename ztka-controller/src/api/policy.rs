@@ -40,7 +40,8 @@ pub(super) async fn create_role(
     if asked.rules.is_empty() {
         return Err(ApiError::invalid("a role without rules allows nothing; give it a rule"));
     }
-    let role = ztka_authz::Role { name: asked.name.to_string(), rules: convert(&asked.rules)? };
+    let role =
+        ztka_authz::Role { name: asked.name.to_string(), rules: convert(&asked.rules)?, ..ztka_authz::Role::default() };
     let alone = PolicyDocument { roles: vec![role.clone()], ..PolicyDocument::default() };
     alone.validate().map_err(|error| ApiError::invalid(error.to_string()))?;
     controller.0.stores.resources.create_role(&org, &asked.name, &role).await?;

@@ -1,0 +1,203 @@
+//! Whether a request fulfils a condition, as far as that is known.
+
+use jiff::{Timestamp, civil::Weekday};
+
+use crate::{
+    Clause, Cluster, Conditions, Day, Facts, Hours, Labels, Mfa, MfaDemand, Target, Unmet,
+    document::carries,
+    matcher::{Asked, Matcher},
+    words::Words,
+};
+
+/// The answer of a condition.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Holds<'p> {
+    Yes,
+    No(Unmet<'p>),
+    /// It cannot be known: a binding does not count, a denial does.
+    Unknown(Unmet<'p>),
+}
+
+impl Holds<'_> {
+    fn is(holds: bool) -> impl FnOnce(Unmet<'_>) -> Holds<'_> {
+        move |unmet| if holds { Holds::Yes } else { Holds::No(unmet) }
+    }
+}
+
+/// All that a condition is asked about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) who: &'a ztka_core::Principal,
+    pub(crate) action: &'a crate::Action<'a>,
+    pub(crate) asked: &'a Asked<'a>,
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) facts: &'a Facts<'a>,
+}
+
+/// When and under which conditions a binding or a denial counts.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) from: Option<Timestamp>,
+    pub(crate) until: Option<Timestamp>,
+    pub(crate) when: Clause<Conditions>,
+    request: Box<[Matcher]>,
+}
+
+impl Terms {
+    /// None if it always counts.
+    pub(crate) fn new(
+        words: &mut Words,
+        from: Option<Timestamp>,
+        until: Option<Timestamp>,
+        when: &Clause<Conditions>,
+    ) -> Option<Box<Self>> {
+        if from.is_none() && until.is_none() && when.is_empty() {
+            return None;
+        }
+        let rules = when.known().into_iter().flat_map(|when| &when.request);
+        let request = rules.map(|rule| Matcher::new(words, rule)).collect();
+        Some(Box::new(Self { from, until, when: when.clone(), request }))
+    }
+
+    /// True if the answer may change while nothing but time passes.
+    pub(crate) fn is_timed(&self) -> bool {
+        let timed = |when: &Conditions| when.hours.is_some() || when.mfa.is_some() || when.cedar.is_some();
+        self.from.is_some() || self.until.is_some() || self.when.known().is_some_and(timed)
+    }
+
+    /// True if the answer may depend on the command of an exec.
+    pub(crate) fn looks_at_commands(&self) -> bool {
+        self.when.known().is_some_and(|when| !when.commands.is_empty() || when.cedar.is_some())
+    }
+
+    /// Asks one after the other, the cheap ones first.
+    pub(crate) fn hold(&self, request: &Request<'_>) -> Holds<'_> {
+        let mut unknown = Holds::Yes;
+        for next in [Self::term, Self::moment, Self::user, Self::place, Self::what] {
+            match next(self, request) {
+                Holds::Yes => {}
+                no @ Holds::No(_) => return no,
+                maybe @ Holds::Unknown(_) => unknown = maybe,
+            }
+        }
+        unknown
+    }
+
+    fn term(&self, request: &Request<'_>) -> Holds<'_> {
+        let now = request.facts.now;
+        if self.from.is_some_and(|from| now < from) {
+            return Holds::No(Unmet::NotYet);
+        }
+        if self.until.is_some_and(|until| now >= until) {
+            return Holds::No(Unmet::Over);
+        }
+        match self.when {
+            Clause::Known(_) => Holds::Yes,
+            Clause::Unknown(_) => Holds::Unknown(Unmet::NotUnderstood),
+        }
+    }
+
+    fn moment(&self, request: &Request<'_>) -> Holds<'_> {
+        let Some(Conditions { hours, networks, .. }) = self.when.known() else { return Holds::Yes };
+        if hours.as_ref().is_some_and(|hours| !hours.contain(request.facts.now)) {
+            return Holds::No(Unmet::Hours);
+        }
+        match request.facts.source {
+            _ if networks.is_empty() => Holds::Yes,
+            None => Holds::Unknown(Unmet::Network),
+            Some(source) => Holds::is(networks.iter().any(|network| network.contains(source)))(Unmet::Network),
+        }
+    }
+
+    fn user(&self, request: &Request<'_>) -> Holds<'_> {
+        let Some(Conditions { mfa, user, .. }) = self.when.known() else { return Holds::Yes };
+        match (mfa, request.facts.mfa) {
+            (Some(_), None) => return Holds::Unknown(Unmet::Mfa),
+            (Some(demand), Some(given)) if !demand.is_met(given, request.facts.now) => return Holds::No(Unmet::Mfa),
+            _ => {}
+        }
+        for (key, wanted) in user {
+            match request.facts.user {
+                None => return Holds::Unknown(Unmet::User(key)),
+                Some(known) if !known.get(key).is_some_and(|value| wanted.contains(value)) => {
+                    return Holds::No(Unmet::User(key));
+                }
+                Some(_) => {}
+            }
+        }
+        Holds::Yes
+    }
+
+    fn place(&self, request: &Request<'_>) -> Holds<'_> {
+        let Some(Conditions { cluster_labels, namespace_labels, .. }) = self.when.known() else { return Holds::Yes };
+        if !carries(&request.cluster.labels, cluster_labels) {
+            return Holds::No(Unmet::ClusterLabels);
+        }
+        if namespace_labels.is_empty() {
+            return Holds::Yes;
+        }
+        let known: Option<&Labels> =
+            request.action.namespace().and_then(|namespace| request.cluster.namespaces.get(namespace));
+        match known {
+            Some(labels) => Holds::is(carries(labels, namespace_labels))(Unmet::NamespaceLabels),
+            None => Holds::Unknown(Unmet::NamespaceLabels),
+        }
+    }
+
+    fn what(&self, request: &Request<'_>) -> Holds<'_> {
+        let Some(Conditions { commands, request: rules, cedar, .. }) = self.when.known() else { return Holds::Yes };
+        if !rules.is_empty() {
+            let covers = self.request.iter().any(|matcher| matcher.covers(request.asked));
+            if !covers && self.request.iter().any(|matcher| matcher.touches(request.asked)) {
+                return Holds::Unknown(Unmet::Request);
+            }
+            if !covers {
+                return Holds::No(Unmet::Request);
+            }
+        }
+        if !commands.is_empty() {
+            match request.facts.command {
+                _ if !request.asked.is_exec() => return Holds::No(Unmet::Command),
+                None => return Holds::Unknown(Unmet::Command),
+                Some(command) if !commands.iter().any(|pattern| pattern.matches(command)) => {
+                    return Holds::No(Unmet::Command);
+                }
+                Some(_) => {}
+            }
+        }
+        match cedar {
+            None => Holds::Yes,
+            Some(_) => Holds::Unknown(Unmet::CedarError),
+        }
+    }
+}
+
+impl Hours {
+    /// True if `now` is within.
+    pub fn contain(&self, now: Timestamp) -> bool {
+        let local = self.utc_offset.offset().to_datetime(now);
+        let today = match local.date().weekday() {
+            Weekday::Monday => Day::Mon,
+            Weekday::Tuesday => Day::Tue,
+            Weekday::Wednesday => Day::Wed,
+            Weekday::Thursday => Day::Thu,
+            Weekday::Friday => Day::Fri,
+            Weekday::Saturday => Day::Sat,
+            Weekday::Sunday => Day::Sun,
+        };
+        (self.days.is_empty() || self.days.contains(&today)) && self.from <= local.time() && local.time() < self.until
+    }
+}
+
+impl MfaDemand {
+    fn is_met(&self, given: Mfa, now: Timestamp) -> bool {
+        let age = now.duration_since(given.at);
+        // One from the future was not given yet.
+        given.strength >= self.strength && !age.is_negative() && self.max_age.is_none_or(|limit| age <= limit)
+    }
+}
+
+/// True for a question about the command of an exec in the core group.
+pub(crate) fn has_command(target: &Target<'_>) -> bool {
+    matches!(target, Target::Resource { group: "", resource: "pods", subresource: Some("exec"), .. })
+}
