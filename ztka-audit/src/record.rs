@@ -237,8 +237,8 @@ impl Record {
             None => {}
             Some(Decision::Allow(grant)) => {
                 annotations.set("decision", "allow");
-                annotations.set("binding", clean(&grant.binding.to_string(), MAX_TEXT));
-                annotations.set("role", clean(&grant.role.to_string(), MAX_TEXT));
+                annotations.set("binding", clean(&grant.binding, MAX_TEXT));
+                annotations.set("role", clean(&grant.role, MAX_TEXT));
                 annotations.set("policy", grant.policy.to_string());
             }
             Some(Decision::Deny(reason)) => refuse(&mut self.event, reason),
