@@ -129,8 +129,8 @@ pub use self::{
     },
     egress::{Egress, EgressError, EgressStream, InvalidEgress, InvalidProxyUrl, NoProxy, ProxyUrl, Unreachable},
     error::{ConnectError, TunnelError},
-    proxy::{Bare, Dispatch, KnownPeer, LastHop, PeerSettings, Peered, Peers, Registry, TunnelPeer, refuse},
     io::{BadFrames, FloodLimits, FrameGuard, ReadAhead, give_up_unacknowledged},
+    proxy::{Bare, Dispatch, KnownPeer, LastHop, PeerSettings, Peered, Peers, Registry, TunnelPeer, refuse},
     settings::Settings,
     stream::Channel,
     wire::{

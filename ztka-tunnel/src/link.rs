@@ -26,6 +26,9 @@ const BUSY: u64 = 64 << 10;
 /// Any byte from the peer is a sign of life, so that a slow network full of data is not taken for a dead one; a PING
 /// sees to it that a living peer has something to send. That it hears us as well says its answer to the PING: packets may
 /// be dropped in one direction alone.
+///
+/// One end asks all the time, and the other, which may have ten thousand of these, while it has something to lose: as long
+/// as it is asked it knows of the peer, and a peer that does not hear its answers closes.
 #[derive(Debug)]
 pub(crate) struct Link<T> {
     wire: Wire<T>,
@@ -59,9 +62,10 @@ impl<T: AsyncWrite + Unpin> Link<T> {
         self.quiet.clone()
     }
 
-    /// To be called after each poll of the connection, by the same task; ready when the connection is lost.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, TunnelError>> {
-        let alive = self.poll_alive(cx);
+    /// To be called after each poll of the connection, by the same task; ready when the connection is lost. What `asks` says
+    /// may change at any time: true if the peer is to be asked for signs of life before its silence is conspicuous.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, asks: bool) -> Poll<Result<Infallible, TunnelError>> {
+        let alive = self.poll_alive(cx, asks);
         if let Poll::Ready(Err(error)) = self.wire.poll_push(cx) {
             return Poll::Ready(Err(error.into()));
         }
@@ -73,7 +77,7 @@ impl<T: AsyncWrite + Unpin> Link<T> {
         self.wire.refused().map_or_else(|| error.into(), TunnelError::from)
     }
 
-    fn poll_alive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, TunnelError>> {
+    fn poll_alive(&mut self, cx: &mut Context<'_>, asks: bool) -> Poll<Result<Infallible, TunnelError>> {
         loop {
             if self.asked.is_some() && self.ping.poll_pong(cx).is_ready() {
                 self.asked = None;
@@ -88,13 +92,14 @@ impl<T: AsyncWrite + Unpin> Link<T> {
                 // The process was stopped, or its machine slept. What was not read meanwhile is not the peer's fault.
                 self.absent_until = now;
             }
-            let next = self.look(now)?;
+            let next = self.look(now, asks)?;
+            self.wire.rest();
             self.timer.as_mut().reset(next);
         }
     }
 
     /// Judges the peer, and says when to look again.
-    fn look(&mut self, now: Instant) -> Result<Instant, TunnelError> {
+    fn look(&mut self, now: Instant, asks: bool) -> Result<Instant, TunnelError> {
         if self.wire.head_since().is_some_and(|since| since + FrameGuard::HEAD_TIME <= now) {
             return Err(BadFrames::SlowHead.into());
         }
@@ -111,19 +116,23 @@ impl<T: AsyncWrite + Unpin> Link<T> {
             }
             *asked = Asked { at: now, moved };
         }
-        let ping_at = self.pinged + self.settings.keepalive;
+        let keepalive = self.settings.keepalive;
+        // The other end asks as often; its question may be somewhat late.
+        let (ping_at, silent_at) = (self.pinged + keepalive, last_read + keepalive + self.settings.quiet_after / 2);
         let quiet_at = self.pinged + self.settings.quiet_after;
         let next = if self.asked.is_some() && last_read <= self.pinged && quiet_at <= now && now < ping_at {
             self.quiet.store(true, Ordering::Relaxed);
             ping_at
         } else if now < ping_at {
             ping_at
+        } else if !asks && now < silent_at && self.asked.is_none() {
+            silent_at.min(now + keepalive)
         } else {
             self.pinged = now;
             if self.asked.is_none() && self.ping.send_ping(Ping::opaque()).is_ok() {
                 self.asked = Some(Asked { at: now, moved });
             }
-            now + self.settings.quiet_after.min(self.settings.keepalive)
+            now + self.settings.quiet_after.min(keepalive)
         };
         let deaf_at = self.asked.map(|asked| asked.at.max(self.absent_until) + deaf_after);
         Ok(deaf_at.map_or(next, |deaf_at| deaf_at.min(next)).min(dead_at))

@@ -96,7 +96,7 @@ where
                 Poll::Pending => break,
             }
         }
-        link.poll(cx).map(|lost| lost.map(|never| match never {}))
+        link.poll(cx, true).map(|lost| lost.map(|never| match never {}))
     })
     .await
 }

@@ -22,9 +22,6 @@ use super::{BadFrames, FrameGuard};
 const HIGH: usize = 64 << 10;
 /// Never more than this is held.
 const MAX: usize = 128 << 10;
-/// Pushes smaller than this are quiet; after some of them a large buffer is given back.
-const SMALL: usize = 8 << 10;
-const QUIET: u8 = 8;
 
 #[derive(Debug)]
 struct State<T> {
@@ -33,7 +30,6 @@ struct State<T> {
     /// Something was written and no flush has succeeded since. TLS may hold ciphertext though it took every byte, so
     /// an empty buffer alone says nothing.
     owed: bool,
-    quiet: u8,
     last_read: Instant,
     /// Bytes in both directions.
     moved: u64,
@@ -58,15 +54,7 @@ impl<T: AsyncWrite + Unpin> State<T> {
     }
 
     fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.buffer.len() > SMALL {
-            self.quiet = 0;
-        } else if !self.buffer.is_empty() {
-            self.quiet = self.quiet.saturating_add(1);
-        }
         ready!(self.poll_drain(cx))?;
-        if self.quiet >= QUIET && self.buffer.capacity() > SMALL {
-            self.buffer = BytesMut::new();
-        }
         if self.owed {
             ready!(Pin::new(&mut self.io).poll_flush(cx))?;
             self.owed = false;
@@ -86,8 +74,8 @@ pub(crate) struct Wire<T>(Arc<Mutex<State<T>>>);
 /// `guard` is shown what is read; where it objects, reading fails and [`Wire::refused`] says why.
 pub(crate) fn gather<T>(io: T, guard: FrameGuard) -> (Gather<T>, Wire<T>) {
     let (buffer, last_read, moved) = (BytesMut::new(), Instant::now(), 0);
-    let (owed, quiet, head_since, refused) = (false, 0, None, None);
-    let state = State { io, buffer, owed, quiet, last_read, moved, guard, head_since, refused };
+    let (owed, head_since, refused) = (false, None, None);
+    let state = State { io, buffer, owed, last_read, moved, guard, head_since, refused };
     let state = Arc::new(Mutex::new(state));
     (Gather(state.clone()), Wire(state))
 }
@@ -100,6 +88,14 @@ impl<T: AsyncWrite + Unpin> Wire<T> {
     /// Writes out what was gathered and flushes. To be called after each poll of the connection, by the same task.
     pub(crate) fn poll_push(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         lock(&self.0).poll_push(cx)
+    }
+
+    /// Gives the buffer back if nothing is in it. To be called now and then: ten thousand quiet connections hold none.
+    pub(crate) fn rest(&self) {
+        let mut state = lock(&self.0);
+        if state.buffer.is_empty() {
+            state.buffer = BytesMut::new();
+        }
     }
 
     /// When the peer was last heard of.

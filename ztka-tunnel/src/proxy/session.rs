@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     future::{Future, pending, poll_fn},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::Poll,
     time::Duration,
 };
@@ -91,7 +91,7 @@ where
         if !tunnel.is_leaving() && matches!(sender.poll_ready(cx), Poll::Ready(Err(_))) {
             tunnel.leave();
         }
-        link.poll(cx).map(|lost| lost.map(|never| match never {}))
+        link.poll(cx, tunnel.load.load(Ordering::Relaxed) > 0).map(|lost| lost.map(|never| match never {}))
     })
     .await
     .inspect_err(|error| tracing::info!(error = error as &dyn std::error::Error, "tunnel ended"))
@@ -102,13 +102,13 @@ async fn live(registry: Registry, tunnel: Arc<Tunnel>) -> Result<Infallible, Tun
     let settings = registry.settings();
     let mut news = registry.board().follow(&tunnel.peer.org);
     let late = |_| TunnelError::SetUp(settings.setup);
-    let _entry = timeout(settings.setup, set_up(&registry, &tunnel, &mut news)).await.map_err(late)??;
+    let _entry = timeout(settings.setup, Box::pin(set_up(&registry, &tunnel, &mut news))).await.map_err(late)??;
     tracing::info!("tunnel is ready");
     let mut expiry = pin!(expire(&registry, &tunnel));
     let tell = async {
         loop {
             news.changed().await;
-            while let Err(error) = news.deliver(&tunnel).await {
+            while let Err(error) = Box::pin(news.deliver(&tunnel)).await {
                 // The agent takes nothing new here, and hears of it on the tunnel that it has in the place of this one.
                 // What goes on here goes on.
                 if tunnel.is_leaving() || error.is_farewell() {
