@@ -41,9 +41,8 @@ pub(crate) async fn main() -> Result<(), BoxError> {
     let (acceptor, listener) =
         (tokio_rustls::TlsAcceptor::from(Arc::new(server)), TcpListener::bind("127.0.0.1:0").await?);
     let (address, registry) = (listener.local_addr()?, Registry::new(Arc::new(SystemClock)));
-    let (org, cluster, instance) = ("o".parse()?, "c".parse()?, "i".parse()?);
-    let peer = TunnelPeer { org, cluster, instance, not_after: jiff::Timestamp::MAX };
-    let bare = Bare::assertion(registry.clone(), peer.org.clone(), peer.cluster.clone());
+    let peer = TunnelPeer::of("inner")?;
+    let bare = Bare::assertion(registry.clone(), &peer);
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             let (acceptor, registry, peer) = (acceptor.clone(), registry.clone(), peer.clone());

@@ -28,9 +28,8 @@ async fn local(service: String, mut request: Request<Body>) -> Result<Reply, Box
 pub(crate) async fn expose(service: String, public: TcpListener) -> Result<(), BoxError> {
     let (registry, tunnels) = (Registry::new(Arc::new(SystemClock)), TcpListener::bind("127.0.0.1:0").await?);
     let (address, accepting) = (tunnels.local_addr()?.to_string().parse()?, registry.clone());
-    let (org, cluster, instance) = ("o".parse()?, "c".parse()?, "i".parse()?);
-    let peer = TunnelPeer { org, cluster, instance, not_after: jiff::Timestamp::MAX };
-    let bare = Bare::assertion(registry, peer.org.clone(), peer.cluster.clone());
+    let peer = TunnelPeer::of("inner")?;
+    let bare = Bare::assertion(registry, &peer);
     tokio::spawn(async move {
         while let Ok((socket, _)) = tunnels.accept().await {
             let (accepting, peer) = (accepting.clone(), peer.clone());

@@ -3,6 +3,8 @@
 
 #[path = "../examples/acceptor.rs"]
 mod acceptor;
+#[path = "../examples/custom_directory.rs"]
+mod custom_directory;
 #[allow(dead_code, reason = "its main has no end")]
 #[path = "../examples/expose.rs"]
 mod expose;
@@ -20,6 +22,11 @@ const LONG: Duration = Duration::from_secs(60);
 #[test]
 fn who_dials_in_with_a_certificate_is_asked() {
     acceptor::main().unwrap();
+}
+
+#[test]
+fn proxies_come_from_a_directory_of_ones_own() {
+    custom_directory::main().unwrap();
 }
 
 /// Answers one request by its head.
@@ -60,6 +67,7 @@ async fn a_local_service_is_published_with_its_trace_and_without_what_is_the_tun
                 return answer;
             }
             assert!(answer.to_ascii_lowercase().contains("retry-after: 1"), "{answer}");
+            assert!(answer.contains("text/plain") && !answer.contains("apiVersion"), "no word of Kubernetes: {answer}");
         }
     };
     let answer = timeout(LONG, answered).await.unwrap();
@@ -74,4 +82,5 @@ fn publishing_takes_less_than_sixty_lines() {
     let lines = |source: &str| source.lines().filter(|line| !line.trim().is_empty()).count();
     assert!(lines(include_str!("../examples/expose.rs")) < 60);
     assert!(lines(include_str!("../examples/acceptor.rs")) < 80);
+    assert!(lines(include_str!("../examples/custom_directory.rs")) < 100);
 }

@@ -7,18 +7,20 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tower::Service;
-use ztka_core::{BoxError, ClusterId, OrgId, Reply, Status};
+use ztka_core::{BoxError, ClusterId, OrgId, Reply, body};
 
 use super::{
     dispatch::{Beyond, Parcel},
     registry::Registry,
+    tunnel::TunnelPeer,
 };
 use crate::{OWN_PATHS, wire};
 
-/// Sends plain HTTP requests into the tunnels of one place, and answers as [`Dispatch`](crate::Dispatch) does.
+/// Sends plain HTTP requests into the tunnels of one place, as [`Dispatch`](crate::Dispatch) does. Answers of its own are
+/// plain text.
 ///
 /// It knows no user and asks no policy: whoever makes one vouches for every request that it is given. Hop-by-hop headers
 /// and the tunnel's own stay behind; all others travel on as they are, `traceparent` (W3C Trace Context) among them. A
@@ -31,9 +33,9 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// States that whatever this service will be given may be asked of the agents of `cluster`, which is `org`'s.
-    pub fn assertion(registry: Registry, org: OrgId, cluster: ClusterId) -> Self {
-        Self { registry, org, cluster }
+    /// States that whatever this service will be given may be asked of the place of `peer`, whichever of its agents answers.
+    pub fn assertion(registry: Registry, peer: &TunnelPeer) -> Self {
+        Self { registry, org: peer.org.clone(), cluster: peer.cluster.clone() }
     }
 }
 
@@ -59,7 +61,9 @@ where
         head.headers_mut().remove(http::header::HOST);
         Box::pin(async move {
             if head.uri().path().starts_with(OWN_PATHS) {
-                return Ok(Status::new(StatusCode::NOT_FOUND, "no such path").into());
+                let mut refusal = Response::new(body("no such path\n"));
+                *refusal.status_mut() = StatusCode::NOT_FOUND;
+                return Ok(Reply::Response(refusal));
             }
             Ok(registry.send(Parcel { org, cluster, evidence: None, head }, body, Beyond::Nothing).await)
         })

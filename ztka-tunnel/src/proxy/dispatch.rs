@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header::CONTENT_TYPE};
 use http_body::Body;
 use tower::Service;
 use ztka_core::{
@@ -160,6 +160,7 @@ impl Registry {
     {
         let Parcel { org, cluster, evidence, head } = parcel;
         let evidence = evidence.as_ref();
+        let say = |status: Status| if evidence.is_some() { status.into() } else { plain(status) };
         let mut broken = false;
         let mut tried = Vec::new();
         for _ in 0..ATTEMPTS {
@@ -167,7 +168,7 @@ impl Registry {
                 Ok(lease) => (attempt(lease, evidence, &head, body).await, None),
                 Err(NoPlace::Full) => {
                     let reason = Reason::Overloaded("the cluster's tunnels carry all the requests they can; try again");
-                    return Status::from(&reason).into();
+                    return say(Status::from(&reason));
                 }
                 Err(NoPlace::Away) => {
                     let peer = match beyond {
@@ -176,15 +177,15 @@ impl Registry {
                     };
                     let Some(lease) = peer else {
                         return match beyond {
-                            _ if broken => lost(head.method()),
-                            Beyond::Back => told(away(&cluster), &NONE),
-                            Beyond::Nothing | Beyond::Peers(_) => away(&cluster),
+                            _ if broken => say(lost(head.method())),
+                            Beyond::Back => told(say(away(&cluster)), &NONE),
+                            Beyond::Nothing | Beyond::Peers(_) => say(away(&cluster)),
                         };
                     };
                     let id = lease.tunnel().peer.clone();
                     tried.push(id.clone());
                     let mut named = head.clone();
-                    let Some(uri) = for_peer(&cluster, &head) else { return away(&cluster) };
+                    let Some(uri) = for_peer(&cluster, &head) else { return say(away(&cluster)) };
                     *named.uri_mut() = uri;
                     (attempt(lease, evidence, &named, body).await, Some(id))
                 }
@@ -199,21 +200,21 @@ impl Registry {
                 }
                 Step::NotThere(Some(body)) => body,
                 // Only the client has the body once more.
-                Step::NotThere(None) => return moved(),
+                Step::NotThere(None) => return say(moved()),
                 Step::Broken(body) if !broken && !matches!(beyond, Beyond::Back) => {
                     tracing::info!(%cluster, "the request is sent once more");
                     broken = true;
                     body
                 }
                 Step::Broken(_) | Step::Lost if matches!(beyond, Beyond::Back) => {
-                    return told(lost(head.method()), &BROKEN);
+                    return told(say(lost(head.method())), &BROKEN);
                 }
-                Step::Broken(_) | Step::Lost => return note(lost(head.method()), broken, via),
+                Step::Broken(_) | Step::Lost => return note(say(lost(head.method())), broken, via),
             };
         }
         match beyond {
-            Beyond::Back => told(away(&cluster), &NONE),
-            Beyond::Nothing | Beyond::Peers(_) => away(&cluster),
+            Beyond::Back => told(say(away(&cluster)), &NONE),
+            Beyond::Nothing | Beyond::Peers(_) => say(away(&cluster)),
         }
     }
 }
@@ -283,6 +284,14 @@ fn note(mut reply: Reply, sent_twice: bool, via: Option<ProxyId>) -> Reply {
     reply
 }
 
+/// An answer of ours to a request that is nobody's: in plain text, since whoever asks need not know Kubernetes.
+fn plain(status: Status) -> Reply {
+    let text = body(format!("{}\n", status.message()));
+    let mut response = status.into_response().map(|_| text);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    Reply::Response(response)
+}
+
 /// The same, with the reason for the proxy that asks.
 fn told(mut reply: Reply, why: &HeaderValue) -> Reply {
     if let Reply::Response(response) = &mut reply {
@@ -291,16 +300,16 @@ fn told(mut reply: Reply, why: &HeaderValue) -> Reply {
     reply
 }
 
-fn away(cluster: &ClusterId) -> Reply {
+fn away(cluster: &ClusterId) -> Status {
     let text = format!(
         "the agent of cluster {cluster} is not connected; if this lasts, check that its pod runs and reaches the proxy"
     );
-    Status::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1).into()
+    Status::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1)
 }
 
-fn moved() -> Reply {
+fn moved() -> Status {
     let text = "the cluster's agent has moved to another proxy at this moment, and nothing was done; try again";
-    Status::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1).into()
+    Status::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1)
 }
 
 fn forgotten() -> Reply {
@@ -309,12 +318,12 @@ fn forgotten() -> Reply {
 }
 
 /// kubectl repeats whatever carries `Retry-After`, so only what can be repeated does.
-fn lost(method: &Method) -> Reply {
+fn lost(method: &Method) -> Status {
     if method.is_safe() {
         let text = "the tunnel to the cluster broke before the answer came";
-        return Status::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1).into();
+        return Status::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1);
     }
     let text = "the tunnel to the cluster broke before the answer came; the change may or may not have been made, \
                 look before you repeat it";
-    Status::new(StatusCode::BAD_GATEWAY, text).into()
+    Status::new(StatusCode::BAD_GATEWAY, text)
 }

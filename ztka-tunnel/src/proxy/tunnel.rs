@@ -15,12 +15,12 @@ use http::{HeaderMap, Request, Response, Uri, header::CONTENT_LENGTH, uri};
 use jiff::Timestamp;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use ztka_core::{ClusterId, InstanceId, OrgId};
+use ztka_core::{ClusterId, InstanceId, InvalidName, OrgId};
 
 use super::evidence::Proven;
 use crate::{Settings, TunnelError};
 
-/// The agent at the far end, as its certificate says.
+/// The agent at the far end, as its certificate says. What is a cluster to ZTKA is any place that requests go to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TunnelPeer {
     /// Owner of the cluster.
@@ -31,6 +31,18 @@ pub struct TunnelPeer {
     pub instance: InstanceId,
     /// End of the certificate that the tunnel was opened with.
     pub not_after: Timestamp,
+}
+
+impl TunnelPeer {
+    /// The agent of `place` (a lower-case DNS label), for as long as its connection lasts: for whoever has no organisations,
+    /// no clusters and no certificates that end, and tells places apart by a name.
+    ///
+    /// # Errors
+    /// The name is none.
+    pub fn of(place: &str) -> Result<Self, InvalidName> {
+        let (org, cluster, instance) = (place.parse()?, place.parse()?, place.parse()?);
+        Ok(Self { org, cluster, instance, not_after: Timestamp::MAX })
+    }
 }
 
 /// Streams kept free for the tunnel's own requests.
