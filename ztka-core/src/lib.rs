@@ -49,6 +49,7 @@ mod reply;
 mod spiffe;
 mod status;
 pub mod stream;
+mod trace;
 mod upgrade;
 
 pub use self::{
@@ -71,6 +72,7 @@ pub use self::{
     reply::{Body, Duplex, Farewell, Hold, Io, Reply, SentTwice, Via, body, empty, hold},
     spiffe::{SpiffeId, Subject},
     status::Status,
+    trace::{TRACEPARENT, TRACESTATE, TraceContext},
     upgrade::Upgrade,
 };
 

@@ -120,6 +120,7 @@ mod link;
 mod proxy;
 mod settings;
 mod stream;
+mod trace;
 mod wire;
 
 pub use self::{
@@ -133,6 +134,7 @@ pub use self::{
     proxy::{Bare, Dispatch, KnownPeer, LastHop, PeerSettings, Peered, Peers, Registry, TunnelPeer, refuse},
     settings::Settings,
     stream::Channel,
+    trace::{Trace, TraceLayer},
     wire::{
         ALPN, AUDIT_ID, CLUSTERS_PATH, DOCUMENT, DOCUMENTS_PATH, DRAIN_PATH, EVIDENCE_PATH, HELLO_PATH, OWN_PATHS,
         PROTOCOL, PROTOCOL_HEADER, READY_PATH, UNKNOWN,

@@ -19,6 +19,7 @@ use ztka_core::{Clock, Subject, SystemClock};
 use ztka_follow::{Follower, Member, Membership, ToController};
 use ztka_pki::{AuthenticateLayer, CredentialStore, Purpose};
 use ztka_runtime::Process;
+use ztka_tunnel::TraceLayer;
 
 pub use self::config::{Apiserver, Config, Keep};
 
@@ -72,6 +73,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     let open = Open::new(witness.clone(), engine.clone());
     let refusals = Arc::new(recorder.clone());
     let access = ServiceBuilder::new()
+        .layer(TraceLayer::new("agent"))
         .layer(ControlLayer::new(witness.clone(), documents.clone(), refusals.clone()))
         .layer(AuthenticateLayer::new(witness, refusals))
         .layer(AuditLayer::new(recorder))

@@ -20,7 +20,7 @@ use ztka_proxy::{
     PeerEvidenceLayer, PeerWitness, PerUserLayer, ServerCertificate, ShedLayer, SpliceLayer, Stopping, Tunnels, Users,
 };
 use ztka_runtime::Process;
-use ztka_tunnel::{Dispatch, LastHop, Registry};
+use ztka_tunnel::{Dispatch, LastHop, Registry, TraceLayer};
 
 pub use self::config::{Audit, Config, PeersConfig, ProxyProtocol};
 
@@ -72,6 +72,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     // The way of a request, outermost first. The types keep the order of authenticate, record and authorize: `Dispatch`
     // takes only what is permitted, which only `AuthorizeLayer` makes, from what only `AuditLayer` makes.
     let access = ServiceBuilder::new()
+        .layer(TraceLayer::new("proxy"))
         .layer(SpliceLayer)
         .layer(ShedLayer::new(&limits))
         .layer(AuthenticateLayer::new(
@@ -88,6 +89,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     let witness = PeerWitness::new(directory.clone());
     let passed_on = Open::new(witness.clone(), engine.clone());
     let from_peers = ServiceBuilder::new()
+        .layer(TraceLayer::new("peer"))
         .layer(PeerEvidenceLayer::new(witness.clone()))
         .layer(AuthenticateLayer::new(witness.clone(), refusals.clone()))
         .layer(per_user)

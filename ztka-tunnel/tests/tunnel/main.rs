@@ -13,5 +13,6 @@ mod requests;
 mod retries;
 mod storms;
 mod tls;
+mod trace;
 mod unsent;
 mod upgrades;
