@@ -4,17 +4,23 @@
 //! controller knows of it, and ages out when it is not repeated. Nothing of it is signed: it says where one may try, and
 //! whoever tries looks at the certificate there.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use http::HeaderMap;
+use axum::{Extension, extract::State, response::Response};
+use http::{HeaderMap, StatusCode};
 use jiff::SignedDuration;
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, timeout},
 };
-use ztka_core::{PROXY_ADDRESS, PROXY_PEERS, PROXY_ZONE, ProxyEntry, ProxyId};
+use ztka_core::{PROXY_ADDRESS, PROXY_PEERS, PROXY_ZONE, ProxyEntry, ProxyId, Subject, Verified};
+use ztka_pki::Peer;
 
-use crate::Controller;
+use crate::{Controller, feed::refuse};
 
 /// An announcement is repeated after this.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -28,6 +34,8 @@ const LOOK: Duration = Duration::from_secs(3);
 pub(crate) struct Announced {
     current: watch::Sender<Arc<[ProxyEntry]>>,
     news: Notify,
+    /// When each proxy that stops has said so: what it was told before is not announced again by a feed that ends late.
+    withdrawn: Mutex<HashMap<ProxyId, Instant>>,
 }
 
 /// What a proxy says of itself in the request for its feed. What cannot be read is left out, and logged: a proxy without a
@@ -50,12 +58,14 @@ pub(crate) fn announcement(id: ProxyId, headers: &HeaderMap) -> ProxyEntry {
 #[derive(Debug)]
 pub(crate) struct Announcing {
     entry: ProxyEntry,
+    begun: Instant,
     due: Instant,
 }
 
 impl Announcing {
     pub(crate) fn new(entry: ProxyEntry) -> Self {
-        Self { entry, due: Instant::now() }
+        let now = Instant::now();
+        Self { entry, begun: now, due: now }
     }
 
     /// When it is to be announced again.
@@ -69,13 +79,18 @@ impl Announcing {
             return;
         }
         self.due = Instant::now() + AGAIN;
+        let announced = &controller.0.announced;
+        let withdrawn = announced.withdrawn.lock().unwrap_or_else(PoisonError::into_inner).get(&self.entry.id).copied();
+        if withdrawn.is_some_and(|withdrawn| withdrawn >= self.begun) {
+            return;
+        }
         if let Err(error) = controller.0.stores.members.announce(&self.entry, controller.now()).await {
             // It is believed for longer than until the next time.
             tracing::warn!(error = &error as &dyn std::error::Error, proxy = %self.entry.id, "a proxy cannot be announced");
             controller.0.counts.store_failed();
         }
-        if !controller.0.announced.current.borrow().contains(&self.entry) {
-            controller.0.announced.news.notify_one();
+        if !announced.current.borrow().contains(&self.entry) {
+            announced.news.notify_one();
         }
     }
 }
@@ -106,4 +121,28 @@ impl Controller {
             let _ = timeout(LOOK, news.notified()).await;
         }
     }
+}
+
+/// `DELETE /v1/announcement`: the proxy stops, and nobody is to look for it any more.
+pub(crate) async fn withdraw(
+    State(controller): State<Controller>,
+    peer: Option<Extension<Verified<Peer>>>,
+) -> Response {
+    let Some(Extension(peer)) = peer else {
+        return refuse(StatusCode::UNAUTHORIZED, "a client certificate of a proxy is needed");
+    };
+    let Subject::Proxy(proxy) = &peer.id.subject else {
+        return refuse(StatusCode::FORBIDDEN, "only proxies announce themselves");
+    };
+    let announced = &controller.0.announced;
+    announced.withdrawn.lock().unwrap_or_else(PoisonError::into_inner).insert(proxy.clone(), Instant::now());
+    if let Err(error) = controller.0.stores.members.withdraw(proxy, controller.now()).await {
+        tracing::warn!(error = &error as &dyn std::error::Error, %proxy, "a proxy that stops ages out");
+        controller.0.counts.store_failed();
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+    }
+    announced.news.notify_one();
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
 }

@@ -8,7 +8,7 @@ use axum::{
     extract::{RawQuery, Request, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{get, post_service},
+    routing::{delete, get, post_service},
 };
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::stream;
@@ -23,7 +23,7 @@ use ztka_pki::{INSTANCES_PATH, Peer, RENEW_PATH};
 
 use crate::{
     Controller,
-    announcements::{Announcing, announcement},
+    announcements::{Announcing, announcement, withdraw},
     figures::{Following, Follows},
     ingest, rotation, server_certificate,
     store::{FeedEntry, FeedScope},
@@ -51,6 +51,7 @@ impl Controller {
     pub fn proxies(&self) -> Router {
         Router::new()
             .route("/v1/documents", get(documents))
+            .route("/v1/announcement", delete(withdraw))
             .route("/v1/events", ingest::events())
             .route("/v1/server-certificate", server_certificate::route())
             .route("/v1/acknowledgement", rotation::route())

@@ -22,6 +22,8 @@ const LONGEST_LINE: usize = 32 * 1024 * 1024;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
 /// Proxies are no longer believed to be there when nothing was heard for so long.
 const PROXIES_LIFE: Duration = Duration::from_secs(600);
+/// A proxy that stops waits for its controller no longer.
+const WITHDRAW: Duration = Duration::from_secs(2);
 /// Sessions that are over are looked for this often.
 const FORGET: Duration = Duration::from_secs(600);
 
@@ -54,6 +56,8 @@ pub struct Follower {
     unread: bool,
     announced: (Option<Zone>, Option<HostPort>),
     announced_to_peers: Option<HostPort>,
+    /// It is in the directory, to be taken out of it at the end.
+    announces: bool,
     proxies: watch::Sender<Arc<[ProxyEntry]>>,
     heard: watch::Sender<()>,
 }
@@ -79,15 +83,17 @@ impl Follower {
             unread: false,
             announced: (None, None),
             announced_to_peers: None,
+            announces: false,
             proxies: watch::Sender::default(),
             heard: watch::Sender::default(),
         }
     }
 
-    /// Says of itself, if this is a proxy, where it is and at which address it and no other is reached.
+    /// Says of itself, if this is a proxy, where it is and at which address it and no other is reached; and at the end that
+    /// it stops.
     #[must_use]
     pub fn announcing(mut self, zone: Option<Zone>, address: Option<HostPort>) -> Self {
-        self.announced = (zone, address);
+        (self.announced, self.announces) = ((zone, address), true);
         self
     }
 
@@ -104,7 +110,8 @@ impl Follower {
     }
 
     /// Follows until `shutdown`, through every break; `current` is called at each bookmark, when all is known. What is
-    /// over is forgotten meanwhile.
+    /// over is forgotten meanwhile. One that announces itself is taken out of the directory before this returns, if the
+    /// controller answers soon.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>, mut current: impl FnMut()) {
         let documents = self.documents.clone();
         let forget = async {
@@ -141,6 +148,20 @@ impl Follower {
             () = forget => {}
             () = age => {}
             () = shutdown => {}
+        }
+        if self.announces {
+            self.withdraw().await;
+        }
+    }
+
+    /// Says that nobody is to look for this proxy any more.
+    async fn withdraw(&self) {
+        let Ok(request) = Request::delete("/v1/announcement").body(Full::default()) else { return };
+        match timeout(WITHDRAW, self.channel.send(request)).await {
+            Ok(Ok(response)) if response.status().is_success() => {}
+            Ok(Ok(response)) => tracing::info!(status = %response.status(), "this proxy ages out of the directory"),
+            Ok(Err(error)) => tracing::info!(%error, "this proxy ages out of the directory"),
+            Err(_) => tracing::info!("the controller does not answer; this proxy ages out of the directory"),
         }
     }
 

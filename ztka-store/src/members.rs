@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use ztka_controller::store::{Acknowledgement, LiveCredential, LiveMember, LiveToken, MemberStore};
-use ztka_core::{ControllerId, HostPort, OrgId, ProxyEntry, Revision, Subject, Zone};
+use ztka_core::{ControllerId, HostPort, OrgId, ProxyEntry, ProxyId, Revision, Subject, Zone};
 use ztka_identity::StoreError;
 
 use crate::{
@@ -54,28 +54,39 @@ impl MemberStore for Store {
     }
 
     async fn announce(&self, proxy: &ProxyEntry, at: Timestamp) -> Result<(), StoreError> {
-        let upsert = "INSERT INTO announcements (proxy, zone, address, at) VALUES ($1, $2, $3, $4) \
-                      ON CONFLICT (proxy) DO UPDATE SET zone = excluded.zone, address = excluded.address, at = excluded.at \
+        let upsert = "INSERT INTO announcements (proxy, zone, address, peers, at) VALUES ($1, $2, $3, $4, $5) \
+                      ON CONFLICT (proxy) DO UPDATE SET zone = excluded.zone, address = excluded.address, \
+                          peers = excluded.peers, at = excluded.at \
                       WHERE announcements.at <= excluded.at";
         let upsert = sql(upsert)
             .bind(proxy.id.as_str())
             .bind(proxy.zone.as_ref().map(Zone::as_str))
             .bind(proxy.address.as_ref().map(HostPort::to_string))
+            .bind(proxy.peers.as_ref().map(HostPort::to_string))
             .bind(micros(at));
         let mut write = self.write().await?;
         write.execute(upsert).await?;
         Ok(write.commit().await?)
     }
 
+    async fn withdraw(&self, proxy: &ProxyId, at: Timestamp) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        let delete = sql("DELETE FROM announcements WHERE proxy = $1 AND at <= $2");
+        write.execute(delete.bind(proxy.as_str()).bind(micros(at))).await?;
+        Ok(write.commit().await?)
+    }
+
     async fn announced(&self, since: Timestamp) -> Result<Vec<ProxyEntry>, StoreError> {
-        let query =
-            sql("SELECT proxy, zone, address FROM announcements WHERE at >= $1 ORDER BY proxy").bind(micros(since));
+        let query = sql("SELECT proxy, zone, address, peers FROM announcements WHERE at >= $1 ORDER BY proxy")
+            .bind(micros(since));
         let rows = self.readers().fetch_all(query).await?;
         let entry = |row: &Row| {
             let zone = row.some_str("zone")?.map(str::parse).transpose().map_err(|_| Failed::Corrupt("zone"))?;
-            let address =
-                row.some_str("address")?.map(str::parse).transpose().map_err(|_| Failed::Corrupt("address"))?;
-            Ok(ProxyEntry { id: text(row, "proxy")?, zone, address, peers: None })
+            let address = |name| {
+                let text = row.some_str(name)?;
+                text.map(str::parse::<HostPort>).transpose().map_err(|_| Failed::Corrupt(name))
+            };
+            Ok(ProxyEntry { id: text(row, "proxy")?, zone, address: address("address")?, peers: address("peers")? })
         };
         Ok(rows.iter().map(entry).collect::<Result<_, Failed>>()?)
     }

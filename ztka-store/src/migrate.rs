@@ -46,6 +46,11 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0007_announcements.sql"),
         postgres: include_str!("../migrations/postgres/0007_announcements.sql"),
     },
+    Migration {
+        version: 8,
+        sqlite: include_str!("../migrations/sqlite/0008_peers.sql"),
+        postgres: include_str!("../migrations/postgres/0008_peers.sql"),
+    },
 ];
 
 /// The schema that this version writes.

@@ -149,7 +149,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
         let taking = PeerAcceptor::new((tls, &config.domain), registry.clone(), trust, witness, refusals, from_peers);
         links.start(taking, follower.proxies(), process.shutdown().clone(), grace);
     }
-    tokio::spawn(follower.run(process.shutdown().clone().cancelled_owned(), current));
+    let following = tokio::spawn(follower.run(process.shutdown().clone().cancelled_owned(), current));
     let renewer = member.renewer();
 
     let delay = config.shutdown_delay.unsigned_abs();
@@ -171,6 +171,10 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
         served = acceptor.serve(listener, stop, grace) => served?,
         () = server.keep_fresh(member.documents().trust()) => {}
         end = renewer.run() => return Err(anyhow!(end)),
+    }
+    if process.shutdown().is_cancelled() {
+        // It has to say that it stops.
+        let _ = following.await;
     }
     spool.sync().await.map_err(|error| anyhow!(error)).context("the last audit events may not be on the disk")?;
     Ok(())

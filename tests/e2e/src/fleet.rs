@@ -26,6 +26,8 @@ pub struct Installation {
     pub proxies: usize,
     /// Agents are told of the first proxy alone, and hear of the others, which announce addresses of their own.
     pub by_front: bool,
+    /// Proxies pass requests on to each other.
+    pub peers: bool,
     /// Life of agents' certificates, such as `60s`.
     pub agent_certificates: Option<String>,
     /// How long proxies take in whoever comes after they were asked to stop, such as `1s`.
@@ -63,6 +65,7 @@ impl Default for Installation {
         Self {
             proxies: 1,
             by_front: false,
+            peers: false,
             agent_certificates: None,
             shutdown_delay: "0s".into(),
             grace: "2s".into(),
@@ -220,10 +223,17 @@ impl Fleet {
         let health = wanted.health.then(free_port).transpose()?;
         let events = format!("[audit]\nfile = '{}'\n", base.with_extension("events").display());
         let events = if wanted.event_files { events } else { String::new() };
+        let peers = match wanted.peers {
+            true => {
+                let at = format!("127.0.0.1:{}", free_port()?);
+                format!("[peers]\nlisten = '{at}'\naddress = '{at}'\n")
+            }
+            false => String::new(),
+        };
         let text = format!(
             "domain = '{DOMAIN}'\nlisten = '{address}:{port}'\nstate_dir = '{}'\ntoken_file = '{}'\n\
              controller = '127.0.0.1:{internal}'\npass_to = '127.0.0.1:{passed}'\n\
-             shutdown_delay = '{}'\ngrace = '{}'\nlogin = 'log in again'\nzone = 'z{number}'\n{own}{}\n{}{events}",
+             shutdown_delay = '{}'\ngrace = '{}'\nlogin = 'log in again'\nzone = 'z{number}'\n{own}{}\n{}{events}{peers}",
             base.display(),
             token_file.display(),
             wanted.shutdown_delay,

@@ -18,10 +18,10 @@ use crate::store::{
 /// What proxies announce is there until it is too old, and the latest counts.
 async fn announcements(store: &impl MemberStore) {
     let entry = |id: &str, zone: Option<&str>, address: Option<&str>| ProxyEntry {
+        peers: address.map(|_| "10.0.0.7:8444".parse().unwrap()),
         id: id.parse().unwrap(),
         zone: zone.map(|zone| zone.parse().unwrap()),
         address: address.map(|address| address.parse().unwrap()),
-        peers: None,
     };
     assert_eq!(store.announced(at(0)).await.unwrap(), []);
     let (one, two) = (entry("p1", Some("eu-1a"), Some("[::1]:443")), entry("p2", None, None));
@@ -33,7 +33,11 @@ async fn announcements(store: &impl MemberStore) {
     store.announce(&moved, at(12)).await.unwrap();
     store.announce(&one, at(11)).await.unwrap();
     store.announce(&two, at(13)).await.unwrap();
-    assert_eq!(store.announced(at(12)).await.unwrap(), [moved, two], "what was said last counts");
+    assert_eq!(store.announced(at(12)).await.unwrap(), [moved, two.clone()], "what was said last counts");
+    store.withdraw(&two.id, at(12)).await.unwrap();
+    assert_eq!(store.announced(at(13)).await.unwrap(), std::slice::from_ref(&two), "it has come back since");
+    store.withdraw(&two.id, at(13)).await.unwrap();
+    assert_eq!(store.announced(at(13)).await.unwrap(), [], "one that stops is gone at once");
 }
 
 /// Runs everything about what members have confirmed on an empty store. Panics at the first difference.

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use ztka_core::{ControllerId, CredentialId, KeyId, OrgId, ProxyEntry, Revision, Subject, UserId};
+use ztka_core::{ControllerId, CredentialId, KeyId, OrgId, ProxyEntry, ProxyId, Revision, Subject, UserId};
 use ztka_pki::TokenId;
 
 use super::StoreError;
@@ -62,6 +62,9 @@ pub trait MemberStore: Send + Sync + std::fmt::Debug + 'static {
 
     /// Notes what a proxy announces of itself at `at`, unless it has announced something later.
     async fn announce(&self, proxy: &ProxyEntry, at: Timestamp) -> Result<(), StoreError>;
+
+    /// Forgets what a proxy has announced of itself until `at`: it stops.
+    async fn withdraw(&self, proxy: &ProxyId, at: Timestamp) -> Result<(), StoreError>;
 
     /// The proxies that have announced themselves since, in the order of their ids.
     async fn announced(&self, since: Timestamp) -> Result<Vec<ProxyEntry>, StoreError>;

@@ -39,13 +39,16 @@ pub struct Answer {
     pub message: String,
     /// The agent asks for the evidence that the request names.
     pub asks_for_evidence: bool,
+    /// Why no agent has answered, as one proxy tells another.
+    pub tunnel: Option<String>,
 }
 
 impl Answer {
     fn new(code: StatusCode, headers: &http::HeaderMap, body: &[u8]) -> Self {
         let json: Value = serde_json::from_slice(body).unwrap_or_default();
         let message = json["message"].as_str().unwrap_or_default().to_owned();
-        Self { code, message, asks_for_evidence: headers.contains_key(&ztka_core::EVIDENCE) }
+        let tunnel = headers.get("ztka-tunnel").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Self { code, message, asks_for_evidence: headers.contains_key(&ztka_core::EVIDENCE), tunnel }
     }
 }
 
@@ -212,6 +215,27 @@ impl Liar {
         }
     }
 
+    /// Connects to another proxy's listener for proxies at `port`, with the certificate of this one or without any, and says
+    /// hello as it does to an agent.
+    pub async fn link(&self, port: u16, with_certificate: bool) -> Result<Link> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let trust = self.member.documents().trust().clone();
+        let own = with_certificate.then(|| self.member.credentials().clone());
+        let tls = tls::client(provider, trust, own, Purpose::Proxies, &[ztka_tunnel::ALPN])?;
+        let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
+        let name = ServerName::try_from(format!("peer.{DOMAIN}"))?;
+        let io = tokio_rustls::TlsConnector::from(tls).connect(name, tcp).await?;
+        let (sender, connection) = h2::client::handshake(io).await?;
+        tokio::spawn(connection);
+        let link = Link(sender);
+        for path in [HELLO_PATH, READY_PATH] {
+            let request = Request::post(path).header(&PROTOCOL_HEADER, PROTOCOL).body(())?;
+            let answer = link.say("proxy", request, "").await?;
+            ensure!(answer.code == StatusCode::NO_CONTENT, "{path}: {answer:?}");
+        }
+        Ok(link)
+    }
+
     /// Sends exactly this on a tunnel that was set up by hand.
     pub async fn raw(&self, request: Request<()>, body: impl Into<Bytes>) -> Result<Answer> {
         let sender = self.raw.borrow().clone().context("no tunnel")?;
@@ -221,6 +245,19 @@ impl Liar {
         *request.uri_mut() = format!("https://agent{}", head.uri).parse()?;
         *request.headers_mut() = head.headers;
         say(sender, request, body.into()).await
+    }
+}
+
+/// A link to another proxy.
+#[derive(Clone, Debug)]
+pub struct Link(SendRequest<Bytes>);
+
+impl Link {
+    /// Sends exactly this, for `cluster`.
+    pub async fn say(&self, cluster: &str, request: Request<()>, body: impl Into<Bytes>) -> Result<Answer> {
+        let (mut head, ()) = request.into_parts();
+        head.uri = format!("https://{cluster}{}", head.uri).parse()?;
+        say(self.0.clone(), Request::from_parts(head, ()), body.into()).await
     }
 }
 
