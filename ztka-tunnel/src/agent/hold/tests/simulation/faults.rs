@@ -107,7 +107,7 @@ impl World {
         let links = std::mem::take(&mut state.links);
         let starts = state.starts;
         for (tunnel, link) in links {
-            self.proxies[link.proxy].tunnels.remove(&(agent, starts, tunnel));
+            self.forget(link.proxy, (agent, starts, tunnel), "the agent was restarted");
         }
         let away = self.within(10 * SECOND);
         self.after(away, Happening::StartAgent(agent));

@@ -45,6 +45,19 @@ fn live_agents_stay_reachable_in_a_large_world() {
     world.calm(200 * SECOND);
 }
 
+/// As many proxies as anybody runs; each agent hears of all of them.
+#[test]
+#[ignore = "takes minutes; part of cargo xtask test --long"]
+fn live_agents_stay_reachable_among_a_thousand_proxies() {
+    for own_addresses in [true, false] {
+        let extent = Extent { agents: 3_000, proxies: 1_000, zones: 5, own_addresses, ..Extent::default() };
+        let mut world = World::new(7, extent);
+        world.faults(60 * SECOND);
+        world.run(60 * SECOND);
+        world.calm(200 * SECOND);
+    }
+}
+
 /// Two tunnels are wanted, and there is one proxy: the search for another one must not be in the way of anything.
 #[test]
 fn a_search_without_end_delays_no_renewal() {

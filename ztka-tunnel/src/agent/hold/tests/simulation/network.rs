@@ -10,6 +10,9 @@ use crate::ProxyAddress;
 const TRIP: u64 = 5_000_000;
 /// A proxy does so many handshakes one after the other: 500 a second.
 const HANDSHAKE: u64 = 2_000_000;
+/// Of packets that are dropped, also in one direction only, each end hears between these.
+const DEAF_AFTER: u64 = 9 * SECOND;
+const NOTICED: u64 = 15 * SECOND;
 /// A dead peer is noticed after this.
 const DEAD_AFTER: u64 = 12 * SECOND;
 
@@ -67,7 +70,7 @@ impl World {
         if let Some(entry) = self.proxies[proxy].tunnels.get_mut(&key) {
             entry.leaving = true;
             if entry.streams == 0 {
-                self.proxies[proxy].tunnels.remove(&key);
+                self.forget(proxy, key, "drained");
                 self.after(TRIP, Happening::Ended(key, "drained"));
             }
         }
@@ -76,7 +79,14 @@ impl World {
     /// The agent closes a connection.
     pub(super) fn agent_ends(&mut self, key: Key) {
         if let Some(link) = self.agents[key.0].links.remove(&key.2) {
-            self.proxies[link.proxy].tunnels.remove(&key);
+            self.forget(link.proxy, key, "the agent has ended the tunnel");
+        }
+    }
+
+    /// A proxy has a tunnel no more, and this is what becomes of the streams that were on it.
+    pub(super) fn forget(&mut self, proxy: usize, key: Key, why: &'static str) {
+        if let Some(entry) = self.proxies[proxy].tunnels.remove(&key) {
+            *self.fates.entry(why).or_default() += u64::from(entry.streams);
         }
     }
 
@@ -91,8 +101,11 @@ impl World {
         let state = &mut self.proxies[proxy];
         (state.up, state.draining) = (false, false);
         state.process += if quietly == state.process.is_multiple_of(2) { 1 } else { 2 };
-        state.tunnels.clear();
         state.seen = now;
+        let why = if quietly { "the proxy's machine is gone" } else { "the proxy was killed" };
+        for key in self.proxies[proxy].tunnels.keys().copied().collect::<Vec<_>>() {
+            self.forget(proxy, key, why);
+        }
         for key in self.links_to(proxy) {
             match quietly {
                 true => self.after(DEAD_AFTER, Happening::Ended(key, "the peer has sent nothing for 12s")),
@@ -117,7 +130,10 @@ impl World {
         for proxy in 0..self.proxies.len() {
             for key in self.links_to(proxy) {
                 if self.is_cut(key.0, proxy) {
-                    self.after(DEAD_AFTER, Happening::Silent(key, since));
+                    // One end may notice before the other: packets may be dropped in one direction first.
+                    let (one, other) = (self.within(NOTICED - DEAF_AFTER), self.within(NOTICED - DEAF_AFTER));
+                    self.after(DEAF_AFTER + one, Happening::Silent(key, since));
+                    self.after(DEAF_AFTER + other, Happening::Deserted(key, since));
                 }
             }
         }
@@ -158,8 +174,18 @@ impl World {
             Happening::Silent(key, since) => {
                 let Some(proxy) = self.agents[key.0].links.get(&key.2).map(|link| link.proxy) else { return };
                 if self.is_current(key) && self.cut_since(key.0, proxy).is_some_and(|cut| cut <= since) {
-                    self.proxies[proxy].tunnels.remove(&key);
                     self.ends(key, "the peer has sent nothing for 12s");
+                }
+            }
+            Happening::Deserted(key, since) => {
+                let holds = |proxy: &usize| self.proxies[*proxy].tunnels.contains_key(&key);
+                let Some(proxy) = (0..self.proxies.len()).find(holds) else { return };
+                if self.cut_since(key.0, proxy).is_some_and(|cut| cut <= since) {
+                    self.forget(proxy, key, "the agent has sent nothing, or not answered a PING");
+                    // The agent hears of it if there is a way, and by its own patience otherwise.
+                    if !self.is_cut(key.0, proxy) {
+                        self.after(TRIP, Happening::Ended(key, "the proxy has closed the connection"));
+                    }
                 }
             }
             Happening::Asked(key) => self.tell_current(key, Event::Draining(key.2)),
@@ -169,8 +195,10 @@ impl World {
                     && let Some(entry) = state.tunnels.get_mut(&key)
                 {
                     entry.streams -= 1;
-                    if entry.streams == 0 && entry.leaving {
-                        state.tunnels.remove(&key);
+                    let is_last = entry.streams == 0 && entry.leaving;
+                    self.ended += 1;
+                    if is_last {
+                        self.forget(proxy, key, "drained");
                         self.after(TRIP, Happening::Ended(key, "drained"));
                     }
                 }

@@ -3,7 +3,8 @@
 //! 1. A live agent is reachable within a bound: [`BOUND`] if nothing but proxies stand in its way, [`BOUND_CUT`] if at
 //!    least half of the proxies that are up can be reached from where it is.
 //! 2. No request reaches another cluster than it was for, nor an agent that has not begun to serve the tunnel.
-//! 3. No stream is lost without a reason: never by the agent, but where it says why.
+//! 3. No stream is lost without a reason: never by the agent, but where it says why; and each that was begun goes on, has
+//!    ended by itself, or ended with a tunnel whose end has a reason.
 //! 4. A renewed credential is shown on every tunnel within [`BOUND`]: the old one may expire soon.
 //! 5. No tunnel is let go before another is ready, and in calm every agent has as many as it wants, each to another proxy
 //!    and, where the directory has addresses, in another zone.
@@ -115,6 +116,7 @@ pub(super) enum Happening {
     Refused(Key),
     Ended(Key, &'static str),
     Silent(Key, u64),
+    Deserted(Key, u64),
     Asked(Key),
     StreamEnd(Key, usize, u32),
     Directory(usize),
@@ -147,6 +149,9 @@ pub(super) struct World {
     pub(super) never_unreachable: bool,
     pub(super) longest_queue: u64,
     pub(super) delivered: u64,
+    /// Streams that have ended by themselves, and what has ended the others.
+    pub(super) ended: u64,
+    pub(super) fates: BTreeMap<&'static str, u64>,
     /// As it was last sent, and of whom.
     directory: (Vec<usize>, Arc<[KnownProxy]>),
 }
@@ -170,6 +175,8 @@ impl World {
             never_unreachable: false,
             longest_queue: 0,
             delivered: 0,
+            ended: 0,
+            fates: BTreeMap::new(),
             directory: (Vec::new(), Arc::default()),
         };
         for number in 0..extent.proxies {
@@ -260,6 +267,21 @@ impl World {
             }
         }
         assert!(self.delivered > time / SECOND / 2, "requests were made");
+        self.account();
+    }
+
+    /// Every stream goes on, has ended by itself, or was ended by something that is known.
+    fn account(&self) {
+        let open: u64 =
+            self.proxies.iter().flat_map(|proxy| proxy.tunnels.values()).map(|entry| u64::from(entry.streams)).sum();
+        let lost: u64 = self.fates.values().sum();
+        if self.delivered != self.ended + lost + open {
+            let (all, ended, fates) = (self.delivered, self.ended, &self.fates);
+            self.fail(format!("of {all} streams {ended} have ended and {open} go on, the others by {fates:?}"));
+        }
+        if self.fates.get("drained").is_some_and(|lost| *lost > 0) {
+            self.fail("a tunnel was drained with streams on it");
+        }
     }
 
     /// Local time of an agent.
