@@ -53,6 +53,9 @@ pub struct Problem {
     code: Code,
     /// What to do about it.
     action: String,
+    /// In which way the controller cannot do it now: a word as stable as the code, such as `database_full`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<Box<str>>,
 }
 
 fn blank() -> String {
@@ -90,7 +93,25 @@ impl Problem {
             detail: detail.into(),
             code,
             action: action.into(),
+            reason: None,
         }
+    }
+
+    /// The same, with a word for programs.
+    #[must_use]
+    pub fn because(self, reason: impl Into<Box<str>>) -> Self {
+        Self { reason: Some(reason.into()), ..self }
+    }
+
+    /// The same, with something added to what is wrong.
+    #[must_use]
+    pub fn with_detail(self, detail: impl Into<String>) -> Self {
+        Self { detail: detail.into(), ..self }
+    }
+
+    /// In which way the controller cannot do it now, if it says so.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 
     /// What kind of error it is.

@@ -155,10 +155,12 @@ where
             let answer = guard::guard(controller.clone(), route.needs, request, next).await;
             let counts = &controller.0.counts;
             counts.request(route, answer.status());
-            if answer.extensions().get::<StoreFailed>().is_some() {
-                counts.store_failed();
+            let Some(failed) = answer.extensions().get::<StoreFailed>() else { return answer };
+            counts.store_failed();
+            match controller.store_failing() {
+                Some(failing) => failed.saying(&format!(", for {} s now", failing.age(controller.now()).as_secs())),
+                None => answer,
             }
-            answer
         }
     });
     on(filter, handler).route_layer(guard)

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use tokio::sync::{Mutex, mpsc};
 use ztka_audit::{Batch, Chain, Event, EventStore, Kind, Position, Record, ResponseStatus, Stage, User};
 use ztka_core::{AuditId, BoxError, OrgId};
-use ztka_identity::Caller;
+use ztka_identity::{Caller, StoreError};
 
-use crate::figures::Counts;
+use crate::{Controller, figures::Counts};
 
 /// Notes that wait for the store at most.
 const WAITING: usize = 1024;
@@ -82,6 +82,27 @@ impl OwnJournal {
         while let Ok(event) = waiting.try_recv() {
             self.record_noted(event).await;
         }
+    }
+}
+
+impl Controller {
+    /// Puts a restore on record that was done while no controller ran.
+    pub(crate) async fn record_restore(&self) -> Result<(), StoreError> {
+        let documents = &self.0.stores.documents;
+        let Some(epoch) = documents.unrecorded_epoch().await? else { return Ok(()) };
+        let mut event = Event::new(AuditId::generate(), Stage::ResponseComplete, self.now());
+        event.verb = "restore".into();
+        event.request_uri = "/restore".into();
+        event.user.username = "system:operator".into();
+        event.annotations.set("org", OrgId::installation().as_str());
+        event.annotations.set("epoch", epoch.to_string());
+        tracing::warn!(epoch, "the database was restored: a new history has begun");
+        if let Err(error) = self.0.journal.record(event).await {
+            // Tried again at the next start; serving does not wait for it.
+            tracing::error!(error = &*error, "a restore is not on record");
+            return Ok(());
+        }
+        documents.epoch_recorded(epoch).await
     }
 }
 

@@ -217,6 +217,7 @@ pub async fn documents(store: &(impl DocumentStore + ResourceStore + IdentitySto
     let (acme, other) = (org(store, "acme").await, org(store, "other").await);
     store.touch_trust().await.unwrap();
     settle(store, 0).await;
+    assert_eq!(store.unrecorded_epoch().await.unwrap(), None, "nothing was restored");
     let (trust, policy) = (key(DocumentKind::Trust, None, ""), key(DocumentKind::Policy, Some(&acme), ""));
     let revocations = key(DocumentKind::Revocations, Some(&acme), "");
     assert_eq!(store.snapshot(&trust, at(0)).await.unwrap().unwrap().content, Content::Trust);

@@ -189,6 +189,7 @@ impl Controller {
             // Proxies and agents go on by what they have; the background work tries again.
             tracing::warn!(error = &error as &dyn std::error::Error, "documents cannot be signed now");
         }
+        controller.record_restore().await?;
         Ok(controller)
     }
 

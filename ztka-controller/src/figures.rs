@@ -10,9 +10,10 @@ use std::{
 };
 
 use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
 use ztka_audit::Ingested;
 use ztka_core::{ClusterId, ProxyId};
-use ztka_identity::StoreError;
+use ztka_identity::{OutageKind, StoreError};
 use ztka_pki::{EnrolmentOutcome, RenewalStatus};
 
 use crate::{Controller, Route, store::Overdue};
@@ -65,6 +66,23 @@ pub(crate) struct Counts {
     events: Mutex<Records>,
     receipts: Mutex<Records>,
     store_errors: AtomicU64,
+    failing: Mutex<Option<StoreFailing>>,
+}
+
+/// The store has not done as asked for some time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct StoreFailing {
+    /// Since when.
+    pub since: Timestamp,
+    /// In which way, the last time.
+    pub kind: OutageKind,
+}
+
+impl StoreFailing {
+    /// For how long; nothing if the clock was set back.
+    pub fn age(&self, now: Timestamp) -> SignedDuration {
+        now.duration_since(self.since).max(SignedDuration::ZERO)
+    }
 }
 
 /// Counted as long as it lives.
@@ -111,6 +129,19 @@ impl Counts {
         records.known = records.known.saturating_add(count(ingested.known));
     }
 
+    /// What came of the look at the store that the controller takes all the time.
+    pub(crate) fn store_looked_at(&self, failed: Option<OutageKind>, now: Timestamp) {
+        let mut failing = held(&self.failing);
+        let since = failing.map_or(now, |failing| failing.since);
+        let next = failed.map(|kind| StoreFailing { since, kind });
+        match (*failing, next) {
+            (None, Some(_)) => tracing::warn!("the store fails; proxies and agents go on with what they hold"),
+            (Some(_), None) => tracing::info!(%since, "the store does as asked again"),
+            _ => {}
+        }
+        *failing = next;
+    }
+
     pub(crate) fn store_failed(&self) {
         self.store_errors.fetch_add(1, Relaxed);
     }
@@ -141,6 +172,11 @@ impl Controller {
             }
         }
         figures
+    }
+
+    /// Since when the store fails, and how; `None` while it does as asked. Looked at twice a second.
+    pub fn store_failing(&self) -> Option<StoreFailing> {
+        *held(&self.0.counts.failing)
     }
 
     /// Clusters of all organisations.

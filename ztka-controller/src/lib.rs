@@ -46,7 +46,7 @@ pub use self::{
     changes::ChangeWatch,
     controller::{Controller, OpenError, Settings},
     crls::CrlError,
-    figures::{Figures, Records},
+    figures::{Figures, Records, StoreFailing},
     first::{FirstAdmin, FirstAdminError},
     manifest::{Manifest, render},
     publish::PublishError,

@@ -5,7 +5,7 @@ use std::{sync::PoisonError, time::Duration};
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 use ztka_core::{DocumentHeader, DocumentKind, Rejected, SeriesKey, SignedDocument};
-use ztka_identity::StoreError;
+use ztka_identity::{OutageKind, StoreError};
 use ztka_pki::{IssueError, Revocations, RotationError};
 
 use crate::{
@@ -44,7 +44,11 @@ impl Controller {
         let mut hint = self.0.stores.changes.hint();
         let work = async {
             loop {
-                if let Err(error) = self.publish_due().await {
+                let published = self.publish_due().await;
+                // What is wrong with one document is not what is wrong with the store.
+                let failed = published.as_ref().err().and_then(|error| OutageKind::of(error));
+                self.0.counts.store_looked_at(failed, self.now());
+                if let Err(error) = published {
                     tracing::error!(error = &error as &dyn std::error::Error, "documents cannot be signed now");
                     if matches!(error, PublishError::Store(_)) {
                         self.0.counts.store_failed();

@@ -196,6 +196,14 @@ impl DocumentStore for Damaged {
     async fn touch_trust(&self) -> Result<(), StoreError> {
         self.store.touch_trust().await
     }
+
+    async fn unrecorded_epoch(&self) -> Result<Option<u64>, StoreError> {
+        self.store.unrecorded_epoch().await
+    }
+
+    async fn epoch_recorded(&self, epoch: u64) -> Result<(), StoreError> {
+        self.store.epoch_recorded(epoch).await
+    }
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ pub enum StoreError {
     /// Changes after the revision asked for are not kept any more, or never were: it is of another history.
     #[error("the changes after that revision are not kept any more; list again, and go on from there")]
     Compacted,
-    /// The store itself failed.
+    /// The store itself failed. An [`Outage`](crate::Outage) among the sources says in which way.
     #[error("the store cannot be used now; look at the controller's log and its disk")]
     Unavailable(#[source] BoxError),
 }
@@ -51,6 +51,11 @@ impl StoreError {
     /// There is a `what` of this name already.
     pub fn exists(what: &'static str, name: impl ToString) -> Self {
         Self::Exists { what, name: name.to_string() }
+    }
+
+    /// In which way the store itself failed, if it did and this is known.
+    pub fn outage(&self) -> Option<crate::OutageKind> {
+        crate::OutageKind::of(self)
     }
 
     /// The store failed because of `source`.

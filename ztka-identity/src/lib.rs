@@ -39,6 +39,7 @@ mod directory;
 mod error;
 mod memory;
 mod model;
+mod outage;
 mod store;
 
 pub use self::{
@@ -46,5 +47,6 @@ pub use self::{
     error::StoreError,
     memory::MemoryIdentityStore,
     model::{AdminRole, Credential, Group, LoginSession, Org, User},
+    outage::{Outage, OutageKind},
     store::IdentityStore,
 };

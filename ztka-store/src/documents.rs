@@ -203,4 +203,17 @@ impl DocumentStore for Store {
         change.touch(DocumentKind::Trust).await?;
         Ok(change.commit().await?)
     }
+
+    async fn unrecorded_epoch(&self) -> Result<Option<u64>, StoreError> {
+        let query = sql("SELECT value FROM meta WHERE key = 'restored'");
+        let row = self.readers().fetch_optional(query).await?;
+        Ok(row.as_ref().map(|row| number(row, "value")).transpose()?)
+    }
+
+    async fn epoch_recorded(&self, epoch: u64) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        let done = sql("DELETE FROM meta WHERE key = 'restored' AND value = $1").bind(signed(epoch));
+        write.execute(done).await?;
+        Ok(write.commit().await?)
+    }
 }

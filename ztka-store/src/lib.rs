@@ -39,6 +39,7 @@
 //! ```
 mod audit;
 mod authorities;
+mod backup;
 mod change;
 mod changes;
 mod documents;
@@ -61,9 +62,10 @@ mod store;
 
 pub(crate) use self::error::Failed;
 pub use self::{
+    backup::{BackupError, BackupKey, Contents, Plan, Replaced, back_up, check, new_history, restore},
     keys::SealedKeyStore,
     location::{BadLocation, Location, OpenError, Unsuitable},
     master::{MasterKey, MasterKeyError, NotOpened},
     migrate::{MigrateError, SCHEMA_VERSION},
-    store::Store,
+    store::{Patience, Store},
 };

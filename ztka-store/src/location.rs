@@ -6,7 +6,10 @@ use std::{
     str::FromStr,
 };
 
-use crate::migrate::MigrateError;
+use ztka_core::BoxError;
+use ztka_identity::Outage;
+
+use crate::{error::outage, migrate::MigrateError};
 
 /// Where a database is.
 #[derive(Clone, Eq, PartialEq)]
@@ -104,9 +107,9 @@ pub enum OpenError {
     Open {
         /// Which.
         location: Location,
-        /// Why.
+        /// Why; an [`Outage`](ztka_identity::Outage), where it is one.
         #[source]
-        source: sqlx::Error,
+        source: BoxError,
     },
     /// The server cannot be used.
     #[error("the database {location} cannot be used")]
@@ -126,6 +129,17 @@ pub enum OpenError {
         #[source]
         source: MigrateError,
     },
+}
+
+impl OpenError {
+    /// The database at `location` cannot be opened, because of this.
+    pub(crate) fn open(location: &Location, source: sqlx::Error) -> Self {
+        let source = match outage(&source) {
+            Some(kind) => Outage::new(kind, source).into(),
+            None => source.into(),
+        };
+        Self::Open { location: location.clone(), source }
+    }
 }
 
 fn what_to_check(location: &Location) -> &'static str {

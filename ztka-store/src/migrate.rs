@@ -1,5 +1,7 @@
 //! The schema and its versions: forward only, one transaction each, one program at a time.
 
+use ztka_core::BoxError;
+
 use crate::{
     Failed,
     row::number,
@@ -73,7 +75,7 @@ pub enum MigrateError {
     },
     /// The database does not do as it is told.
     #[error("its schema cannot be read or brought up to date; check the database, its disk and the rights of its user")]
-    Failed(#[source] sqlx::Error),
+    Failed(#[source] BoxError),
     /// The version is none.
     #[error("its schema has no version that makes sense; restore a backup")]
     Corrupt,
@@ -82,8 +84,8 @@ pub enum MigrateError {
 impl From<Failed> for MigrateError {
     fn from(failed: Failed) -> Self {
         match failed {
-            Failed::Sql(error) => Self::Failed(error),
             Failed::Corrupt(_) | Failed::Json(_) => Self::Corrupt,
+            failed => Self::Failed(failed.into()),
         }
     }
 }
@@ -134,7 +136,8 @@ async fn lock(tx: &mut Tx) -> Result<(), Failed> {
     Ok(())
 }
 
-async fn version(tx: &mut Tx) -> Result<u64, Failed> {
+/// The version of the schema that is there; 0 if there is none.
+pub(crate) async fn version(tx: &mut Tx) -> Result<u64, Failed> {
     match tx {
         Tx::Sqlite(_) => number(&tx.fetch_one(sql("PRAGMA user_version")).await?, "user_version"),
         Tx::Postgres(_) => {

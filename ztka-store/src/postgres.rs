@@ -4,46 +4,46 @@ use std::net::IpAddr;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 
-use crate::{
-    location::Unsuitable,
-    sql::Pool,
-    store::{ACQUIRE, BUSY},
-};
+use crate::{location::Unsuitable, sql::Pool, store::Patience};
 
-/// Connections that write. Writers of one organisation wait for each other, so they must not use up what readers need.
-const WRITERS: u32 = 8;
-/// Connections that read.
-const READERS: u32 = 8;
 /// The oldest server whose behaviour is known to be what this crate needs, as `server_version_num` says it.
 const OLDEST: i64 = 130_000;
 
-/// Two pools of one server.
-pub(crate) struct Opening(PgConnectOptions);
+/// What a controller's connections are called in the server's list of them.
+pub(crate) const CONTROLLER: &str = "ztka-controller";
+
+/// Two pools of one server: writers of one organisation wait for each other, and must not use up what readers need.
+pub(crate) struct Opening(PgConnectOptions, Patience);
 
 impl Opening {
-    pub(crate) fn of(url: &str) -> Result<Self, sqlx::Error> {
+    pub(crate) fn of(url: &str, patience: Patience) -> Result<Self, sqlx::Error> {
         let mut options: PgConnectOptions = url.parse()?;
         // `prefer`, the default of all clients, falls back to plain text as soon as somebody in between wishes so.
         if matches!(options.get_ssl_mode(), PgSslMode::Prefer | PgSslMode::Allow) && !is_local(&options) {
             options = options.ssl_mode(PgSslMode::VerifyFull);
         }
-        let busy = format!("{}s", BUSY.as_secs());
-        let options = options.application_name("ztka-controller").options([
+        let busy = format!("{}ms", patience.lock.as_millis());
+        let options = options.application_name(CONTROLLER).options([
             // One that cannot get its lock says so instead of waiting for ever.
             ("lock_timeout", busy.as_str()),
             // A controller that is cut off in a transaction keeps an organisation locked for this long at most.
             ("idle_in_transaction_session_timeout", "30s"),
         ]);
-        Ok(Self(options))
+        Ok(Self(options, patience))
+    }
+
+    /// Goes by another name than a controller's.
+    pub(crate) fn named(self, name: &str) -> Self {
+        Self(self.0.application_name(name), self.1)
     }
 
     pub(crate) async fn writers(&self) -> Result<Pool, sqlx::Error> {
-        let pool = PgPoolOptions::new().max_connections(WRITERS).acquire_timeout(ACQUIRE);
+        let pool = PgPoolOptions::new().max_connections(self.1.connections).acquire_timeout(self.1.connection);
         Ok(Pool::Postgres(pool.connect_with(self.0.clone()).await?))
     }
 
     pub(crate) async fn readers(self) -> Result<Pool, sqlx::Error> {
-        let pool = PgPoolOptions::new().max_connections(READERS).acquire_timeout(ACQUIRE);
+        let pool = PgPoolOptions::new().max_connections(self.1.connections).acquire_timeout(self.1.connection);
         let options = self.0.options([("default_transaction_read_only", "on")]);
         Ok(Pool::Postgres(pool.connect_with(options).await?))
     }

@@ -6,12 +6,16 @@
 
 use std::borrow::Cow;
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use serde::{Deserialize, Serialize};
 use sqlx::{
     AssertSqlSafe, Postgres, Row as _, Sqlite, Transaction,
     postgres::{PgArguments, PgRow},
     query::Query,
     sqlite::{SqliteArguments, SqliteRow},
 };
+
+use ztka_identity::{Outage, OutageKind};
 
 use crate::Failed;
 
@@ -20,7 +24,7 @@ use crate::Failed;
 pub(crate) enum Value {
     Text(Option<String>),
     Number(Option<i64>),
-    Bytes(Vec<u8>),
+    Bytes(Option<Vec<u8>>),
 }
 
 macro_rules! values {
@@ -42,8 +46,8 @@ values! {
     i64 => number => Self::Number(Some(number));
     Option<i64> => number => Self::Number(number);
     bool => flag => Self::Number(Some(flag.into()));
-    &[u8] => bytes => Self::Bytes(bytes.to_vec());
-    Vec<u8> => bytes => Self::Bytes(bytes);
+    &[u8] => bytes => Self::Bytes(Some(bytes.to_vec()));
+    Vec<u8> => bytes => Self::Bytes(Some(bytes));
 }
 
 /// A statement with its values.
@@ -59,6 +63,11 @@ pub(crate) fn sql(text: &'static str) -> Statement {
 }
 
 impl Statement {
+    /// A statement that is made here and now, of names that are in the schema.
+    pub(crate) fn made(text: String, values: Vec<Value>) -> Self {
+        Self { text: Cow::Owned(text), values }
+    }
+
     /// The next parameter.
     pub(crate) fn bind(mut self, value: impl Into<Value>) -> Self {
         self.values.push(value.into());
@@ -123,6 +132,34 @@ columns! {
     some_number -> Option<i64>;
     /// Bytes.
     bytes -> &[u8];
+}
+
+/// The type of a column.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    Text,
+    Number,
+    Bytes,
+}
+
+impl Row {
+    /// The value of the column at `place`, which is of this type.
+    pub(crate) fn value(&self, place: usize, kind: Kind) -> Result<Value, Failed> {
+        macro_rules! read {
+            ($row:ident) => {
+                match kind {
+                    Kind::Text => Value::Text($row.try_get(place)?),
+                    Kind::Number => Value::Number($row.try_get(place)?),
+                    Kind::Bytes => Value::Bytes($row.try_get(place)?),
+                }
+            };
+        }
+        Ok(match self {
+            Self::Sqlite(row) => read!(row),
+            Self::Postgres(row) => read!(row),
+        })
+    }
 }
 
 /// Most rows of one statement; 64 of 13 columns are far from either database's limit of parameters.
@@ -205,6 +242,20 @@ impl Tx {
         })
     }
 
+    /// The rows of a query one after the other, as they come: never all of them at once.
+    pub(crate) fn rows(&mut self, text: String) -> BoxStream<'_, Result<Row, Failed>> {
+        match self {
+            Self::Sqlite(tx) => {
+                let rows = sqlx::query(AssertSqlSafe(text)).fetch(&mut **tx);
+                rows.map_ok(Row::Sqlite).map_err(Failed::from).boxed()
+            }
+            Self::Postgres(tx) => {
+                let rows = sqlx::query(AssertSqlSafe(text)).fetch(&mut **tx);
+                rows.map_ok(Row::Postgres).map_err(Failed::from).boxed()
+            }
+        }
+    }
+
     /// Several statements without parameters, for migrations.
     pub(crate) async fn raw(&mut self, text: impl Into<Cow<'static, str>>) -> Result<(), Failed> {
         let text = sqlx::raw_sql(AssertSqlSafe(text.into()));
@@ -235,8 +286,8 @@ impl Pool {
     /// A transaction that writes. On SQLite it has the one write lock from its beginning.
     pub(crate) async fn write(&self) -> Result<Tx, Failed> {
         Ok(match self {
-            Self::Sqlite(pool) => Tx::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
-            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Self::Sqlite(pool) => Tx::Sqlite(self.tried(pool.begin_with("BEGIN IMMEDIATE").await)?),
+            Self::Postgres(pool) => Tx::Postgres(self.tried(pool.begin().await)?),
         })
     }
 
@@ -244,15 +295,15 @@ impl Pool {
     pub(crate) async fn read(&self) -> Result<Tx, Failed> {
         const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         Ok(match self {
-            Self::Sqlite(pool) => Tx::Sqlite(pool.begin().await?),
-            Self::Postgres(pool) => Tx::Postgres(pool.begin_with(BEGIN).await?),
+            Self::Sqlite(pool) => Tx::Sqlite(self.tried(pool.begin().await)?),
+            Self::Postgres(pool) => Tx::Postgres(self.tried(pool.begin_with(BEGIN).await)?),
         })
     }
 
     pub(crate) async fn fetch_optional(&self, statement: Statement) -> Result<Option<Row>, Failed> {
         Ok(match self {
-            Self::Sqlite(pool) => statement.sqlite().fetch_optional(pool).await?.map(Row::Sqlite),
-            Self::Postgres(pool) => statement.postgres().fetch_optional(pool).await?.map(Row::Postgres),
+            Self::Sqlite(pool) => self.tried(statement.sqlite().fetch_optional(pool).await)?.map(Row::Sqlite),
+            Self::Postgres(pool) => self.tried(statement.postgres().fetch_optional(pool).await)?.map(Row::Postgres),
         })
     }
 
@@ -263,14 +314,31 @@ impl Pool {
     pub(crate) async fn fetch_all(&self, statement: Statement) -> Result<Vec<Row>, Failed> {
         Ok(match self {
             Self::Sqlite(pool) => {
-                let rows = statement.sqlite().fetch_all(pool).await?;
+                let rows = self.tried(statement.sqlite().fetch_all(pool).await)?;
                 rows.into_iter().map(Row::Sqlite).collect()
             }
             Self::Postgres(pool) => {
-                let rows = statement.postgres().fetch_all(pool).await?;
+                let rows = self.tried(statement.postgres().fetch_all(pool).await)?;
                 rows.into_iter().map(Row::Postgres).collect()
             }
         })
+    }
+
+    /// An outcome, with the reason why there was no connection.
+    fn tried<T>(&self, outcome: Result<T, sqlx::Error>) -> Result<T, Failed> {
+        outcome.map_err(|error| match error {
+            // A server that does not answer has no connections; one that has too much to do has all of them.
+            sqlx::Error::PoolTimedOut => Outage::new(self.why_none(), error).into(),
+            error => error.into(),
+        })
+    }
+
+    fn why_none(&self) -> OutageKind {
+        match self {
+            Self::Sqlite(_) => OutageKind::Busy,
+            Self::Postgres(pool) if pool.size() < pool.options().get_max_connections() => OutageKind::Unreachable,
+            Self::Postgres(_) => OutageKind::Exhausted,
+        }
     }
 
     pub(crate) async fn close(&self) {

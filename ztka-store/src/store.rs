@@ -17,10 +17,22 @@ use crate::{
     sqlite,
 };
 
-/// A writer waits this long for another's lock.
-pub(crate) const BUSY: Duration = Duration::from_secs(10);
-/// A caller waits this long for a connection.
-pub(crate) const ACQUIRE: Duration = Duration::from_secs(30);
+/// How long somebody waits for a database before they are told that it does not do as asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Patience {
+    /// For a lock that another writer has. Default 10 s.
+    pub lock: Duration,
+    /// For a connection: while the server is away, or all connections are in use. Default 5 s.
+    pub connection: Duration,
+    /// Connections that write to a server, and as many that read. Default 8.
+    pub connections: u32,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { lock: Duration::from_secs(10), connection: Duration::from_secs(5), connections: 8 }
+    }
+}
 
 /// Changes that are kept of each organisation, some two megabytes.
 const HISTORY: u64 = 10_000;
@@ -45,18 +57,26 @@ impl Store {
     /// # Errors
     /// [`OpenError`]; a database of a newer version is refused and left as it is.
     pub async fn open(location: &Location) -> Result<Self, OpenError> {
-        let failed = |source| OpenError::Open { location: location.clone(), source };
+        Self::open_with(location, Patience::default()).await
+    }
+
+    /// [`Store::open`], for who waits longer or shorter than others.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub async fn open_with(location: &Location, patience: Patience) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::open(location, source);
         let unsuitable = |source: Unsuitable| OpenError::Unsuitable { location: location.clone(), source };
         let schema = |source| OpenError::Schema { location: location.clone(), source };
         let (writers, readers) = match location {
             Location::Sqlite(path) => {
-                let opening = sqlite::Opening::of(path).map_err(failed)?;
+                let opening = sqlite::Opening::of(path, patience).map_err(failed)?;
                 let writers = opening.writers().await.map_err(failed)?;
                 migrate::run(&writers, SCHEMA_VERSION).await.map_err(schema)?;
                 (writers, opening.readers().await.map_err(failed)?)
             }
             Location::Postgres(url) => {
-                let opening = postgres::Opening::of(url).map_err(failed)?;
+                let opening = postgres::Opening::of(url, patience).map_err(failed)?;
                 let writers = opening.writers().await.map_err(failed)?;
                 postgres::check(&writers).await.map_err(unsuitable)?;
                 migrate::run(&writers, SCHEMA_VERSION).await.map_err(schema)?;
@@ -150,3 +170,6 @@ impl fmt::Debug for Store {
         f.debug_struct("Store").field("location", &self.location).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

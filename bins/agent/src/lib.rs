@@ -86,7 +86,8 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     let shared = member.shared_renewer();
     let follower = Follower::new(member.channel().clone(), documents.clone());
     let (stop, proxies) = (process.shutdown().clone(), follower.proxies());
-    tokio::spawn(follower.run(stop.cancelled_owned(), || {}));
+    let health = process.health().clone();
+    tokio::spawn(follower.run(stop.cancelled_owned(), move || health.heard()));
     tokio::spawn(open.clone().enforce());
     if let Some(share) = member.share_trust() {
         tokio::spawn(share);

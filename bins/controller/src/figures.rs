@@ -1,11 +1,13 @@
 //! What `/metrics` shows of a controller. No name of a user, an organisation or a cluster is in it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use metrics::{counter, gauge};
-use ztka_controller::{Controller, Figures, Records, store::Overdue};
+use ztka_controller::{Controller, Figures, Records, StoreFailing, store::Overdue};
+use ztka_runtime::Health;
 
 const EVERY: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(500);
 /// The number of clusters is a question to the store.
 const LOOKS_PER_COUNT: u32 = 8;
 
@@ -34,6 +36,20 @@ pub(crate) async fn keep(controller: Controller) {
             export(&controller.figures());
             tokio::time::sleep(EVERY).await;
         }
+    }
+}
+
+/// Since when the store fails: for who has to mend it, and for balancers to prefer a controller that can reach it.
+pub(crate) async fn watch_store(controller: Controller, health: Arc<Health>) {
+    loop {
+        let failing = controller.store_failing();
+        let age = failing.map(|failing| failing.age(jiff::Timestamp::now()).as_secs().unsigned_abs());
+        gauge!("ztka_controller_store_failing_seconds").set(exact(age.unwrap_or_default()));
+        health.set_failing(failing.zip(age).map(|(StoreFailing { since, kind }, age)| {
+            let action = kind.action();
+            format!("{kind}, for {age} s now, since {since}; {action}; proxies and agents go on with what they hold")
+        }));
+        tokio::time::sleep(LOOK).await;
     }
 }
 

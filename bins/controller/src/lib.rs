@@ -115,6 +115,7 @@ impl Opened {
             _ = self.controller.keep_fresh("servers", self.servers.clone(), renew_servers) => {}
             _ = self.controller.keep_fresh("controller", self.own.clone(), renew_own) => {}
             () = figures::keep(self.controller.clone()) => {}
+            () = figures::watch_store(self.controller.clone(), process.health().clone()) => {}
         }
     }
 

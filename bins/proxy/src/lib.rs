@@ -131,6 +131,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     let ready = process.clone();
     let current = move || {
         directory.set_synced();
+        ready.health().heard();
         if !is_restart {
             ready.ready();
         }

@@ -1,6 +1,7 @@
 //! One file per noun.
 
 pub(crate) mod audit;
+pub(crate) mod backup;
 pub(crate) mod binding;
 pub(crate) mod cluster;
 pub(crate) mod credential;

@@ -82,6 +82,10 @@ enum Command {
     /// The audit log
     #[command(subcommand)]
     Audit(commands::audit::Audit),
+    /// Write everything that the controller's database holds to an encrypted file, while controllers go on
+    Backup(commands::backup::Backup),
+    /// Fill a database from a backup while no controller runs, and begin a new history
+    Restore(commands::backup::Restore),
 }
 
 fn main() -> ExitCode {
@@ -106,6 +110,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         return runtime.block_on(init.run());
     }
     let command = match command {
+        Command::Backup(backup) => return runtime.block_on(backup.run(global.output)),
+        Command::Restore(restore) => return runtime.block_on(restore.run(global.output)),
         Command::Kubeconfig(kubeconfig) => match runtime.block_on(kubeconfig.run_alone(global.output)) {
             Ok(done) => return done,
             Err(kubeconfig) => Command::Kubeconfig(kubeconfig),
@@ -117,7 +123,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     session.credential_path = Some(credential::path(global.credential.as_deref())?);
     runtime.block_on(async {
         match command {
-            Command::Up(_) => Ok(()),
+            Command::Up(_) | Command::Backup(_) | Command::Restore(_) => Ok(()),
             Command::Status => commands::status(&session).await,
             Command::Whoami => commands::whoami(&session).await,
             Command::Org(command) => command.run(&session).await,

@@ -33,21 +33,35 @@ pub struct Server {
     watch: Mutex<Option<Child>>,
     folder: TempDir,
     databases: AtomicU32,
+    /// The loopback port that it listens on as well, with TLS.
+    port: OnceLock<u16>,
 }
 
 impl Server {
-    /// Starts a server with its defaults: durable, on a Unix socket that only this user can reach.
-    ///
-    /// # Errors
-    /// When PostgreSQL is not installed, or does not start; with its log.
-    pub fn start() -> Result<Self> {
+    fn prepare() -> Result<Self> {
         let programs = programs::folder().with_context(|| programs::missing().unwrap_or_default())?;
         let folder = tempfile::Builder::new().prefix("ztka-pg-").tempdir()?;
         let user = programs::user(folder.path())?;
         if let Some((user, group)) = user {
             chown(folder.path(), Some(user), Some(group))?;
         }
-        let server = Self { programs, user, watch: Mutex::new(None), folder, databases: AtomicU32::new(0) };
+        let server = Self {
+            programs,
+            user,
+            watch: Mutex::new(None),
+            folder,
+            databases: AtomicU32::new(0),
+            port: OnceLock::new(),
+        };
+        Ok(server)
+    }
+
+    /// Starts a server with its defaults: durable, on a Unix socket that only this user can reach.
+    ///
+    /// # Errors
+    /// When PostgreSQL is not installed, or does not start; with its log.
+    pub fn start() -> Result<Self> {
+        let server = Self::prepare()?;
         let mut initdb = server.command("initdb");
         initdb.args([
             "--pgdata=data",
@@ -101,7 +115,8 @@ impl Server {
 
     /// The URL of a database of this server.
     pub fn url(&self, name: &str) -> String {
-        format!("postgres:///{name}?host={}&user=postgres", self.folder.path().display())
+        let port = self.port.get().map(|port| format!("&port={port}")).unwrap_or_default();
+        format!("postgres:///{name}?host={}&user=postgres{port}", self.folder.path().display())
     }
 
     /// Lets `psql` carry out a statement in a database; returns what it prints, columns separated by `|`.
@@ -112,6 +127,9 @@ impl Server {
         let mut psql = self.command("psql");
         psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--username=postgres"]);
         psql.args(["--host", &self.folder.path().display().to_string(), "--dbname", database, "--command", statement]);
+        if let Some(port) = self.port.get() {
+            psql.args(["--port", &port.to_string()]);
+        }
         let output = psql.output().context("cannot run psql")?;
         ensure!(output.status.success(), "{statement:?} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -122,10 +140,75 @@ impl Server {
     /// # Errors
     /// When it does not come back.
     pub fn crash(&self) -> Result<()> {
+        self.stop()?;
+        self.again()
+    }
+
+    /// Ends the server at once; its data stay.
+    ///
+    /// # Errors
+    /// When its folder cannot be written.
+    pub fn stop(&self) -> Result<()> {
         fs::write(self.folder.path().join("keep"), "")?;
         self.end();
-        fs::remove_file(self.folder.path().join("keep"))?;
+        Ok(fs::remove_file(self.folder.path().join("keep"))?)
+    }
+
+    /// Starts a server that was stopped.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub fn again(&self) -> Result<()> {
         self.run()
+    }
+
+    /// From now on it is also at a loopback port, for users with a password and only by TLS with this certificate (PEM).
+    /// Returns the port.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub fn secure(&self, certificate: &str, key: &str) -> Result<u16> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let data = self.folder.path().join("data");
+        for (name, content) in [("server.crt", certificate), ("server.key", key)] {
+            let path = data.join(name);
+            fs::write(&path, content)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+            if let Some((user, group)) = self.user {
+                chown(&path, Some(user), Some(group))?;
+            }
+        }
+        fs::write(data.join("pg_hba.conf"), "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n")?;
+        let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = *self.port.get_or_init(|| free);
+        self.crash()?;
+        Ok(port)
+    }
+
+    /// A standby, which has everything that this server confirms: no commit is answered before it has it too.
+    ///
+    /// # Errors
+    /// When it cannot be made, or does not start.
+    pub fn standby(&self) -> Result<Self> {
+        let standby = Self::prepare()?;
+        let mut copy = standby.command("pg_basebackup");
+        copy.args(["--pgdata=data", "--write-recovery-conf", "--checkpoint=fast", "--username=postgres", "--host"]);
+        let output = copy.arg(self.folder.path()).output().context("cannot run pg_basebackup")?;
+        ensure!(output.status.success(), "pg_basebackup failed: {}", String::from_utf8_lossy(&output.stderr));
+        standby.run()?;
+        self.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = '*'")?;
+        self.sql("postgres", "SELECT pg_reload_conf()")?;
+        Ok(standby)
+    }
+
+    /// Makes a standby the primary.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn promote(&self) -> Result<()> {
+        let promoted = self.sql("postgres", "SELECT pg_promote()")?;
+        ensure!(promoted == "t", "the standby was not promoted");
+        Ok(())
     }
 
     fn run(&self) -> Result<()> {
@@ -134,7 +217,14 @@ impl Server {
         watch = self.as_user(Command::new("sh"));
         let socket = format!("unix_socket_directories={}", self.folder.path().display());
         watch.args(["-c", WATCH, "watch"]).arg(postgres).args(["-D", "data", "-c", &socket]);
-        watch.args(["-c", "listen_addresses=", "-c", "max_connections=200", "-c", "shared_buffers=32MB"]);
+        match self.port.get() {
+            None => watch.args(["-c", "listen_addresses="]),
+            Some(_) => watch.args(["-c", "listen_addresses=127.0.0.1", "-c", "ssl=on"]),
+        };
+        watch.args(["-c", "max_connections=200", "-c", "shared_buffers=32MB"]);
+        if let Some(port) = self.port.get() {
+            watch.args(["-c", &format!("port={port}")]);
+        }
         let child = watch.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
         let start = Instant::now();

@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 use ztka_api::{Code, PROBLEM_JSON, Problem};
 use ztka_core::BoxError;
-use ztka_identity::StoreError;
+use ztka_identity::{OutageKind, StoreError};
 
 /// A problem as the answer. Boxed: it is the rare case.
 #[derive(Debug)]
@@ -19,8 +19,15 @@ pub(crate) struct ApiError {
 }
 
 /// Extension of an answer that says that the store cannot be used.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct StoreFailed;
+#[derive(Clone, Debug)]
+pub(super) struct StoreFailed(Problem);
+
+impl StoreFailed {
+    /// The same answer with more about it.
+    pub(super) fn saying(&self, more: &str) -> Response {
+        ApiError::from(self.0.clone().with_detail(format!("{}{more}", self.0.detail()))).into_response()
+    }
+}
 
 pub(crate) type Answer<T> = Result<T, ApiError>;
 
@@ -45,6 +52,11 @@ impl ApiError {
     pub(crate) fn failed(error: impl Into<BoxError>) -> Self {
         let error = error.into();
         tracing::error!(error = &*error, "a request to the API failed");
+        if let Some(kind) = OutageKind::of(&*error) {
+            let problem = Problem::new(Code::Unavailable, kind.to_string(), kind.action());
+            let problem = problem.because(format!("database_{}", kind.as_str()));
+            return Self { store_failed: true, ..problem.into() };
+        }
         Self::new(Code::Unavailable, "the controller cannot do this now", "try again, and see the controller's log")
     }
 
@@ -83,7 +95,7 @@ impl IntoResponse for ApiError {
         let mut response = Response::new(Body::from(json));
         *response.status_mut() = self.problem.code().status();
         if self.store_failed {
-            response.extensions_mut().insert(StoreFailed);
+            response.extensions_mut().insert(StoreFailed(*self.problem.clone()));
         }
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));

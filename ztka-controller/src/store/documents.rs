@@ -105,4 +105,10 @@ pub trait DocumentStore: Send + Sync + std::fmt::Debug + 'static {
 
     /// Raises the version of the `trust` document: the certificate authorities have changed.
     async fn touch_trust(&self) -> Result<(), StoreError>;
+
+    /// The epoch that a restore has begun, if that is not on record yet.
+    async fn unrecorded_epoch(&self) -> Result<Option<u64>, StoreError>;
+
+    /// The restore that has begun this epoch is on record.
+    async fn epoch_recorded(&self, epoch: u64) -> Result<(), StoreError>;
 }

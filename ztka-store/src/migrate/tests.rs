@@ -8,7 +8,7 @@ use ztka_identity::IdentityStore as _;
 use ztka_test_postgres::Server;
 
 use super::*;
-use crate::{Location, Store};
+use crate::{Location, Patience, Store};
 
 /// The state of each schema, as its own program has written it; from version 2 on the same for both databases.
 const STATES: &[(i64, &str)] = &[
@@ -28,8 +28,12 @@ const NEWEST_TRUST: u64 = 40;
 
 async fn at_version(location: &Location, version: i64, state: &'static str) {
     let pool = match location {
-        Location::Sqlite(path) => crate::sqlite::Opening::of(path).unwrap().writers().await.unwrap(),
-        Location::Postgres(url) => crate::postgres::Opening::of(url).unwrap().writers().await.unwrap(),
+        Location::Sqlite(path) => {
+            crate::sqlite::Opening::of(path, Patience::default()).unwrap().writers().await.unwrap()
+        }
+        Location::Postgres(url) => {
+            crate::postgres::Opening::of(url, Patience::default()).unwrap().writers().await.unwrap()
+        }
     };
     run(&pool, version).await.unwrap();
     let mut tx = pool.write().await.unwrap();
@@ -105,4 +109,32 @@ fn every_version_has_a_state_to_start_from() {
     let versions: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
     assert_eq!(versions, (1..=SCHEMA_VERSION).collect::<Vec<_>>());
     assert_eq!(STATES.iter().map(|(version, _)| *version).collect::<Vec<_>>(), versions);
+}
+
+#[tokio::test]
+async fn a_backup_of_every_earlier_version_is_restored_and_brought_up_to_date() {
+    use crate::{BackupKey, Plan, back_up, restore};
+
+    let key = BackupKey::Bytes(zeroize::Zeroizing::new([7; 32]));
+    let now = Timestamp::from_second(1_800_000_000).unwrap();
+    for (version, state) in STATES {
+        let directory = tempfile::tempdir().unwrap();
+        let [old, new, file] = ["old.db", "new.db", "backup"].map(|name| directory.path().join(name));
+        at_version(&old.as_path().into(), *version, state).await;
+        let (contents, bytes) = back_up(&old.as_path().into(), &key, now, Vec::new()).await.unwrap();
+        assert_eq!(contents.schema, *version);
+        std::fs::write(&file, bytes).unwrap();
+        let done = restore(&new.as_path().into(), &key, &file, Plan { force: false, now }).await.unwrap();
+        let store = Store::sqlite(&new).await.unwrap();
+        let acme: OrgId = "acme".parse().unwrap();
+        assert_eq!(store.users(&acme).await.unwrap().len(), 2);
+        assert_eq!(store.bindings(&acme).await.unwrap().len(), 1);
+        let revision = store.list(Some(&acme)).await.unwrap().revision;
+        assert_eq!(revision, Revision { epoch: done.epoch, version: NEWEST });
+        store.close().await;
+        // One of another schema is not filled, but said.
+        let refused = restore(&new.as_path().into(), &key, &file, Plan { force: true, now }).await;
+        let of_another = matches!(refused, Err(crate::BackupError::OtherSchema { .. }));
+        assert_eq!(of_another, *version != SCHEMA_VERSION, "{refused:?}");
+    }
 }
