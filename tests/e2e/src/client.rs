@@ -1,6 +1,6 @@
 //! A bare HTTP client with the credential of a kubeconfig, for what kubectl is too polite or too slow to do.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -75,6 +75,27 @@ impl Client {
         let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
         let server_name = text("/clusters/0/cluster/tls-server-name").unwrap_or(host).to_owned();
         Ok(Self { address: server.parse()?, server_name, config: Arc::new(config) })
+    }
+
+    /// The client that the command line is with this credential file.
+    pub fn of_credential(file: &Path) -> Result<Self> {
+        let file: toml::Table = toml::from_str(&fs::read_to_string(file)?)?;
+        let text = |key: &str| file.get(key).and_then(toml::Value::as_str).with_context(|| key.to_owned());
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(text("ca_bundle")?.as_bytes()) {
+            roots.add(certificate?)?;
+        }
+        let chain = CertificateDer::pem_slice_iter(text("chain")?.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+        let key = PrivateKeyDer::from_pem_slice(text("key")?.as_bytes())?;
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)?;
+        Ok(Self {
+            address: text("address")?.parse()?,
+            server_name: text("server_name")?.to_owned(),
+            config: Arc::new(config),
+        })
     }
 
     /// Connects, by HTTP/1.1 or HTTP/2.

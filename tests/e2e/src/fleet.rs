@@ -14,7 +14,10 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use ztka_test_cluster::{Cluster, Kubectl, wait_for, wait_for_within};
 
+use self::controllers::{Balancer, Own};
 use crate::{Process, free_port, program};
+
+mod controllers;
 
 /// Domain of every test installation; nothing resolves it, and nothing has to.
 const DOMAIN: &str = "ztka.test";
@@ -44,6 +47,10 @@ pub struct Installation {
     pub proxy_config: String,
     /// Proxies write their events to a file of their own as well.
     pub event_files: bool,
+    /// Environment variables of controllers.
+    pub controller_environment: Vec<(String, String)>,
+    /// Controllers are reached by way of a balancer, and there may be more of them: [`Fleet::add_controller`].
+    pub balanced: bool,
     /// Port of the controller's own listener; a free one if it is not said.
     pub controller_port: Option<u16>,
     /// Lines added to each agent's configuration: whole tables.
@@ -74,6 +81,8 @@ impl Default for Installation {
             controller_config: String::new(),
             proxy_config: String::new(),
             event_files: true,
+            controller_environment: Vec::new(),
+            balanced: false,
             controller_port: None,
             agent_config: String::new(),
             agent_environment: Vec::new(),
@@ -135,6 +144,9 @@ pub struct Fleet {
     pub proxies: Vec<Proxy>,
     /// Agents by organisation and cluster.
     pub agents: HashMap<(String, String), Agent>,
+    /// Further controllers over the same database.
+    pub controllers: Vec<Process>,
+    balancers: Option<[Balancer; 2]>,
     folder: TempDir,
     ports: Ports,
     wanted: Installation,
@@ -176,8 +188,11 @@ impl Fleet {
         let front = *fronts.first().context("an installation has a proxy")?;
         let internal = wanted.controller_port.map_or_else(free_port, Ok)?;
         let ports = Ports { internal, passed: free_port()?, front, address: wanted.address };
-        let controller = start("ztka-controller", &controller_config(folder.path(), ports, &fronts, &wanted)?)?;
-        let mut fleet = Self { controller, proxies: Vec::new(), agents: HashMap::new(), folder, ports, wanted };
+        let (balancers, own) = controllers::balanced(ports, wanted.balanced).await?;
+        let config = controller_config(folder.path(), ports, own, &fronts, &wanted)?;
+        let controller = start_in("ztka-controller", &config, &wanted.controller_environment)?;
+        let (proxies, agents, controllers) = (Vec::new(), HashMap::new(), Vec::new());
+        let mut fleet = Self { controller, proxies, agents, controllers, balancers, folder, ports, wanted };
         let admin = fleet.path("controller/admin.toml");
         let written = wait_for("the controller's first credential", || async {
             ensure!(admin.exists(), "not written yet");
@@ -386,7 +401,8 @@ impl Fleet {
 
     /// Starts the controller again after it was killed.
     pub fn restart_controller(&mut self) -> Result<()> {
-        self.controller = start("ztka-controller", &self.path("controller.toml"))?;
+        let environment = &self.wanted.controller_environment;
+        self.controller = start_in("ztka-controller", &self.path("controller.toml"), environment)?;
         Ok(())
     }
 
@@ -434,8 +450,9 @@ impl Agent {
     }
 }
 
-fn controller_config(folder: &Path, ports: Ports, fronts: &[u16], wanted: &Installation) -> Result<PathBuf> {
-    let Ports { internal, passed, front, address } = ports;
+fn controller_config(folder: &Path, ports: Ports, own: Own, fronts: &[u16], wanted: &Installation) -> Result<PathBuf> {
+    let Ports { front, address, .. } = ports;
+    let Own { internal, passed } = own;
     let host = wanted.tunnel_host.clone().unwrap_or_else(|| address.to_string());
     let tunnels: Vec<_> = fronts.iter().map(|port| format!("'{host}:{port}'")).collect();
     let certificates = match &wanted.agent_certificates {
