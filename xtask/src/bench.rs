@@ -46,6 +46,8 @@ enum What {
     /// What certificates cost: issued, also by a token, verified, and in handshakes beside openssl; and an authority
     /// replaced under a thousand connected agents.
     Pki,
+    /// What the store costs on both databases, beside bare statements: reading, writing, a policy, a watcher, memory.
+    Store,
 }
 
 /// The programs that are measured.
@@ -59,6 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let succeeded = match &args.what {
         What::Pki => cargo(&["bench", "--quiet", "--package", "ztka-pki", "--bench", "pki"]).status()?.success(),
         What::Tunnel { rest } => Build::make()?.measure("chain", &["--", "--tunnel"], rest)?,
+        What::Store => cargo(&["bench", "--quiet", "--package", "ztka-store", "--bench", "store"]).status()?.success(),
         What::Recovery { rest } => Build::make()?.measure("recovery", &[], rest)?,
         What::Path { fast, apiserver, rest } => {
             let build = Build::make()?;
