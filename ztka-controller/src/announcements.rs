@@ -103,7 +103,7 @@ impl Controller {
 
     /// Looks at what is announced, until dropped.
     pub(crate) async fn follow_announcements(&self) {
-        let Announced { current, news } = &self.0.announced;
+        let Announced { current, news, .. } = &self.0.announced;
         loop {
             match self.0.stores.members.announced(self.now() - LIFE).await {
                 Ok(proxies) => {

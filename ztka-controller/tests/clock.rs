@@ -24,7 +24,7 @@ async fn a_clock_that_goes_back_keeps_no_change_back() {
     let head = kit.stores.documents.feed_head().await.unwrap();
 
     kit.clock.advance(-SignedDuration::from_hours(2));
-    let role = ztka_authz::Role { name: "one".into(), rules: Vec::new() };
+    let role = ztka_authz::Role { name: "one".into(), rules: Vec::new(), read_only: false };
     kit.store.create_role(&acme, &"one".parse().unwrap(), &role).await.unwrap();
     kit.controller.publish_due().await.unwrap();
     let after = policy(&kit, &acme).await;

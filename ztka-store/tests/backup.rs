@@ -43,7 +43,7 @@ fn acme() -> OrgId {
 }
 
 fn role(name: &str) -> Role {
-    Role { name: name.into(), rules: Vec::new() }
+    Role { name: name.into(), rules: Vec::new(), read_only: false }
 }
 
 fn policy() -> SeriesKey {

@@ -46,7 +46,7 @@ async fn open(location: &Location) -> Store {
 }
 
 async fn create_in(store: &Store, org: &str, name: &str) -> Result<(), StoreError> {
-    let role = Role { name: name.into(), rules: Vec::new() };
+    let role = Role { name: name.into(), rules: Vec::new(), read_only: false };
     store.create_role(&org.parse().unwrap(), &name.parse().unwrap(), &role).await
 }
 

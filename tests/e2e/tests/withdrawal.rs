@@ -32,7 +32,9 @@ async fn a_proxy_that_stops_is_looked_for_no_more() -> Result<()> {
         ensure!(told.last() == Some(&number), "the agent was told of {told:?}");
         Ok(())
     };
-    wait_for_within(SOON, "both in the directory", || async { last(2, &fleet) }).await.with_context(|| fleet.tails())?;
+    wait_for_within(SOON, "both in the directory", || async { last(2, &fleet) })
+        .await
+        .with_context(|| fleet.tails())?;
     fleet.proxies[1].process.terminate()?;
     wait_for_within(SOON, "one in the directory", || async { last(1, &fleet) }).await.with_context(|| fleet.tails())?;
     fleet.proxies[1].restart()?;

@@ -22,7 +22,7 @@ async fn store() -> (tempfile::TempDir, Store) {
 
 async fn create(store: &Store, name: &str) -> Result<(), StoreError> {
     let large = "x".repeat(2000);
-    store.create_role(&acme(), &name.parse().unwrap(), &Role { name: large, rules: Vec::new() }).await
+    store.create_role(&acme(), &name.parse().unwrap(), &Role { name: large, rules: Vec::new(), read_only: false }).await
 }
 
 async fn tell(store: &Store, pragma: String) {

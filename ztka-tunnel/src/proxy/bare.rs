@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tower::Service;
-use ztka_core::{BoxError, ClusterId, OrgId, Reply, body};
+use ztka_core::{BoxError, ClusterId, OrgId, Reply};
 
 use super::{
     dispatch::{Beyond, Parcel},
@@ -61,7 +61,7 @@ where
         head.headers_mut().remove(http::header::HOST);
         Box::pin(async move {
             if head.uri().path().starts_with(OWN_PATHS) {
-                let mut refusal = Response::new(body("no such path\n"));
+                let mut refusal = Response::new(ztka_core::body("no such path\n"));
                 *refusal.status_mut() = StatusCode::NOT_FOUND;
                 return Ok(Reply::Response(refusal));
             }

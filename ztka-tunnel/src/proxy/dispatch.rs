@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri, header::CONTENT_TYPE};
 use http_body::Body;
 use tower::Service;
 use ztka_core::{
-    Access, BoxError, ClusterId, Evidence, OrgId, Permitted, ProxyId, Reason, Reply, SentTwice, Status, Via,
+    Access, BoxError, ClusterId, Evidence, OrgId, Permitted, ProxyId, Reason, Reply, SentTwice, Status, Via, body,
 };
 
 use super::{

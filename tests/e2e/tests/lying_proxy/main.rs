@@ -2,6 +2,7 @@
 //! replaying what the controller has signed, not with other people's certificates; and each try is in the agent's
 //! receipts.
 
+#[allow(dead_code, reason = "the test of links between proxies uses the rest")]
 mod liar;
 
 use std::path::PathBuf;
