@@ -31,9 +31,19 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
-    /// What the tunnel costs beside two hops of HAProxy: requests, long transfers, exec sessions, ten thousand watches.
+    /// What the tunnel costs beside two hops of HAProxy: requests, long transfers, exec sessions, ten thousand watches;
+    /// then what ten thousand quiet agents cost a proxy, and how soon they are back after it was killed.
     Tunnel {
-        /// For the measuring program: --rounds N, --seconds N, --only get1,get16,…, --write FILE; `-- --help` lists all.
+        /// The requests only, not the agents.
+        #[arg(long, conflicts_with = "agents")]
+        requests: bool,
+        /// The agents only, not the requests.
+        #[arg(long)]
+        agents: bool,
+        /// Puts the tables into the sections of this Markdown file that are marked for them.
+        #[arg(long, value_name = "FILE")]
+        write: Option<String>,
+        /// For the program that measures requests: --rounds N, --seconds N, --only get1,get16,…; `-- --help` lists all.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
@@ -60,7 +70,14 @@ const BUILD: &str = "ZTKA_BENCH_BUILD";
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let succeeded = match &args.what {
         What::Pki => cargo(&["bench", "--quiet", "--package", "ztka-pki", "--bench", "pki"]).status()?.success(),
-        What::Tunnel { rest } => Build::make()?.measure("chain", &["--", "--tunnel"], rest)?,
+        What::Tunnel { requests, agents, write, rest } => {
+            let build = Build::make()?;
+            let write: Vec<String> = write.iter().flat_map(|file| ["--write".to_owned(), file.clone()]).collect();
+            let of_requests = [&write, rest.as_slice()].concat();
+            let with_requests = *agents || build.measure("chain", &["--", "--tunnel"], &of_requests)?;
+            let with_agents = *requests || build.measure("agents", &[], &write)?;
+            with_requests && with_agents
+        }
         What::Store => cargo(&["bench", "--quiet", "--package", "ztka-store", "--bench", "store"]).status()?.success(),
         What::Recovery { rest } => Build::make()?.measure("recovery", &[], rest)?,
         What::Path { fast, apiserver, rest } => {

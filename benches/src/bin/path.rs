@@ -101,7 +101,11 @@ fn main() -> Result<ExitCode> {
     match haproxy::available() {
         _ if arguments.no_haproxy => notes.push("HAProxy was left out.".to_owned()),
         Ok(()) => {
-            for settings in [Settings::Default, Settings::Tuned] {
+            let tuned = [Settings::Default, Settings::Tuned].into_iter().filter(|settings| {
+                // Nothing is asked of the tunnel beside the default settings.
+                !arguments.tunnel || *settings == Settings::Tuned
+            });
+            for settings in tuned {
                 let files = folder.path().join(format!("{settings:?}"));
                 let chain = haproxy::start(&files, settings, &upstream.target)?;
                 ways.push(Way { is: Is::Haproxy(settings), target: chain.target.clone() });
