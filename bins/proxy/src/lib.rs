@@ -8,7 +8,8 @@ mod settle;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use ztka_audit::{AuditLayer, FileSink, Recorder, Spool, SpoolOptions};
 use ztka_authz::{AuthorizeLayer, CutLayer, Open};
@@ -139,6 +140,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     let follower = Follower::new(channel, documents).announcing(config.zone.clone(), config.address.clone());
     let follower = follower.announcing_to_peers(config.peers.as_ref().map(|peers| peers.address.clone()));
     let grace = config.grace.unsigned_abs();
+    let (left, mut passing) = (CancellationToken::new(), None);
     if let Some(links) = links {
         let tls = tls::server(
             provider,
@@ -148,7 +150,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
             &[ztka_tunnel::ALPN],
         )?;
         let taking = PeerAcceptor::new((tls, &config.domain), registry.clone(), trust, witness, refusals, from_peers);
-        links.start(taking, follower.proxies(), process.shutdown().clone(), grace);
+        passing = Some(links.start(taking, follower.proxies(), left.clone(), grace + 2 * GOODBYE));
     }
     let following = tokio::spawn(follower.run(process.shutdown().clone().cancelled_owned(), current));
     let renewer = member.renewer();
@@ -157,8 +159,15 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     let stopping = move |stage| match stage {
         // Agents go when no new requests come any more; what was begun goes on, and ends before the tunnels do.
         Stopping::Closed => {
-            let registry = registry.clone();
-            drop(tokio::spawn(async move { registry.drain(2 * GOODBYE + grace).await }));
+            let (registry, left) = (registry.clone(), left.clone());
+            tokio::spawn(async move {
+                // Other proxies still find them here until they have gone.
+                let gone = async {
+                    let _ = timeout(grace, registry.left()).await;
+                    left.cancel();
+                };
+                tokio::join!(registry.drain(2 * GOODBYE + grace), gone);
+            });
         }
         Stopping::Over => {
             open.stop();
@@ -172,6 +181,10 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
         served = acceptor.serve(listener, stop, grace) => served?,
         () = server.keep_fresh(member.documents().trust()) => {}
         end = renewer.run() => return Err(anyhow!(end)),
+    }
+    if let Some(passing) = passing {
+        // The ends of what they passed on are on their way to them.
+        let _ = timeout(GOODBYE, passing).await;
     }
     if process.shutdown().is_cancelled() {
         // It has to say that it stops.

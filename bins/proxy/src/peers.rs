@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use http::Request;
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::ServerName;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 use ztka_core::{BoxError, ProxyEntry, ProxyId, Reply, Subject};
@@ -42,14 +42,15 @@ pub(crate) fn links(config: &Config, member: &Member, provider: Arc<CryptoProvid
 }
 
 impl Links {
-    /// Serves both until `shutdown`, when what has begun has `grace` to end.
+    /// Serves both until `shutdown`, when what has begun has `grace` to end; the task ends with the last link of others.
     pub(crate) fn start<S>(
         self,
         taking: PeerAcceptor<S>,
         entries: watch::Receiver<Arc<[ProxyEntry]>>,
         shutdown: CancellationToken,
         grace: Duration,
-    ) where
+    ) -> JoinHandle<()>
+    where
         S: Service<Request<Peered>, Response = Reply> + Clone + Send + Sync + 'static,
         S::Future: Send,
         S::Error: Into<BoxError>,
@@ -61,6 +62,6 @@ impl Links {
                 Ok(listener) => taking.serve(listener, shutdown.cancelled(), grace).await,
                 Err(error) => tracing::error!(%error, "other proxies cannot be served"),
             }
-        });
+        })
     }
 }

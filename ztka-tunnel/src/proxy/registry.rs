@@ -13,7 +13,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{broadcast, watch},
+    sync::{
+        broadcast::{self, error::RecvError},
+        watch,
+    },
     time::timeout,
 };
 use ztka_core::{Clock, ClusterId, OrgId};
@@ -164,6 +167,17 @@ impl Registry {
             tracing::info!(streams = self.streams(), "ending the tunnels that are left");
         }
         self.close_where(|_| true);
+    }
+
+    /// Returns when no tunnel takes new requests, as a while after [`Self::drain`] has begun, though streams go on. Cancel
+    /// safe.
+    pub async fn left(&self) {
+        let mut news = self.0.news.subscribe();
+        while !self.held().is_empty() {
+            if let Err(RecvError::Closed) = news.recv().await {
+                return;
+            }
+        }
     }
 
     pub(super) fn clock(&self) -> &dyn Clock {

@@ -4,6 +4,7 @@
 mod attacks;
 mod deaf;
 mod farewell;
+mod leaving;
 mod life;
 mod news;
 mod pair;
