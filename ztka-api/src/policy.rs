@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use ztka_core::{BindingName, ClusterId, ClusterName, GroupName, RoleName, UserName};
 
-/// A rule as Kubernetes writes it (`rbac.authorization.k8s.io/v1` `PolicyRule`).
+/// A rule as Kubernetes writes it (`rbac.authorization.k8s.io/v1` `PolicyRule`), and `ports`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Rule {
@@ -23,6 +23,9 @@ pub struct Rule {
     /// Paths that are no resources; `*` only at the end.
     #[serde(default, rename = "nonResourceURLs", skip_serializing_if = "Vec::is_empty")]
     pub non_resource_urls: Vec<String>,
+    /// Of `pods/portforward` alone: ports that may be forwarded to, as `8080` or `9000-9100`; all if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
 }
 
 /// Asks for a new role.

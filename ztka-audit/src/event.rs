@@ -72,6 +72,8 @@ pub enum End {
     Panicked,
     /// What the client sent could not be recorded; it was not sent on, and the stream was ended.
     Unrecorded,
+    /// It was let in and would not be any more, or asked for more than it may: the annotation `reason` says why.
+    Denied,
     /// The process was gone before it ended; noted by its next start.
     Interrupted,
     /// The server stopped, and what would have gone on had its grace; the client was told to connect again.
@@ -87,6 +89,7 @@ impl End {
             Self::Failed => "failed",
             Self::Panicked => "panicked",
             Self::Unrecorded => "unrecorded",
+            Self::Denied => "denied",
             Self::Interrupted => "interrupted",
             Self::Stopped => "stopped",
         }

@@ -39,7 +39,7 @@
 //! | `ports` | that a port-forward has opened, as it opens them (below) |
 //! | `bytes-sent`, `bytes-received` | body of the answer; of an upgraded connection to and from the client |
 //! | `duration` | seconds with six decimals |
-//! | `end` | `complete`, `cancelled`, `failed`, `panicked`, `unrecorded`, `interrupted`, `stopped`; with `failed` and `stopped` the `reason` |
+//! | `end` | `complete`, `cancelled`, `failed`, `panicked`, `unrecorded`, `denied`, `interrupted`, `stopped`; with `failed`, `denied` and `stopped` the `reason` |
 //! | `retry-of` | Audit-ID of the WebSocket try that was not granted before this SPDY one: kubectl asks twice |
 //! | `sent-twice` | `true`: the tunnel died before a byte of the answer, and the request went into another one |
 //! | `suppressed` | refusals from about the same place that were left out before this one |
@@ -48,7 +48,9 @@
 //! The ports of a port-forward are in the frames that its client sends, and are read there before those go on. With each
 //! port that is new the event `ResponseStarted` is noted once more, with all ports so far; `ResponseComplete` has them
 //! all, and is what a store keeps them in: it takes one event of each stage. Frames that cannot be read are not sent on and end the
-//! stream: `end` is `unrecorded`, and `reason` says what was wrong.
+//! stream: `end` is `unrecorded`, and `reason` says what was wrong. A port that policy refuses is among them as well, for it was
+//! asked for: then `end` is `denied`, and `reason` names the port. So it is with whatever is ended by a layer inside (its
+//! reply has the extension [`Ending`](ztka_core::Ending)).
 //!
 //! # Example
 //!

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures_io::{AsyncRead, AsyncWrite};
 use http_body::{Frame, SizeHint};
-use ztka_core::{Body, BoxError, Io};
+use ztka_core::{Backlog, Body, BoxError, Io};
 
 use crate::{End, ports::Ports, record::Record};
 
@@ -28,24 +28,7 @@ pub(crate) struct Metered<T> {
 #[derive(Debug)]
 struct Gate {
     ports: Ports,
-    /// What was read and has not gone on yet, from `start`. Whoever writes may come back with other bytes, and what was
-    /// read once must not be read again.
-    held: Vec<u8>,
-    start: usize,
-}
-
-impl Gate {
-    fn poll_drain(&mut self, inner: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest @ [_, ..]) = self.held.get(self.start..) {
-            match ready!(inner.as_mut().poll_write(cx, rest))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => self.start += written,
-            }
-        }
-        self.held.clear();
-        self.start = 0;
-        Poll::Ready(Ok(()))
-    }
+    backlog: Backlog,
 }
 
 impl Metered<Body> {
@@ -84,14 +67,14 @@ impl http_body::Body for Metered<Body> {
 impl Metered<Io> {
     /// Reads the ports that a port-forward opens, if it is one.
     pub(crate) fn io(inner: Io, record: Record, ports: Option<Ports>) -> Self {
-        let gate = ports.map(|ports| Box::new(Gate { ports, held: Vec::new(), start: 0 }));
+        let gate = ports.map(|ports| Box::new(Gate { ports, backlog: Backlog::default() }));
         Self { inner, record, gate }
     }
 
     /// Sends on what the gate holds; ready at once without a gate.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(gate) = &mut self.gate else { return Poll::Ready(Ok(())) };
-        let drained = ready!(gate.poll_drain(&mut self.inner, cx));
+        let drained = ready!(gate.backlog.poll_drain(&mut self.inner, cx));
         if let Err(error) = &drained {
             self.record.broke(error);
         }
@@ -110,15 +93,10 @@ impl Metered<Io> {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, unreadable)));
             }
         }
-        let written = match self.inner.as_mut().poll_write(cx, piece) {
-            Poll::Pending => 0,
-            Poll::Ready(Ok(written)) => written,
-            Poll::Ready(Err(error)) => {
-                self.record.broke(&error);
-                return Poll::Ready(Err(error));
-            }
-        };
-        gate.held.extend_from_slice(piece.get(written..).unwrap_or_default());
+        if let Err(error) = gate.backlog.write(&mut self.inner, cx, piece) {
+            self.record.broke(&error);
+            return Poll::Ready(Err(error));
+        }
         self.record.count_received(piece.len());
         Poll::Ready(Ok(piece.len()))
     }

@@ -7,8 +7,8 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use sha2::{Digest as _, Sha256};
 use ztka_core::{
-    Access, AuditId, Authenticated, Decision, DecisionSlot, Farewell, Reason, Reply, RequestAttributes, RequestTarget,
-    SentTwice, Status, Upgrade, Via,
+    Access, AuditId, Authenticated, Decision, DecisionSlot, Ending, Farewell, Reason, Reply, RequestAttributes,
+    RequestTarget, SentTwice, Status, Upgrade, Via,
 };
 
 use crate::{
@@ -40,6 +40,8 @@ pub(crate) struct Record {
     sent: u64,
     expected: Option<u64>,
     end: Option<End>,
+    /// Says why somebody of ours has ended it.
+    ending: Option<Ending>,
 }
 
 impl Record {
@@ -96,6 +98,7 @@ impl Record {
             sent: 0,
             expected: None,
             end: None,
+            ending: None,
         }
     }
 
@@ -177,6 +180,7 @@ impl Record {
             Reply::Response(response) => response.extensions(),
             Reply::Upgraded { head, .. } => head.extensions(),
         };
+        self.ending = extensions.get::<Ending>().cloned();
         if extensions.get::<SentTwice>().is_some() {
             self.event.annotations.set("sent-twice", "true");
         }
@@ -250,6 +254,12 @@ impl Drop for Record {
     fn drop(&mut self) {
         let now = self.recorder.now();
         self.decided();
+        if self.end != Some(End::Complete)
+            && let Some(reason) = self.ending.take().and_then(|ending| ending.reason())
+        {
+            self.event.annotations.set("reason", clean(&reason.to_string(), MAX_TEXT));
+            self.end = Some(End::Denied);
+        }
         let end = self.end.unwrap_or(if thread::panicking() { End::Panicked } else { End::Cancelled });
         let event = &mut self.event;
         event.stage = Stage::ResponseComplete;

@@ -13,7 +13,7 @@ use ztka_core::{
     Clock, ClusterId, Decision, OrgId, Principal, Reason, RequestAttributes, Revision, SignedDocument, Verified,
 };
 
-use crate::{AGENT_NAMESPACE, Action, Cluster, Facts, PolicyError, PolicySet, Rendered};
+use crate::{AGENT_NAMESPACE, Action, Cluster, Facts, PolicyError, PolicySet, Port, Rendered};
 
 /// Answers every question from the newest policy that it was given. Clones share it.
 #[derive(Clone, Debug)]
@@ -124,12 +124,24 @@ impl Engine {
         asked: &RequestAttributes,
         source: Option<IpAddr>,
     ) -> Decision {
+        self.decide_on_port(who, cluster, asked, source, Port::Unknown)
+    }
+
+    /// The same with what is known of the port of a port-forward.
+    pub fn decide_on_port(
+        &self,
+        who: &Principal,
+        cluster: &ClusterId,
+        asked: &RequestAttributes,
+        source: Option<IpAddr>,
+        port: Port,
+    ) -> Decision {
         // Nobody acts as somebody else, and asking for it is never overheard: the answer would be the wrong user's.
         let refused = match asked.impersonation() {
             None => {
                 let facts = Facts::at(self.now()).from_source(source);
                 return match self.policy(who.org()) {
-                    Ok(policy) => policy.decide_request(who, cluster, asked, &facts),
+                    Ok(policy) => policy.decide_request(who, cluster, asked, &facts, port),
                     Err(reason) => Decision::Deny(reason),
                 };
             }

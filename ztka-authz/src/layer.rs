@@ -11,7 +11,7 @@ use futures_util::future::{BoxFuture, Either};
 use tower::{Layer, Service};
 use ztka_core::{Access, Decision, Permitted, Reason, Recorded, Reply, Revision, Status};
 
-use crate::Engine;
+use crate::{Engine, forward};
 
 /// Lets a request through only if policy allows it; anything else is answered at once with a `Status`.
 ///
@@ -21,12 +21,13 @@ use crate::Engine;
 pub struct AuthorizeLayer {
     engine: Engine,
     patience: Duration,
+    watched: bool,
 }
 
 impl AuthorizeLayer {
     /// Decides with `engine`, at once.
     pub fn new(engine: Engine) -> Self {
-        Self { engine, patience: Duration::ZERO }
+        Self { engine, patience: Duration::ZERO, watched: false }
     }
 
     /// Waits up to `limit` for the policy that a request names, then denies it with 503.
@@ -37,11 +38,21 @@ impl AuthorizeLayer {
     }
 }
 
+impl AuthorizeLayer {
+    /// Says that a [`CutLayer`](crate::CutLayer) behind this one decides on each port of a port-forward when it is opened. Without,
+    /// a rule for some ports gives none.
+    #[must_use]
+    pub fn with_ports_watched(mut self) -> Self {
+        self.watched = true;
+        self
+    }
+}
+
 impl<S> Layer<S> for AuthorizeLayer {
     type Service = Authorize<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Authorize { inner, engine: self.engine.clone(), patience: self.patience }
+        Authorize { inner, engine: self.engine.clone(), patience: self.patience, watched: self.watched }
     }
 }
 
@@ -51,6 +62,7 @@ pub struct Authorize<S> {
     inner: S,
     engine: Engine,
     patience: Duration,
+    watched: bool,
 }
 
 impl<S, B> Service<Access<Recorded, B>> for Authorize<S>
@@ -72,7 +84,7 @@ where
     fn call(&mut self, access: Access<Recorded, B>) -> Self::Future {
         let named = access.allowed_by().filter(|named| is_behind(&self.engine, &access, *named));
         let Some(named) = named else {
-            return match permit(&self.engine, access, None) {
+            return match permit(&self.engine, access, None, self.watched) {
                 Ok(access) => Either::Left(self.inner.call(access)),
                 Err(status) => Either::Right(Either::Left(ready(Ok(status.into())))),
             };
@@ -80,11 +92,11 @@ where
         // The instance that `poll_ready` was asked of is the one to call; its clone stays here.
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
-        let (engine, patience) = (self.engine.clone(), self.patience);
+        let (engine, patience, watched) = (self.engine.clone(), self.patience, self.watched);
         Either::Right(Either::Right(Box::pin(async move {
             let org = access.principal().org().clone();
             let _ = tokio::time::timeout(patience, engine.at_least(&org, named)).await;
-            match permit(&engine, access, Some(named)) {
+            match permit(&engine, access, Some(named), watched) {
                 Ok(access) => inner.call(access).await,
                 Err(status) => Ok(status.into()),
             }
@@ -101,13 +113,19 @@ fn permit<B>(
     engine: &Engine,
     access: Access<Recorded, B>,
     named: Option<Revision>,
+    watched: bool,
 ) -> Result<Access<Permitted, B>, Status> {
     let source = access.source();
+    let by_channels = forward::may_speak_in_channels(access.headers());
     let behind = named.is_some_and(|named| is_behind(engine, &access, named));
     Permitted::assertion(access, |who, cluster, asked| match behind {
         true => Decision::Deny(Reason::NoPolicy(
             "the policy that the proxy decided by has not reached the cluster's agent yet; try again",
         )),
+        false if watched && asked.is_port_forward() => {
+            let decide = |port| engine.decide_on_port(who, cluster, asked, source, port);
+            forward::decide(asked, by_channels, decide)
+        }
         false => engine.decide_from(who, cluster, asked, source),
     })
 }

@@ -65,6 +65,7 @@ mod condition;
 mod document;
 mod engine;
 mod facts;
+mod forward;
 mod layer;
 mod matcher;
 mod open;

@@ -1,11 +1,13 @@
 //! What is open, and the watch over it: a stream ends as soon as it would no longer be let in.
 
+mod forward;
 mod layer;
 
 use std::{
     collections::HashMap,
     fmt,
     net::IpAddr,
+    num::NonZeroU16,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
@@ -22,11 +24,11 @@ use tokio::{
 };
 use ztka_core::{
     Access, BoxError, ClusterId, Decision, Evidence, Farewell, Hold, Permitted, Principal, Reason, RequestAttributes,
-    Status, Verified,
+    Status, Verified, stream::forward::Ports,
 };
 
 pub use self::layer::{Cut, CutLayer};
-use crate::Engine;
+use crate::{Engine, Port};
 
 /// Ends of sessions are looked for this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -91,6 +93,10 @@ struct Stream<T> {
     until: AtomicI64,
     /// Why it has to end.
     cut: OnceLock<Cause>,
+    /// Of a port-forward: what it has opened.
+    ports: Mutex<Ports>,
+    /// Why one of them was refused; its user is being told.
+    refused: OnceLock<Reason>,
     waker: AtomicWaker,
 }
 
@@ -189,12 +195,39 @@ impl<S: Sessions> Open<S> {
             return Err(Reason::Denied("the cluster has been removed".into()));
         }
         let Some(attributes) = &stream.attributes else { return Ok(until) };
-        match engine.decide_from(&who, &stream.cluster, attributes, stream.source) {
+        let later = if attributes.is_port_forward() { Port::Later } else { Port::Unknown };
+        let decision = engine.decide_on_port(&who, &stream.cluster, attributes, stream.source, later);
+        let ports = stream.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        ports.iter().try_for_each(|port| self.decide_port(stream, &who, port))?;
+        match decision {
             Decision::Deny(reason) => Err(reason),
             // What a binding gives until some time has to be asked about until then.
             Decision::Allow(_) if policy.is_timed() => Ok(until.min(engine.now())),
             Decision::Allow(_) => Ok(until),
         }
+    }
+
+    fn decide_port(&self, stream: &Stream<S::Session>, who: &Principal, port: NonZeroU16) -> Result<(), Reason> {
+        let Some(asked) = &stream.attributes else { return Ok(()) };
+        match self.0.engine.decide_on_port(who, &stream.cluster, asked, stream.source, Port::Is(port.get())) {
+            Decision::Allow(_) => Ok(()),
+            Decision::Deny(reason) => Err(Reason::Denied(format!("port {port} may not be forwarded to: {reason}"))),
+        }
+    }
+
+    /// May this port be opened now? From then on it is looked at with the rest.
+    fn opens(&self, stream: &Stream<S::Session>, port: NonZeroU16) -> Result<(), Reason> {
+        // Before the decision: what changes behind it finds the port.
+        let noted = stream.ports.lock().unwrap_or_else(PoisonError::into_inner).note(port);
+        let decided = match noted {
+            Ok(false) => return Ok(()),
+            Ok(true) => {
+                let (who, _) = self.0.sessions.active(&stream.session)?;
+                self.decide_port(stream, &who, port)
+            }
+            Err(too_many) => Err(Reason::Denied(too_many.to_string())),
+        };
+        decided.inspect_err(|reason| drop(stream.refused.set(reason.clone())))
     }
 
     /// Takes in what was permitted, and looks at it once more: while its record was written, something may have changed
@@ -208,6 +241,8 @@ impl<S: Sessions> Open<S> {
             source: access.source(),
             until: AtomicI64::new(i64::MAX),
             cut: OnceLock::new(),
+            ports: Mutex::default(),
+            refused: OnceLock::new(),
             waker: AtomicWaker::new(),
         });
         let id = self.0.next.fetch_add(1, Relaxed);

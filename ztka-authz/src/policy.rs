@@ -7,7 +7,7 @@ use ztka_core::{
 
 use crate::{
     Action, Clause, Cluster, Facts, Gate, Gates, Granted, InvalidPolicy, Obligation, Obligations, Opening,
-    PolicyDocument, ProtectedAccess, Refused, Settings, Subject, Target, Unmet, Verdict,
+    PolicyDocument, Port, ProtectedAccess, Refused, Settings, Subject, Target, Unmet, Verdict,
     compile::{Bound, Index, index},
     condition::{Holds, Request, has_command},
     matcher::{Asked, Rules},
@@ -159,15 +159,16 @@ impl PolicySet {
         }
     }
 
-    /// Decides on a request just as on a question, with the command that it would run.
+    /// Decides on a request just as on a question, with the command that it would run and what is known of its port.
     pub fn decide_request(
         &self,
         who: &Principal,
         cluster: &ClusterId,
         asked: &RequestAttributes,
         facts: &Facts<'_>,
+        port: Port,
     ) -> Decision {
-        let action = Action::from(asked);
+        let action = Action::from(asked).on_port(port);
         if !self.index.commands || !has_command(&action.target) {
             return self.decide(who, cluster, &action, facts);
         }

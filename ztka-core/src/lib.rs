@@ -69,7 +69,7 @@ pub use self::{
     kube::{Impersonation, InvalidImpersonation, Malformed, RequestAttributes, RequestTarget, Verb},
     principal::{Principal, Session, Verified},
     proxies::{HostPort, InvalidHostPort, PROXY_ADDRESS, PROXY_PEERS, PROXY_ZONE, ProxyEntry},
-    reply::{Body, Duplex, Farewell, Hold, Io, Reply, SentTwice, Via, body, empty, hold},
+    reply::{Backlog, Body, Duplex, Ending, Farewell, Hold, Io, Reply, SentTwice, Via, body, empty, hold},
     spiffe::{SpiffeId, Subject},
     status::Status,
     trace::{TRACEPARENT, TRACESTATE, TraceContext},

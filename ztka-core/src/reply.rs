@@ -1,9 +1,10 @@
 //! What comes back up the stack: a response, or a connection that has changed protocol.
 
+mod backlog;
 mod farewell;
 mod hold;
 
-use std::{fmt, pin::Pin};
+use std::{fmt, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use futures_io::{AsyncRead, AsyncWrite};
@@ -11,10 +12,11 @@ use http::Response;
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 
 pub use self::{
+    backlog::Backlog,
     farewell::Farewell,
     hold::{Hold, hold},
 };
-use crate::{BoxError, ProxyId, Status};
+use crate::{BoxError, ProxyId, Reason, Status};
 
 /// Extension of a [`Reply`]'s head: the request was sent a second time, since what it was sent into first broke before a byte
 /// of an answer. The record of the request tells of it.
@@ -25,6 +27,29 @@ pub struct SentTwice;
 /// tells of it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Via(pub ProxyId);
+
+/// Extension of a [`Reply`]'s head: asked when it is over, it says why somebody of ours ended it, if somebody did. The record
+/// of the request tells of it.
+#[derive(Clone)]
+pub struct Ending(Arc<dyn Fn() -> Option<Reason> + Send + Sync>);
+
+impl Ending {
+    /// Asks `why`.
+    pub fn new(why: impl Fn() -> Option<Reason> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(why))
+    }
+
+    /// Why the reply was ended, if it was.
+    pub fn reason(&self) -> Option<Reason> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Ending").field(&self.reason()).finish()
+    }
+}
 
 /// Body between ZTKA layers.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;

@@ -21,6 +21,7 @@
 //! # Ok::<(), ztka_core::stream::Violation>(())
 //! ```
 pub mod channel;
+pub mod forward;
 pub mod spdy;
 pub mod websocket;
 

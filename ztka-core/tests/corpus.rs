@@ -15,11 +15,12 @@ mod replay;
 #[test]
 fn corpora_are_replayed() {
     type Target = fn(&[u8]) -> bool;
-    let targets: [(&str, Target); 5] = [
+    let targets: [(&str, Target); 6] = [
         ("request_attributes", readings::request_attributes),
         ("signed_document", readings::signed_document),
         ("spiffe_id", readings::spiffe_id),
         ("spdy_frames", readings::spdy_frames),
+        ("port_forward", readings::port_forward),
         ("websocket_frames", readings::websocket_frames),
     ];
     for (name, target) in targets {

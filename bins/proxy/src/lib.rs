@@ -82,7 +82,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
         ))
         .layer(per_user.clone())
         .layer(AuditLayer::new(recorder.clone()))
-        .layer(AuthorizeLayer::new(engine.clone()))
+        .layer(AuthorizeLayer::new(engine.clone()).with_ports_watched())
         .layer(CutLayer::new(open.clone()))
         .service(links.iter().fold(Dispatch::new(registry.clone()), |way, links| way.with_peers(links.peers.clone())));
 
@@ -95,7 +95,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
         .layer(AuthenticateLayer::new(witness.clone(), refusals.clone()))
         .layer(per_user)
         .layer(AuditLayer::new(recorder))
-        .layer(AuthorizeLayer::new(engine).waiting(POLICY_WITHIN))
+        .layer(AuthorizeLayer::new(engine).waiting(POLICY_WITHIN).with_ports_watched())
         .layer(CutLayer::new(passed_on.clone()))
         .service(LastHop::new(registry.clone()));
 

@@ -3,4 +3,5 @@
 
 mod evidence;
 mod open;
+mod ports;
 mod support;

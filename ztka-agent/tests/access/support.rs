@@ -116,6 +116,16 @@ impl Stage {
         self.hierarchy.sign_document(header, body).await.unwrap()
     }
 
+    /// A policy that gives the team `role` on c1 and is otherwise this.
+    pub(crate) async fn policy_of(&self, roles: serde_json::Value, role: &str) {
+        let binding = json!({
+            "name": "team", "subjects": [{"group": "ops"}], "role": role, "clusters": {"all": true},
+            "scope": "cluster",
+        });
+        let policy = json!({"clusters": [{"id": "c1", "name": "c1"}], "roles": roles, "bindings": [binding]});
+        self.documents.accept(self.sign(DocumentKind::Policy, "", &policy).await).unwrap();
+    }
+
     pub(crate) async fn policy(&self, clusters: &[&str], role: &str) {
         let clusters: Vec<_> = clusters.iter().map(|id| json!({"id": id, "name": id})).collect();
         let binding = json!({
@@ -219,7 +229,7 @@ impl Stage {
             .layer(ControlLayer::new(self.witness.clone(), self.documents.clone(), refusals.clone()))
             .layer(AuthenticateLayer::new(self.witness.clone(), refusals))
             .layer(AuditLayer::new(recorder))
-            .layer(AuthorizeLayer::new(self.documents.engine().clone()))
+            .layer(AuthorizeLayer::new(self.documents.engine().clone()).with_ports_watched())
             .layer(CutLayer::new(self.open.clone()))
             .service(apiserver);
         BoxCloneSyncService::new(stack)
@@ -227,6 +237,19 @@ impl Stage {
 
     /// The answer to a request that a proxy passes on with this evidence.
     pub(crate) async fn ask(&self, stack: &Stack, target: &str, evidence: &str) -> Reply {
+        let upgrade = (target == EXEC).then_some(Upgrade::WebSocket);
+        self.ask_to(stack, target, evidence, upgrade, "").await
+    }
+
+    /// The same with a protocol to change to, and one that is offered inside of it.
+    pub(crate) async fn ask_to(
+        &self,
+        stack: &Stack,
+        target: &str,
+        evidence: &str,
+        upgrade: Option<Upgrade>,
+        offered: &str,
+    ) -> Reply {
         let mut request = Request::builder()
             .method(Method::GET)
             .uri(target)
@@ -238,8 +261,11 @@ impl Stage {
             .unwrap();
         let proxy: ProxyId = "p1".parse().unwrap();
         request.extensions_mut().insert(Verified::assertion(proxy));
-        if target == EXEC {
-            request.extensions_mut().insert(Upgrade::WebSocket);
+        if let Some(upgrade) = upgrade {
+            request.extensions_mut().insert(upgrade);
+        }
+        if !offered.is_empty() {
+            request.headers_mut().insert("sec-websocket-protocol", HeaderValue::try_from(offered).unwrap());
         }
         let mut stack = stack.clone();
         stack.ready().await.unwrap().call(request).await.unwrap()

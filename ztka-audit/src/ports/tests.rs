@@ -1,6 +1,7 @@
 //! Port-forwards made by hand, and one that was written by Kubernetes' own library.
 
-use http::HeaderValue;
+use http::{HeaderValue, header::SEC_WEBSOCKET_PROTOCOL};
+use ztka_core::stream::forward::MAX_PORTS;
 
 use super::*;
 

@@ -17,7 +17,8 @@ use super::{Open, Sessions};
 /// is revoked, its user disabled, the cluster removed, or (for what is long-running) policy says no. To be put behind
 /// [`AuthorizeLayer`](crate::AuthorizeLayer).
 ///
-/// An open body ends with an error, so that nobody takes it for complete; an upgraded connection is closed. When the server
+/// An open body ends with an error, so that nobody takes it for complete; an upgraded connection is closed. A port-forward that
+/// opens a port which policy refuses is told so in the cluster's place, and closed. When the server
 /// [stops](Open::stop), what goes on without end gets a [`Farewell`](ztka_core::Farewell).
 #[derive(Debug)]
 pub struct CutLayer<S: Sessions> {
@@ -88,7 +89,10 @@ where
                 Poll::Pending => reply.as_mut().poll(cx).map(Ok),
             });
             match reply.await {
-                Ok(reply) => Ok(hold(reply?, lease)),
+                Ok(reply) => {
+                    let reply = if lease.stream.attributes.is_some() { lease.accompany(reply?) } else { reply? };
+                    Ok(hold(reply, lease))
+                }
                 Err(status) => Ok(status.into()),
             }
         }))

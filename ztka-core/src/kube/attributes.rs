@@ -71,6 +71,11 @@ impl RequestAttributes {
         self.upgrade
     }
 
+    /// True if ports of a pod are to be forwarded.
+    pub fn is_port_forward(&self) -> bool {
+        self.target.is_of_pods(&["portforward"])
+    }
+
     /// Whom the request asks to act as: `None` if nobody, `Err` if its `Impersonate-*` headers name no one user.
     ///
     /// Whoever decides has to look: the headers themselves do not travel on.

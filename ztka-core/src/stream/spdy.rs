@@ -8,6 +8,9 @@ mod headers;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(super) use self::dictionary::DICTIONARY;
+pub(super) use self::dictionary::ID as DICTIONARY_ID;
 pub use self::headers::Headers;
 use self::headers::Inflate;
 use super::{Violation, u32_at};
@@ -16,7 +19,7 @@ use super::{Violation, u32_at};
 const MAX_BLOCK: usize = 16 * 1024;
 /// Longest SETTINGS frame, in bytes.
 const MAX_SETTINGS: usize = 4 * 1024;
-const HEAD: usize = 8;
+pub(super) const HEAD: usize = 8;
 const STREAM: u32 = 0x7fff_ffff;
 const FIN: u8 = 1;
 
@@ -122,6 +125,17 @@ impl Decoder {
             State::Broken(violation) => Err(*violation),
         };
         read.inspect_err(|violation| self.state = State::Broken(*violation))
+    }
+
+    /// Passes over what is left of a data frame's payload, up to `most` bytes, unseen. Says how many.
+    pub(super) fn skip(&mut self, most: usize) -> usize {
+        let State::Data { left, .. } = &mut self.state else { return 0 };
+        let skipped = most.min(*left);
+        *left -= skipped;
+        if *left == 0 {
+            self.state = State::Frame(Vec::new());
+        }
+        skipped
     }
 
     fn read_frame<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Option<Event<'a>>), Violation> {

@@ -86,6 +86,32 @@ impl Decoder {
     /// # Errors
     /// [`Violation`], from then on always.
     pub fn decode<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Option<Event<'a>>), Violation> {
+        let (taken, event) = self.decode_masked(input)?;
+        let event = event.map(|event| match event {
+            Masked::Message { mut payload, start, end } => {
+                Event::Message { bytes: payload.take(usize::MAX), start, end }
+            }
+            Masked::Close(code) => Event::Close(code),
+            Masked::Other => Event::Other,
+        });
+        Ok((taken, event))
+    }
+
+    /// True between two frames that are not parts of one message: here somebody else's frame could stand.
+    pub fn is_between_messages(&self) -> bool {
+        !self.within && !self.begun && matches!(&self.state, State::Head(held) if held.is_empty())
+    }
+
+    /// Bytes left of the payload that is being read, as far as it is known.
+    pub(super) fn left(&self) -> Option<u64> {
+        match &self.state {
+            State::Data { left, .. } => Some(*left),
+            _ => None,
+        }
+    }
+
+    /// As [`Self::decode`], with the payload as it was sent: for whoever looks at a small part of it.
+    pub(super) fn decode_masked<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Option<Masked<'a>>), Violation> {
         let mut taken = 0;
         if let State::Head(held) = &mut self.state {
             let sender = self.sender;
@@ -117,10 +143,10 @@ impl Decoder {
                 let (kind, held) = (head.kind, std::mem::take(held));
                 self.state = State::Head(Vec::new());
                 match (kind, held.as_slice()) {
-                    (CLOSE, []) => Ok((taken, Some(Event::Close(None)))),
-                    (CLOSE, [a, b, ..]) => Ok((taken, Some(Event::Close(Some(u16::from_be_bytes([*a, *b])))))),
+                    (CLOSE, []) => Ok((taken, Some(Masked::Close(None)))),
+                    (CLOSE, [a, b, ..]) => Ok((taken, Some(Masked::Close(Some(u16::from_be_bytes([*a, *b])))))),
                     (CLOSE, _) => self.fail(Violation::new("a close frame has half a status code")),
-                    _ => Ok((taken, Some(Event::Other))),
+                    _ => Ok((taken, Some(Masked::Other))),
                 }
             }
             State::Data { mask, left, last } => {
@@ -131,7 +157,9 @@ impl Decoder {
                 let end = done && *last;
                 let bytes_read = bytes.len();
                 let told = bytes_read > 0 || end;
-                let event = Event::Message { bytes: mask.apply(bytes), start: !self.begun, end };
+                let payload = Payload { bytes, mask: *mask };
+                mask.skip(bytes_read);
+                let event = Masked::Message { payload, start: !self.begun, end };
                 if done {
                     self.state = State::Head(Vec::new());
                 }
@@ -210,6 +238,47 @@ fn read_head(held: &[u8], sender: Sender) -> Result<Option<(Head, Mask)>, Violat
     Ok(Some((Head { kind, last, length }, Mask { key })))
 }
 
+/// An [`Event`] whose payload is still masked.
+#[derive(Debug)]
+pub(super) enum Masked<'a> {
+    Message { payload: Payload<'a>, start: bool, end: bool },
+    Close(Option<u16>),
+    Other,
+}
+
+/// A payload of which only what is taken is unmasked.
+#[derive(Debug)]
+pub(super) struct Payload<'a> {
+    bytes: &'a [u8],
+    mask: Mask,
+}
+
+impl<'a> Payload<'a> {
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Leaves out the first `count` bytes.
+    pub(super) fn skip(&mut self, count: usize) {
+        let count = count.min(self.bytes.len());
+        self.mask.skip(count);
+        self.bytes = self.bytes.get(count..).unwrap_or_default();
+    }
+
+    /// The first `count` bytes, or all there are; they are still there afterwards.
+    pub(super) fn peek(&self, count: usize) -> Cow<'a, [u8]> {
+        let mut mask = self.mask;
+        mask.apply(self.bytes.get(..count).unwrap_or(self.bytes))
+    }
+
+    /// Takes the first `count` bytes, or all there are.
+    fn take(&mut self, count: usize) -> Cow<'a, [u8]> {
+        let taken = self.peek(count);
+        self.skip(taken.len());
+        taken
+    }
+}
+
 /// The masking key, turned to where the next byte needs it.
 #[derive(Clone, Copy, Debug)]
 struct Mask {
@@ -222,7 +291,11 @@ impl Mask {
             return Cow::Borrowed(bytes);
         }
         let plain = bytes.iter().zip(self.key.into_iter().cycle()).map(|(byte, key)| byte ^ key).collect();
-        self.key.rotate_left(bytes.len() % 4);
+        self.skip(bytes.len());
         Cow::Owned(plain)
+    }
+
+    fn skip(&mut self, count: usize) {
+        self.key.rotate_left(count % 4);
     }
 }

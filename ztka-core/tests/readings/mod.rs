@@ -9,15 +9,17 @@ pub(crate) mod words;
 
 use std::collections::BTreeMap;
 
-use http::{Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, Uri, header::SEC_WEBSOCKET_PROTOCOL};
 use jiff::Timestamp;
 use ztka_core::stream::{
     Violation,
     channel::{self, Version},
-    spdy,
+    forward, spdy,
     websocket::Sender,
 };
-use ztka_core::{DocumentSet, KeyId, RequestAttributes, RequestTarget, SignatureCheck, SignedDocument, SpiffeId, Verb};
+use ztka_core::{
+    DocumentSet, KeyId, RequestAttributes, RequestTarget, SignatureCheck, SignedDocument, SpiffeId, Upgrade, Verb,
+};
 
 /// Reads `<method> <target>`; true if it was accepted.
 pub(crate) fn request_attributes(data: &[u8]) -> bool {
@@ -112,6 +114,45 @@ pub(crate) fn websocket_frames(data: &[u8]) -> bool {
     };
     assert_eq!(read(data.len().max(1)), read(1));
     read(7).is_ok()
+}
+
+/// Reads both directions of a port-forward by the same bytes; the first bit says whether they are inside a WebSocket. True if
+/// nothing in the client's is wrong.
+pub(crate) fn port_forward(data: &[u8]) -> bool {
+    let Some((first, data)) = data.split_first() else { return false };
+    let upgrade = if first & 1 == 0 { Upgrade::Spdy31 } else { Upgrade::WebSocket };
+    let answer = HeaderMap::from_iter([(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(forward::TUNNELLED))]);
+    let read = |size: usize| {
+        let (mut requests, mut opens) = (forward::Requests::of(upgrade, &answer).expect("SPDY"), Vec::new());
+        let ends = data.chunks(size).map(|piece| requests.read(piece, |open| opens.push(open)));
+        let is_read = ends.fold(true, |fine, end| fine & end.is_ok());
+        (is_read, opens)
+    };
+    let (is_read, opens) = read(1);
+    assert_eq!(read(data.len().max(1)), (is_read, opens.clone()));
+    assert_eq!(read(7), (is_read, opens.clone()));
+
+    // Where a frame could stand is found from anywhere, and nothing between is passed over.
+    let is_tunnelled = upgrade == Upgrade::WebSocket;
+    let mut one = forward::Answers::new(is_tunnelled);
+    let mut between = vec![one.is_between()];
+    for byte in data {
+        one.passed(std::slice::from_ref(byte));
+        between.push(one.is_between());
+    }
+    let (mut steps, mut at) = (forward::Answers::new(is_tunnelled), 0);
+    while at < data.len() && !steps.is_lost() {
+        let step = steps.until_between().min(data.len() - at);
+        assert!(step > 0);
+        assert!(!between[at + 1..at + step].contains(&true), "{at}: {step}");
+        steps.passed(&data[at..at + step]);
+        at += step;
+        assert_eq!(steps.is_between(), between[at]);
+    }
+    let mut refusal = forward::Refusal::new(&forward::Answers::new(is_tunnelled), "no");
+    opens.iter().for_each(|open| refusal.opened(open));
+    assert!(refusal.take().len() < 16 << 10);
+    is_read
 }
 
 /// A request as somebody understood it. Absent parts are empty, as in Kubernetes.

@@ -24,6 +24,9 @@ pub(crate) enum Role {
         /// To which paths that are no resources; * only at the end
         #[arg(long = "non-resource-url", value_delimiter = ',')]
         non_resource_urls: Vec<String>,
+        /// Only to these ports, as 8080 or 9000-9100, of the one resource pods/portforward
+        #[arg(long = "port", value_delimiter = ',')]
+        ports: Vec<String>,
     },
     /// List the roles, the built-in ones first
     List,
@@ -56,7 +59,7 @@ fn rules(verbs: &[String], resources: Vec<String>, names: &[String], urls: Vec<S
                 resources: vec![resource],
                 verbs: verbs.to_vec(),
                 resource_names: names.to_vec(),
-                non_resource_urls: Vec::new(),
+                ..Rule::default()
             }),
         }
     }
@@ -70,8 +73,9 @@ impl Role {
     pub(crate) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let (api, org) = (&session.api, session.org().await?);
         match self {
-            Self::Create { name, verbs, resources, resource_names, non_resource_urls } => {
-                let rules = rules(&verbs, resources, &resource_names, non_resource_urls);
+            Self::Create { name, verbs, resources, resource_names, non_resource_urls, ports } => {
+                let mut rules = rules(&verbs, resources, &resource_names, non_resource_urls);
+                rules.iter_mut().for_each(|rule| rule.ports.clone_from(&ports));
                 anyhow::ensure!(!rules.is_empty(), "a role without --resource or --non-resource-url allows nothing");
                 let role = api.create_role(&org, &CreateRole { name, rules }).await?;
                 session.output.one(&role, || format!("role {} created", role.name))

@@ -3,9 +3,9 @@
 use std::sync::LazyLock;
 
 /// Adler-32 of the dictionary, by which a zlib stream names it.
-pub(super) const ID: u32 = 0xe3c6_a7c2;
+pub(in crate::stream) const ID: u32 = 0xe3c6_a7c2;
 
-pub(super) static DICTIONARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
+pub(in crate::stream) static DICTIONARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut dictionary = Vec::with_capacity(1423);
     for word in WORDS.split(' ') {
         let length = u32::try_from(word.len()).unwrap_or_default();
