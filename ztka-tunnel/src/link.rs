@@ -16,7 +16,11 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use crate::{BadFrames, FrameGuard, Settings, TunnelError, io::Wire};
+use crate::{
+    BadFrames, FrameGuard, Settings, TunnelError,
+    io::Wire,
+    stream::memory::{Share, Windows},
+};
 
 /// Where less than this has come and gone since a PING, it or its answer is not behind all the rest on a slow network.
 const BUSY: u64 = 64 << 10;
@@ -39,6 +43,8 @@ pub(crate) struct Link<T> {
     absent_until: Instant,
     quiet: Arc<AtomicBool>,
     timer: Pin<Box<Sleep>>,
+    windows: Windows,
+    count: bool,
     settings: Settings,
 }
 
@@ -51,10 +57,11 @@ struct Asked {
 }
 
 impl<T: AsyncWrite + Unpin> Link<T> {
-    pub(crate) fn new(wire: Wire<T>, ping: PingPong, settings: Settings) -> Self {
+    pub(crate) fn new(wire: Wire<T>, ping: PingPong, share: Arc<Share>, settings: Settings) -> Self {
         let now = Instant::now();
         let (timer, quiet) = (Box::pin(sleep_until(now + settings.keepalive)), Arc::default());
-        Self { wire, ping, asked: None, pinged: now, absent_until: now, quiet, timer, settings }
+        let (windows, count) = (Windows::new(share, &settings), false);
+        Self { wire, ping, asked: None, pinged: now, absent_until: now, quiet, timer, windows, count, settings }
     }
 
     /// True while the peer owes us a sign of life: it may be dead.
@@ -72,6 +79,18 @@ impl<T: AsyncWrite + Unpin> Link<T> {
         alive
     }
 
+    /// Has `set` advertise another window for streams where memory asks for it. To be called after each poll of the
+    /// connection; what `set` refuses, since the peer has not acknowledged the one before, comes again.
+    pub(crate) fn adjust(&mut self, cx: &Context<'_>, set: impl FnOnce(u32) -> Result<(), h2::Error>) {
+        let wanted = self.windows.wanted(self.wire.heard(), std::mem::take(&mut self.count));
+        if let Some(window) = wanted
+            && set(window).is_ok()
+        {
+            self.windows.advertise(window);
+            cx.waker().wake_by_ref(); // the connection has something to send
+        }
+    }
+
     /// What has become of the connection that failed with `error`.
     pub(crate) fn why(&self, error: h2::Error) -> TunnelError {
         self.wire.refused().map_or_else(|| error.into(), TunnelError::from)
@@ -87,6 +106,7 @@ impl<T: AsyncWrite + Unpin> Link<T> {
             }
             let planned = self.timer.deadline();
             ready!(self.timer.as_mut().poll(cx));
+            self.count = true;
             let now = Instant::now();
             if now.duration_since(planned) > self.settings.keepalive {
                 // The process was stopped, or its machine slept. What was not read meanwhile is not the peer's fault.

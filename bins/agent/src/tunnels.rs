@@ -57,6 +57,7 @@ where
     loop {
         let live = states.borrow_and_update().iter().filter(|state| state.proxy.is_some()).count();
         gauge!("ztka_agent_tunnels").set(u32::try_from(live).unwrap_or(u32::MAX));
+        gauge!("ztka_agent_tunnel_buffered_bytes").set(u32::try_from(dialer.buffered()).unwrap_or(u32::MAX));
         let now = jiff::Timestamp::now();
         let status = RenewalStatus::of(&credentials.current(), now);
         let left = status.not_after.duration_since(now).as_secs_f64().max(0.0);

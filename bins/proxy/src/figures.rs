@@ -29,6 +29,7 @@ pub(crate) async fn keep(
             gauge!("ztka_proxy_peer_streams_sent").set(float(peers.streams()));
             gauge!("ztka_proxy_peer_streams_taken").set(float(passed_on.streams()));
         }
+        gauge!("ztka_proxy_tunnel_buffered_bytes").set(float(registry.buffered()));
         counter!("ztka_proxy_refusals_total").absolute(recorder.refusals());
         let status = spool.status();
         gauge!("ztka_audit_spool_bytes").set(float(usize::try_from(status.bytes).unwrap_or(usize::MAX)));

@@ -1,6 +1,6 @@
 //! One stream on the agent: read, answered by the service, and its answer sent.
 
-use std::{future::poll_fn, task::Poll};
+use std::{future::poll_fn, sync::Arc, task::Poll};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -17,7 +17,11 @@ use super::{
 };
 use crate::{
     Channel, DRAIN_PATH, HELLO_PATH, PROTOCOL, PROTOCOL_HEADER, READY_PATH,
-    stream::{Received, pump},
+    stream::{
+        Received,
+        memory::{Share, Watched},
+        pump,
+    },
     wire,
 };
 
@@ -26,8 +30,11 @@ pub(super) enum Asked {
     /// Already answered.
     Answered(Response<Body>),
     /// A request for the service, and the receiving half of an upgrade.
-    Request(Request<Body>, Option<RecvStream>),
+    Request(Request<Body>, Option<Receiving>),
 }
+
+/// The receiving half of an upgrade, counted as long as it is held.
+pub(super) type Receiving = (RecvStream, Option<Watched>);
 
 /// Reads one request; what proxies say about the tunnel itself is answered here.
 pub(super) fn read(
@@ -35,11 +42,12 @@ pub(super) fn read(
     proxy: Verified<ProxyId>,
     end: End,
     phase: &watch::Sender<Phase>,
+    share: &Arc<Share>,
 ) -> Asked {
     if let Some(response) = own(&request, phase) {
         return Asked::Answered(response);
     }
-    match restore(request, proxy, end) {
+    match restore(request, proxy, end, share) {
         Ok((request, upgrade)) => Asked::Request(request, upgrade),
         Err(status) => Asked::Answered(status.into_response()),
     }
@@ -49,7 +57,7 @@ pub(super) fn read(
 /// of its answer is dropped at once.
 pub(super) async fn answer(
     mut reply: BoxFuture<'static, Result<Reply, BoxError>>,
-    upgrade: Option<RecvStream>,
+    upgrade: Option<Receiving>,
     mut respond: SendResponse<Bytes>,
 ) {
     let reply = poll_fn(|cx| match respond.poll_reset(cx) {
@@ -77,12 +85,12 @@ pub(super) async fn answer(
             let text = "the apiserver upgraded a request that did not ask for it";
             send(Status::new(StatusCode::BAD_GATEWAY, text).into_response(), respond).await;
         }
-        (Reply::Upgraded { head, io }, Some(receive)) => {
+        (Reply::Upgraded { head, io }, Some((receive, watched))) => {
             let mut head = clean(head);
             *head.status_mut() = StatusCode::OK;
             head.headers_mut().remove(header::CONTENT_LENGTH);
             if let Ok(send) = respond.send_response(head, false) {
-                splice(Channel::new(send, receive, ()), io).await;
+                splice(Channel::new(send, receive, watched), io).await;
             }
         }
     }
@@ -122,9 +130,10 @@ fn restore(
     request: Request<RecvStream>,
     proxy: Verified<ProxyId>,
     end: End,
-) -> Result<(Request<Body>, Option<RecvStream>), Status> {
+    share: &Arc<Share>,
+) -> Result<(Request<Body>, Option<Receiving>), Status> {
     let bad = |text: &'static str| Status::new(StatusCode::BAD_REQUEST, text);
-    let (mut head, stream) = request.into_parts();
+    let (mut head, mut stream) = request.into_parts();
     let path = head.uri.path_and_query().cloned().ok_or_else(|| bad("a request without a path"))?;
     if let End::Proxy = end {
         let named = head.uri.authority().and_then(|cluster| cluster.as_str().parse::<ClusterId>().ok());
@@ -139,7 +148,10 @@ fn restore(
         }
         let body = match stream.is_end_stream() {
             true => empty(),
-            false => Received::new(stream, ()).boxed_unsync(),
+            false => {
+                let watched = share.watch(&mut stream, Some(&head.headers));
+                Received::new(stream, watched).boxed_unsync()
+            }
         };
         return Ok((Request::from_parts(head, body), None));
     }
@@ -152,7 +164,8 @@ fn restore(
         Some(b"POST") => Method::POST,
         _ => return Err(bad("an upgrade is a GET or a POST; ztka-method says which")),
     };
-    Ok((Request::from_parts(head, empty()), Some(stream)))
+    let watched = share.watch(&mut stream, None);
+    Ok((Request::from_parts(head, empty()), Some((stream, watched))))
 }
 
 /// Without what describes the connection that the answer came on.

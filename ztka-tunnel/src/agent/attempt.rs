@@ -16,13 +16,14 @@ use super::{
     hold::{Event, TunnelId},
     serve::{End, Phase, serve},
 };
-use crate::Settings;
+use crate::{Settings, stream::memory::Memory};
 
 /// What every tunnel is made of.
 pub(super) struct Attempt<C, S> {
     pub(super) connect: Arc<C>,
     pub(super) service: S,
     pub(super) settings: Settings,
+    pub(super) memory: Arc<Memory>,
     pub(super) told: mpsc::UnboundedSender<Event>,
 }
 
@@ -66,6 +67,7 @@ where
     /// Starts a task that connects, waits to be told to go on, and serves.
     pub(super) fn start(&self, tunnel: TunnelId, address: ProxyAddress, tasks: &mut JoinSet<()>) -> Handle {
         let (connect, service, settings) = (self.connect.clone(), self.service.clone(), self.settings);
+        let memory = self.memory.clone();
         let (drain, (go, going)) = (CancellationToken::new(), oneshot::channel());
         let mut teller = Teller { tunnel, told: self.told.clone(), error: None };
         let (to, drained) = (address.clone(), drain.clone());
@@ -80,7 +82,7 @@ where
             }
             let (phase, phases) = watch::channel(Phase::SetUp);
             tokio::select! {
-                served = serve(io, (End::Agent, proxy), service, settings, drained, phase) => {
+                served = serve(io, (End::Agent, proxy), service, settings, memory, drained, phase) => {
                     if let Err(error) = served {
                         teller.blame(&error);
                     }

@@ -22,7 +22,7 @@ use super::{
     connect::{Connect, ProxyAddress},
     hold::{Action, Event, Holder, KnownProxy, TunnelId},
 };
-use crate::Settings;
+use crate::{Settings, stream::memory::Memory};
 
 /// How many tunnels there are to be, and when and how patiently proxies are dialled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -81,6 +81,7 @@ pub struct Dialer {
     directory: watch::Sender<Arc<[KnownProxy]>>,
     stop: CancellationToken,
     states: watch::Receiver<Vec<TunnelState>>,
+    memory: Arc<Memory>,
 }
 
 impl Dialer {
@@ -115,16 +116,17 @@ impl Dialer {
         let (renewals, directory) = (watch::Sender::new(0), watch::Sender::new(Arc::default()));
         let stop = CancellationToken::new();
         let (told, events) = mpsc::unbounded_channel();
+        let memory = Memory::new(&settings);
         let shell = Shell {
             holder,
-            attempt: Attempt { connect: Arc::new(connect), service, settings, told },
+            attempt: Attempt { connect: Arc::new(connect), service, settings, memory: memory.clone(), told },
             tunnels: HashMap::new(),
             tasks: JoinSet::new(),
             states,
         };
         let mut task = JoinSet::new();
         task.spawn(shell.run(events, renewals.subscribe(), directory.subscribe(), stop.clone()));
-        Self { task, renewals, directory, stop, states: watched }
+        Self { task, renewals, directory, stop, states: watched, memory }
     }
 
     /// The credential has changed: each tunnel is replaced by a new one. The old ones go on until the new ones are ready,
@@ -142,6 +144,11 @@ impl Dialer {
             *known = proxies;
             is_news
         });
+    }
+
+    /// Bytes received from proxies that nobody has read yet, of all tunnels; as last counted, some seconds ago at the most.
+    pub fn buffered(&self) -> usize {
+        self.memory.held()
     }
 
     /// State of each tunnel that is wanted, in no particular order.

@@ -3,6 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
+    sync::Arc,
     task::Poll,
 };
 
@@ -18,7 +19,12 @@ use tower::{Service, ServiceExt as _};
 use ztka_core::{Body, BoxError, ProxyId, Reply, Verified};
 
 use super::answer::{Asked, answer, read, send};
-use crate::{FrameGuard, Settings, TunnelError, io::gather, link::Link};
+use crate::{
+    FrameGuard, Settings, TunnelError,
+    io::gather,
+    link::Link,
+    stream::memory::{Memory, Share},
+};
 
 /// Whose end it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -49,6 +55,7 @@ pub(crate) async fn serve<T, S>(
     (end, proxy): (End, Verified<ProxyId>),
     service: S,
     settings: Settings,
+    memory: Arc<Memory>,
     drain: CancellationToken,
     phase: watch::Sender<Phase>,
 ) -> Result<(), TunnelError>
@@ -71,7 +78,8 @@ where
     });
     let mut connection = timeout(settings.setup, handshake).await.map_err(|_| TunnelError::SetUp(settings.setup))??;
     let ping = connection.ping_pong().ok_or(TunnelError::Protocol("no PING"))?;
-    let mut link = Link::new(wire, ping, settings);
+    let share = Share::new(memory, &settings);
+    let mut link = Link::new(wire, ping, share.clone(), settings);
     let mut drained = pin!(drain.cancelled());
     let mut draining = false;
 
@@ -83,7 +91,7 @@ where
         loop {
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    match read(request, proxy.clone(), end, &phase) {
+                    match read(request, proxy.clone(), end, &phase, &share) {
                         Asked::Answered(response) => tokio::spawn(send(response, respond)),
                         Asked::Request(request, upgrade) => {
                             let reply = service.clone().oneshot(request).map_err(Into::into).boxed();
@@ -96,6 +104,7 @@ where
                 Poll::Pending => break,
             }
         }
+        link.adjust(cx, |window| connection.set_initial_window_size(window));
         link.poll(cx, true).map(|lost| lost.map(|never| match never {}))
     })
     .await

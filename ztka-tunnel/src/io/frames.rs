@@ -13,10 +13,12 @@ const CONTINUATIONS: u32 = 32;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
 const PUSH_PROMISE: u8 = 5;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
+const ACK: u8 = 0x1;
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
@@ -87,6 +89,8 @@ pub struct FrameGuard {
     block: Option<u32>,
     noise: Bucket,
     resets: Bucket,
+    /// SETTINGS of ours that the peer has acknowledged.
+    acknowledged: u32,
 }
 
 impl FrameGuard {
@@ -106,7 +110,7 @@ impl FrameGuard {
     fn new(limits: FloodLimits, preface: &'static [u8], now: Instant) -> Self {
         let bucket = || Bucket { limits, left: limits.burst, filled: now };
         let (header, have, payload, block) = ([0; FRAME_HEADER], 0, 0, None);
-        Self { preface, header, have, payload, block, noise: bucket(), resets: bucket() }
+        Self { preface, header, have, payload, block, noise: bucket(), resets: bucket(), acknowledged: 0 }
     }
 
     /// Takes note of the next bytes.
@@ -145,6 +149,11 @@ impl FrameGuard {
         !self.preface.is_empty() || self.block.is_some()
     }
 
+    /// How many SETTINGS of ours the peer has acknowledged.
+    pub(crate) fn acknowledged(&self) -> u32 {
+        self.acknowledged
+    }
+
     fn frame(&mut self, now: Instant) -> Result<(), BadFrames> {
         let [a, b, c, kind, flags, ..] = self.header;
         let length = u32::from_be_bytes([0, a, b, c]);
@@ -171,7 +180,10 @@ impl FrameGuard {
                 };
             }
             DATA => "empty DATA frames",
-            4 => "SETTINGS frames",
+            SETTINGS => {
+                self.acknowledged = self.acknowledged.wrapping_add(u32::from(flags & ACK != 0));
+                "SETTINGS frames"
+            }
             6 => "PING frames",
             _ => "frames that carry nothing",
         };

@@ -33,6 +33,8 @@ struct State<T> {
     last_read: Instant,
     /// Bytes in both directions.
     moved: u64,
+    /// Bytes read in all.
+    received: u64,
     guard: FrameGuard,
     /// Since when the peer owes the rest of a header block.
     head_since: Option<Instant>,
@@ -74,8 +76,8 @@ pub(crate) struct Wire<T>(Arc<Mutex<State<T>>>);
 /// `guard` is shown what is read; where it objects, reading fails and [`Wire::refused`] says why.
 pub(crate) fn gather<T>(io: T, guard: FrameGuard) -> (Gather<T>, Wire<T>) {
     let (buffer, last_read, moved) = (BytesMut::new(), Instant::now(), 0);
-    let (owed, head_since, refused) = (false, None, None);
-    let state = State { io, buffer, owed, last_read, moved, guard, head_since, refused };
+    let (owed, received, head_since, refused) = (false, 0, None, None);
+    let state = State { io, buffer, owed, last_read, moved, received, guard, head_since, refused };
     let state = Arc::new(Mutex::new(state));
     (Gather(state.clone()), Wire(state))
 }
@@ -108,6 +110,12 @@ impl<T: AsyncWrite + Unpin> Wire<T> {
         lock(&self.0).moved
     }
 
+    /// Bytes that have come from the peer in all, and how many SETTINGS of ours it has acknowledged.
+    pub(crate) fn heard(&self) -> (u64, u32) {
+        let state = lock(&self.0);
+        (state.received, state.guard.acknowledged())
+    }
+
     /// Since when the peer owes the rest of a header block, if it does.
     pub(crate) fn head_since(&self) -> Option<Instant> {
         lock(&self.0).head_since
@@ -129,6 +137,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gather<T> {
             let now = Instant::now();
             state.last_read = now;
             state.moved += read.len() as u64;
+            state.received += read.len() as u64;
             if let Err(refused) = state.guard.advance(read, now) {
                 state.refused = Some(refused);
                 buf.set_filled(before);

@@ -174,7 +174,7 @@ where
     P: Send + Sync + 'static,
     Lease<P>: fmt::Debug,
 {
-    let (mut head, stream) = response.into_parts();
+    let (mut head, mut stream) = response.into_parts();
     if held.0.tunnel().is_link()
         && let Some(said) = head.headers.get(&TUNNEL)
     {
@@ -192,7 +192,10 @@ where
     head.version = http::Version::default();
     let body = match stream.is_end_stream() {
         true => empty(),
-        false => Received::new(stream, held).boxed_unsync(),
+        false => {
+            let watched = held.0.tunnel().memory.watch(&mut stream, Some(&head.headers));
+            Received::new(stream, (held, watched)).boxed_unsync()
+        }
     };
     Outcome::Reply(Reply::Response(Response::from_parts(head, body)))
 }
@@ -213,12 +216,13 @@ where
         let _ = stream.send_data(Bytes::new(), true);
         return answered(response, Some(body), false, (lease, None));
     }
-    let (mut head, receive) = response.into_parts();
+    let (mut head, mut receive) = response.into_parts();
     wire::strip_internal(&mut head.headers);
     head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     head.headers.insert(header::UPGRADE, HeaderValue::from_static(upgrade.token()));
     head.status = StatusCode::SWITCHING_PROTOCOLS;
     head.version = http::Version::default();
-    let io = Box::pin(Channel::new(stream, receive, lease));
+    let watched = lease.tunnel().memory.watch(&mut receive, None);
+    let io = Box::pin(Channel::new(stream, receive, (lease, watched)));
     Outcome::Reply(Reply::Upgraded { head: Response::from_parts(head, ()), io })
 }

@@ -22,7 +22,7 @@ use tokio::{
 use ztka_core::{Clock, ClusterId, OrgId};
 
 use super::{board::Board, lease::Lease, session, tunnel::Tunnel};
-use crate::{DRAIN_PATH, Settings, TunnelError, TunnelPeer};
+use crate::{DRAIN_PATH, Settings, TunnelError, TunnelPeer, stream::memory::Memory};
 
 /// More agents of one cluster, old tunnels included, than anybody runs.
 pub(super) const MAX_TUNNELS: usize = 64;
@@ -33,6 +33,7 @@ const NEWS: usize = 1024;
 struct Inner {
     clock: Arc<dyn Clock>,
     settings: Settings,
+    memory: Arc<Memory>,
     clusters: RwLock<HashMap<ClusterId, Vec<Arc<Tunnel>>>>,
     board: Board,
     turn: AtomicUsize,
@@ -64,8 +65,8 @@ impl Registry {
     pub fn with_settings(clock: Arc<dyn Clock>, settings: Settings) -> Self {
         let (clusters, board) = (RwLock::default(), Board::default());
         let (turn, changed) = (AtomicUsize::new(0), watch::Sender::default());
-        let news = broadcast::Sender::new(NEWS);
-        Self(Arc::new(Inner { clock, settings, clusters, board, turn, changed, news }))
+        let (news, memory) = (broadcast::Sender::new(NEWS), Memory::new(&settings));
+        Self(Arc::new(Inner { clock, settings, memory, clusters, board, turn, changed, news }))
     }
 
     /// Runs the tunnel on `io`, a connection on which `peer` has authenticated, until it ends.
@@ -147,6 +148,11 @@ impl Registry {
         self.all().iter().map(|tunnel| tunnel.load.load(Ordering::Relaxed)).sum()
     }
 
+    /// Bytes received from agents that nobody has read yet, of all tunnels; as last counted, some seconds ago at the most.
+    pub fn buffered(&self) -> usize {
+        self.0.memory.held()
+    }
+
     /// Wakes when a tunnel has come or gone.
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.0.changed.subscribe()
@@ -186,6 +192,10 @@ impl Registry {
 
     pub(super) fn settings(&self) -> Settings {
         self.0.settings
+    }
+
+    pub(super) fn memory(&self) -> Arc<Memory> {
+        self.0.memory.clone()
     }
 
     pub(super) fn board(&self) -> &Board {

@@ -24,8 +24,11 @@ use super::{
     tunnel::{Far, OnLeave, Tunnel},
 };
 use crate::{
-    FrameGuard, HELLO_PATH, PROTOCOL, PROTOCOL_HEADER, READY_PATH, Settings, TunnelError, TunnelPeer, io::gather,
-    link::Link, wire,
+    FrameGuard, HELLO_PATH, PROTOCOL, PROTOCOL_HEADER, READY_PATH, Settings, TunnelError, TunnelPeer,
+    io::gather,
+    link::Link,
+    stream::memory::{Memory, Share},
+    wire,
 };
 
 /// How often a tunnel whose certificate has expired is looked at.
@@ -51,13 +54,14 @@ where
         let _ = news.send(cluster.clone());
     });
     let settings = registry.settings();
-    drive(io, settings, Far { peer, authority, on_leave }, |tunnel| live(registry, tunnel)).await
+    drive(io, settings, registry.memory(), Far { peer, authority, on_leave }, |tunnel| live(registry, tunnel)).await
 }
 
 /// The client's end of the connection `io`, to its end or to that of what `live` makes of it.
 pub(super) async fn drive<T, P, L>(
     io: T,
     settings: Settings,
+    memory: Arc<Memory>,
     far: Far<P>,
     live: impl FnOnce(Arc<Tunnel<P>>) -> L,
 ) -> Result<(), TunnelError>
@@ -70,9 +74,10 @@ where
     // It only writes, and into the gathering buffer; the first poll below pushes it out.
     let (sender, mut connection) = builder.handshake(io).await?;
     let ping = connection.ping_pong().ok_or(TunnelError::Protocol("no PING"))?;
-    let mut link = Link::new(pushed, ping, settings);
+    let share = Share::new(memory, &settings);
+    let mut link = Link::new(pushed, ping, share.clone(), settings);
     let end = CancellationToken::new();
-    let tunnel = Arc::new(Tunnel::new(far, sender, end.clone(), settings, link.quiet()));
+    let tunnel = Arc::new(Tunnel::new(far, sender, end.clone(), settings, link.quiet(), share));
 
     let mut sender = tunnel.sender.clone();
     let mut life = pin!(live(tunnel.clone()));
@@ -91,6 +96,7 @@ where
         if !tunnel.is_leaving() && matches!(sender.poll_ready(cx), Poll::Ready(Err(_))) {
             tunnel.leave();
         }
+        link.adjust(cx, |window| connection.set_initial_window_size(window));
         link.poll(cx, tunnel.load.load(Ordering::Relaxed) > 0).map(|lost| lost.map(|never| match never {}))
     })
     .await

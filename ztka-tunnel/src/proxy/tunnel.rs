@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use ztka_core::{ClusterId, InstanceId, InvalidName, OrgId};
 
 use super::evidence::Proven;
-use crate::{Settings, TunnelError};
+use crate::{Settings, TunnelError, stream::memory::Share};
 
 /// The agent at the far end, as its certificate says. What is a cluster to ZTKA is any place that requests go to.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -82,6 +82,7 @@ pub(super) struct Tunnel<P = TunnelPeer> {
     leaving: AtomicBool,
     on_leave: OnLeave,
     quiet: Arc<AtomicBool>,
+    pub(super) memory: Arc<Share>,
 }
 
 /// Who is at the far end, and what is to be known of them from the beginning.
@@ -99,11 +100,12 @@ impl<P> Tunnel<P> {
         end: CancellationToken,
         settings: Settings,
         quiet: Arc<AtomicBool>,
+        memory: Arc<Share>,
     ) -> Self {
         let Far { peer, authority, on_leave } = far;
         let (load, limit, leaving) = (AtomicUsize::new(0), OnceLock::new(), AtomicBool::new(false));
         let proven = Proven::default();
-        Self { peer, settings, sender, load, proven, end, authority, limit, leaving, on_leave, quiet }
+        Self { peer, settings, sender, load, proven, end, authority, limit, leaving, on_leave, quiet, memory }
     }
 
     /// True if another proxy is at the far end.
@@ -174,6 +176,7 @@ impl<P> Tunnel<P> {
             stream.send_data(body, true)?;
         }
         let (head, mut stream) = response.await?.into_parts();
+        let _watched = self.memory.watch(&mut stream, Some(&head.headers));
         let mut answer = BytesMut::new();
         while let Some(data) = stream.data().await {
             let data = data?;

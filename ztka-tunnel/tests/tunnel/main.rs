@@ -17,3 +17,5 @@ mod tls;
 mod trace;
 mod unsent;
 mod upgrades;
+mod ways;
+mod windows;

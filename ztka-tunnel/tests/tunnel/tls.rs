@@ -7,7 +7,7 @@ use rustls::{
     ClientConfig, RootCertStore, ServerConfig, crypto::CryptoProvider, pki_types::CertificateDer,
     pki_types::PrivateKeyDer, server::WebPkiClientVerifier,
 };
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{net::TcpListener, task::AbortHandle, time::timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::service_fn;
 use ztka_core::{BoxError, Reply, Verified};
@@ -20,13 +20,13 @@ use crate::pair::{Net, collected, get, ready, send, status};
 
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-fn authority() -> CertifiedIssuer<'static, KeyPair> {
+pub(crate) fn authority() -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-fn identity(issuer: &Issuer<'_, KeyPair>, name: &str, usage: ExtendedKeyUsagePurpose) -> Identity {
+pub(crate) fn identity(issuer: &Issuer<'_, KeyPair>, name: &str, usage: ExtendedKeyUsagePurpose) -> Identity {
     let mut params = CertificateParams::new(vec![name.into()]).unwrap();
     params.extended_key_usages = vec![usage];
     let key = KeyPair::generate().unwrap();
@@ -44,7 +44,7 @@ fn provider() -> Arc<CryptoProvider> {
     rustls::crypto::ring::default_provider().into()
 }
 
-fn client(authority: &CertifiedIssuer<'static, KeyPair>, identity: Option<Identity>) -> Arc<ClientConfig> {
+pub(crate) fn client(authority: &CertifiedIssuer<'static, KeyPair>, identity: Option<Identity>) -> Arc<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
     let builder = builder.with_root_certificates(roots(authority));
     Arc::new(match identity {
@@ -55,16 +55,27 @@ fn client(authority: &CertifiedIssuer<'static, KeyPair>, identity: Option<Identi
 
 /// A proxy's acceptor on a free port; the peer's identity is taken for granted here, `ztka-proxy` reads it.
 async fn listen(authority: &CertifiedIssuer<'static, KeyPair>, registry: Registry, net: &Net) -> ProxyAddress {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    serve(authority, registry, net, listener);
+    ProxyAddress::new("127.0.0.1", port).unwrap().named("tunnel.example.com".try_into().unwrap())
+}
+
+/// Serves what comes to `listener`, until the task is aborted.
+pub(crate) fn serve(
+    authority: &CertifiedIssuer<'static, KeyPair>,
+    registry: Registry,
+    net: &Net,
+    listener: TcpListener,
+) -> AbortHandle {
     let (chain, key) = identity(authority, "tunnel.example.com", ExtendedKeyUsagePurpose::ServerAuth);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots(authority).into(), provider()).build().unwrap();
     let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
     let mut config = builder.with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap();
     config.alpn_protocols = vec![ALPN.into()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
     let peer = net.peer("acme", "c1", "i1");
-    tokio::spawn(async move {
+    let serving = tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             let (acceptor, registry, peer) = (acceptor.clone(), registry.clone(), peer.clone());
             socket.set_nodelay(true).unwrap();
@@ -75,10 +86,10 @@ async fn listen(authority: &CertifiedIssuer<'static, KeyPair>, registry: Registr
             });
         }
     });
-    ProxyAddress::new("127.0.0.1", port).unwrap().named("tunnel.example.com".try_into().unwrap())
+    serving.abort_handle()
 }
 
-fn believe(chain: &[CertificateDer<'_>]) -> Result<Verified<ztka_core::ProxyId>, BoxError> {
+pub(crate) fn believe(chain: &[CertificateDer<'_>]) -> Result<Verified<ztka_core::ProxyId>, BoxError> {
     assert_eq!(chain.len(), 1);
     Ok(Verified::assertion("p1".parse()?))
 }

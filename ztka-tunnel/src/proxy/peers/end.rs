@@ -139,7 +139,7 @@ impl Registry {
             }
         });
         let (phase, _) = watch::channel(Phase::SetUp);
-        serve(io, (End::Proxy, from), own, self.settings(), drain, phase).await
+        serve(io, (End::Proxy, from), own, self.settings(), self.memory(), drain, phase).await
     }
 }
 
