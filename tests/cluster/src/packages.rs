@@ -22,8 +22,12 @@ const PROGRAMS: &[(&str, &str)] = &[
 ];
 
 /// Debian's packages of programs that single tests hold ours against, and what tells that they are there.
-const JUDGES: &[(&str, &str)] =
-    &[("squid-openssl", "/usr/sbin/squid"), ("curl", "/usr/bin/curl"), ("haproxy", "/usr/sbin/haproxy")];
+const JUDGES: &[(&str, &str)] = &[
+    ("squid-openssl", "/usr/sbin/squid"),
+    ("curl", "/usr/bin/curl"),
+    ("haproxy", "/usr/sbin/haproxy"),
+    ("nghttp2-client", "/usr/bin/nghttp"),
+];
 
 /// The packages of [`JUDGES`] that are not there.
 #[must_use]

@@ -98,6 +98,19 @@ impl Client {
         })
     }
 
+    /// A client of another server, without a credential.
+    pub fn at(address: &str, server_name: &str, ca: &str) -> Result<Self> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
+            roots.add(certificate?)?;
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self { address: address.parse()?, server_name: server_name.to_owned(), config: Arc::new(config) })
+    }
+
     /// Connects, by HTTP/1.1 or HTTP/2.
     pub async fn connect(&self, version: Version) -> Result<Connection> {
         let mut config = ClientConfig::clone(&self.config);

@@ -7,6 +7,7 @@ mod exec;
 mod fleet;
 mod haproxy;
 mod load;
+mod pem;
 mod process;
 mod programs;
 mod raw;
@@ -20,6 +21,7 @@ pub use self::{
     fleet::{Agent, Fleet, Installation, Proxy, Upstream, User},
     haproxy::Haproxy,
     load::Load,
+    pem::Pem,
     process::{Process, free_port},
     programs::program,
     raw::{Raw, Said},

@@ -128,7 +128,7 @@ fn answered(response: Response<Body>) -> Reply {
 /// Without the headers that were for our connection alone (RFC 9110 §7.6.1).
 fn end_to_end<B>(mut response: Response<B>) -> Response<B> {
     let headers = response.headers_mut();
-    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::TRAILER] {
+    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
         headers.remove(name);
     }
     headers.remove("keep-alive");
