@@ -8,12 +8,13 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use h2::{Ping, PingPong};
 use tokio::{
-    io::AsyncWrite,
-    time::{Instant, Sleep, sleep_until},
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, Sleep, sleep_until, timeout},
 };
 
 use crate::{
@@ -24,6 +25,9 @@ use crate::{
 
 /// Where less than this has come and gone since a PING, it or its answer is not behind all the rest on a slow network.
 const BUSY: u64 = 64 << 10;
+
+/// A peer that does not end its side of a connection that has ended well is not waited for any longer.
+const LINGER: Duration = Duration::from_secs(30);
 
 /// Life of one connection.
 ///
@@ -89,6 +93,14 @@ impl<T: AsyncWrite + Unpin> Link<T> {
             self.windows.advertise(window);
             cx.waker().wake_by_ref(); // the connection has something to send
         }
+    }
+
+    /// Gives the peer time to read what it was sent last; to be awaited when the connection has ended well.
+    pub(crate) async fn linger(&self)
+    where
+        T: AsyncRead,
+    {
+        let _ = timeout(LINGER, self.wire.linger()).await;
     }
 
     /// What has become of the connection that failed with `error`.

@@ -83,7 +83,8 @@ where
     let mut drained = pin!(drain.cancelled());
     let mut draining = false;
 
-    poll_fn(move |cx| {
+    let driven = &mut link;
+    let ended = poll_fn(move |cx| {
         if !draining && drained.as_mut().poll(cx).is_ready() {
             draining = true;
             connection.graceful_shutdown();
@@ -99,13 +100,17 @@ where
                         }
                     };
                 }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(link.why(error))),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(driven.why(error))),
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Pending => break,
             }
         }
-        link.adjust(cx, |window| connection.set_initial_window_size(window));
-        link.poll(cx, true).map(|lost| lost.map(|never| match never {}))
+        driven.adjust(cx, |window| connection.set_initial_window_size(window));
+        driven.poll(cx, true).map(|lost| lost.map(|never| match never {}))
     })
-    .await
+    .await;
+    if ended.is_ok() {
+        link.linger().await;
+    }
+    ended
 }

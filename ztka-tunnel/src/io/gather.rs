@@ -4,6 +4,7 @@
 //! is only noted; whoever polls the connection calls [`Wire::poll_push`] afterwards, and that is the real one.
 
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -127,6 +128,26 @@ impl<T: AsyncWrite + Unpin> Wire<T> {
     }
 }
 
+impl<T: AsyncRead + Unpin> Wire<T> {
+    /// Reads what the peer still sends, for nobody, until it ends or fails.
+    ///
+    /// A socket that is closed with something unread resets its connection, and what the peer has not read by then is lost
+    /// to it (RFC 9112 §9.6 tells of it). To be awaited between the end of a connection and the drop of its transport.
+    pub(crate) async fn linger(&self) {
+        let mut unread = [0; 4 << 10];
+        loop {
+            let read = poll_fn(|cx| {
+                let mut buf = ReadBuf::new(&mut unread);
+                let read = Pin::new(&mut lock(&self.0).io).poll_read(cx, &mut buf);
+                read.map_ok(|()| buf.filled().len())
+            });
+            if !matches!(read.await, Ok(1..)) {
+                return;
+            }
+        }
+    }
+}
+
 impl<T: AsyncRead + Unpin> AsyncRead for Gather<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut state = lock(&self.0);
@@ -179,8 +200,6 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     use super::*;

@@ -139,7 +139,7 @@ async fn a_body_that_breaks_breaks_at_the_other_end() {
 
 #[tokio::test(start_paused = true)]
 async fn an_upload_goes_no_faster_than_it_is_read_and_loses_its_identity_trailers() {
-    let net = Net::new(1);
+    let net = Net::with(1, ztka_tunnel::Settings { stream_window: 1 << 20, ..Default::default() });
     let (go, wait) = oneshot::channel();
     let wait = Arc::new(tokio::sync::Mutex::new(Some(wait)));
     let agent = Agent::new(move |request: Request<Body>| {
@@ -173,7 +173,7 @@ async fn an_upload_goes_no_faster_than_it_is_read_and_loses_its_identity_trailer
 
 #[tokio::test(start_paused = true)]
 async fn a_download_goes_no_faster_than_it_is_read() {
-    let net = Net::new(1);
+    let net = Net::with(1, ztka_tunnel::Settings { stream_window: 1 << 20, ..Default::default() });
     let (taken, body) = counted(160);
     let body = Arc::new(std::sync::Mutex::new(Some(body)));
     let agent = Agent::new(move |_| {

@@ -175,7 +175,7 @@ impl futures_util::AsyncWrite for Breaks {
 
 #[tokio::test(start_paused = true)]
 async fn a_writer_waits_for_a_reader_who_does_not_read() {
-    let net = Net::new(1);
+    let net = Net::with(1, ztka_tunnel::Settings { stream_window: 1 << 20, ..Default::default() });
     let agent = Agent::new(|_| async {
         let io = upstream(|far| async move {
             std::future::pending::<()>().await;
