@@ -36,7 +36,7 @@ impl Report {
     pub fn new(figures: &Figures, machine: &Machine, notes: &[String]) -> Self {
         let bars = match figures.plan.asked {
             Asked::Path => bars(figures),
-            Asked::Tunnel => tunnel::bars(figures),
+            Asked::Tunnel | Asked::Watches => tunnel::bars(figures),
         };
         let table: Vec<Vec<String>> =
             rows(figures).into_iter().map(|Row { label, cells }| [vec![label], cells].concat()).collect();
@@ -64,7 +64,7 @@ impl Report {
     }
 
     /// Puts the report into a Markdown file, between `<!-- figures: path -->` (of a real apiserver `<!-- figures:
-    /// path-apiserver -->`; of the tunnel's demands `tunnel` in the place of `path`) and the next `<!-- end -->`.
+    /// path-apiserver -->`; of the tunnel's demands `tunnel` in the place of `path`, or `watches`) and the next `<!-- end -->`.
     ///
     /// # Errors
     /// When the file cannot be read or written, or has no such section.
@@ -74,6 +74,7 @@ impl Report {
             (Asked::Path, Kind::Apiserver) => "path-apiserver",
             (Asked::Tunnel, Kind::Fast) => "tunnel",
             (Asked::Tunnel, Kind::Apiserver) => "tunnel-apiserver",
+            (Asked::Watches, _) => "watches",
         };
         write_section(file, name, &self.text)
     }

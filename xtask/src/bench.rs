@@ -43,7 +43,7 @@ enum What {
         /// Puts the tables into the sections of this Markdown file that are marked for them.
         #[arg(long, value_name = "FILE")]
         write: Option<String>,
-        /// For the program that measures requests: --rounds N, --seconds N, --only get1,get16,…; `-- --help` lists all.
+        /// For the program that measures requests: --rounds N, --seconds N; `-- --help` lists all.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
@@ -74,7 +74,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             let build = Build::make()?;
             let write: Vec<String> = write.iter().flat_map(|file| ["--write".to_owned(), file.clone()]).collect();
             let of_requests = [&write, rest.as_slice()].concat();
-            let with_requests = *agents || build.measure("chain", &["--", "--tunnel"], &of_requests)?;
+            let measure = |asked: &str| build.measure("chain", &["--", "--asked", asked], &of_requests);
+            // Each is the first thing that its servers do.
+            let with_requests = *agents || measure("watches")? && measure("tunnel")?;
             let with_agents = *requests || build.measure("agents", &[], &write)?;
             with_requests && with_agents
         }

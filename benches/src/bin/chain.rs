@@ -146,7 +146,8 @@ async fn fill(cluster: &Cluster, pod: bool) -> Result<Paths> {
 /// Controller, proxy and agent in front of `end`, and a user who may do everything.
 async fn chain(folder: &TempDir, end: &End) -> Result<(Fleet, Target)> {
     // One user holds ten thousand watches here.
-    let proxy_config = "limits.user_streams = 20000\nlimits.cluster_streams = 20000\n".into();
+    let proxy_config =
+        "limits.user_streams = 20000\nlimits.cluster_streams = 20000\nlimits.user_resets_burst = 100000\n".into();
     let mut fleet =
         Fleet::start_with(Installation { event_files: false, proxy_config, ..Installation::default() }).await?;
     fleet.org("bench").await?;

@@ -25,9 +25,9 @@ use ztka_benches::{
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
-    /// Rounds; the table has their medians
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
+    /// Rounds; the table has their medians [default: 5, and 1 of watches]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: Option<u32>,
     /// Seconds for each measure of each way in each round
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
@@ -43,9 +43,9 @@ struct Arguments {
     /// The same of those that share connections, 100 each
     #[arg(long, default_value_t = 10_000)]
     shared_watches: usize,
-    /// Hold ZTKA against what is asked of its tunnel, beside HAProxy, instead of what is asked of a request's way
-    #[arg(long)]
-    tunnel: bool,
+    /// Measure what is asked of the tunnel, beside HAProxy, instead of what is asked of a request's way
+    #[arg(long, value_enum, default_value = "path")]
+    asked: Asked,
     /// JSON file of an upstream that runs already, instead of one of our own
     #[arg(long, value_name = "FILE")]
     upstream: Option<PathBuf>,
@@ -103,7 +103,7 @@ fn main() -> Result<ExitCode> {
         Ok(()) => {
             let tuned = [Settings::Default, Settings::Tuned].into_iter().filter(|settings| {
                 // Nothing is asked of the tunnel beside the default settings.
-                !arguments.tunnel || *settings == Settings::Tuned
+                arguments.asked == Asked::Path || *settings == Settings::Tuned
             });
             for settings in tuned {
                 let files = folder.path().join(format!("{settings:?}"));
@@ -144,10 +144,12 @@ impl Arguments {
         ensure!((1..=65_536).contains(&mib), "--download-mib {mib}: from 1 to 65536");
         ensure!(self.watches <= 10_000, "--watches {}: up to 10000", self.watches);
         ensure!(self.shared_watches <= 20_000, "--shared-watches {}: up to 20000", self.shared_watches);
-        let asked = if self.tunnel { Asked::Tunnel } else { Asked::Path };
+        let asked = self.asked;
         let measures = if self.only.is_empty() { asked.measures().to_vec() } else { self.only.clone() };
         let (time, download) = (Duration::from_secs_f64(seconds), mib << 20);
-        let Self { rounds, watches, shared_watches, .. } = *self;
+        let Self { watches, shared_watches, .. } = *self;
+        // What was once in use hides what watches take.
+        let rounds = self.rounds.unwrap_or(if asked == Asked::Watches { 1 } else { 5 });
         Ok(Plan { asked, rounds, time, download, watches, shared_watches, measures })
     }
 }
