@@ -20,7 +20,9 @@ use jiff::Timestamp;
 use tokio::net::{TcpListener, TcpStream};
 use tower::service_fn;
 use ztka_core::{Body, Reply, SystemClock, Verified, empty};
-use ztka_tunnel::{ConnectError, Dialer, ProxyAddress, Registry, TunnelPeer, connect_fn};
+use ztka_tunnel::{
+    ConnectError, Dialer, ProxyAddress, Registry, Settings, TunnelPeer, connect_fn, give_up_unacknowledged,
+};
 
 /// Tells the agent's process where the proxy is.
 const PROXY: &str = "ZTKA_TEST_SILENCE_PROXY";
@@ -133,6 +135,7 @@ async fn packets_that_are_dropped_silently_are_noticed_by_both_ends() {
     let serving = registry.clone();
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
+            give_up_unacknowledged(&socket, Settings::default().deaf_after).unwrap();
             let (serving, peer) = (serving.clone(), peer.clone());
             tokio::spawn(async move { serving.serve(socket, peer).await });
         }
@@ -168,6 +171,7 @@ async fn the_agent_in_its_namespace() {
     let Ok(proxy) = env::var(PROXY) else { return };
     let connect = connect_fn(|to: ProxyAddress| async move {
         let io = TcpStream::connect((to.host(), to.port())).await.map_err(|error| ConnectError::Other(error.into()))?;
+        give_up_unacknowledged(&io, Settings::default().deaf_after).unwrap();
         Ok((io, Verified::assertion("p1".parse().unwrap())))
     });
     let service = service_fn(|_: Request<Body>| async {
