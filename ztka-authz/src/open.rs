@@ -197,8 +197,11 @@ impl<S: Sessions> Open<S> {
         let Some(attributes) = &stream.attributes else { return Ok(until) };
         let later = if attributes.is_port_forward() { Port::Later } else { Port::Unknown };
         let decision = engine.decide_on_port(&who, &stream.cluster, attributes, stream.source, later);
-        let ports = stream.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        ports.iter().try_for_each(|port| self.decide_port(stream, &who, port))?;
+        // One that was refused ends it by itself, when its user has been told.
+        if stream.refused.get().is_none() {
+            let ports = stream.ports.lock().unwrap_or_else(PoisonError::into_inner);
+            ports.iter().try_for_each(|port| self.decide_port(stream, &who, port))?;
+        }
         match decision {
             Decision::Deny(reason) => Err(reason),
             // What a binding gives until some time has to be asked about until then.

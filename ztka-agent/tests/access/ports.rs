@@ -183,3 +183,18 @@ async fn each_direction_of_a_port_forward_ends_by_itself() {
     cluster.read_to_end(&mut asked).await.unwrap();
     assert_eq!(asked, SPDYSTREAM);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_being_told_is_not_cut_off_by_the_next_look() {
+    let stage = Stage::set().await;
+    tokio::spawn(stage.open.clone().enforce());
+    limited(&stage, &[80]).await;
+    let alice = stage.alice().await;
+    let (mut user, _cluster) = forwarded(&stage, &alice).await;
+    user.write_all(SPDYSTREAM).await.unwrap();
+    limited(&stage, &[81]).await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let mut said = Vec::new();
+    user.read_to_end(&mut said).await.unwrap_err();
+    assert!(String::from_utf8_lossy(&said).contains("port 8080 may not be forwarded to"), "{said:?}");
+}
