@@ -129,7 +129,8 @@ async fn connect(location: &Location, alone: bool) -> Result<Pool, BackupError> 
             let opening = if alone { opening.alone() } else { opening };
             let opened = if alone { opening.writers().await } else { opening.readers().await };
             opened.map_err(|error| match crate::error::outage(&error) {
-                Some(OutageKind::Busy) => BackupError::InUse,
+                // Its lock does not come, or not before the time for a connection is over.
+                Some(OutageKind::Busy | OutageKind::Exhausted) => BackupError::InUse,
                 _ => failed(error).into(),
             })?
         }

@@ -4,7 +4,7 @@
 //! `RETURNING`. What is bound and read has one of three types, each with a column type of its own on either side: text
 //! (`TEXT`), number (`INTEGER`, `BIGINT`) and bytes (`BLOB`, `BYTEA`). Nothing is converted on the way.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, io, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use sqlx::{
     sqlite::{SqliteArguments, SqliteRow},
 };
 
+use tokio::time::timeout;
 use ztka_identity::{Outage, OutageKind};
 
 use crate::Failed;
@@ -55,17 +56,32 @@ values! {
 pub(crate) struct Statement {
     text: Cow<'static, str>,
     values: Vec<Value>,
+    /// It may take as long as it takes.
+    patient: bool,
+}
+
+/// A server that has said nothing for so long says nothing any more: it was stopped, or packets get lost. Longer than
+/// anything waits for a lock there.
+const ANSWER: Duration = if cfg!(test) { Duration::from_secs(3) } else { Duration::from_secs(30) };
+
+/// What a server answers, unless it does not.
+async fn answered<T>(patient: bool, answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    if patient {
+        return answer.await;
+    }
+    let silent = |_| sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "the server has said nothing for 30 s"));
+    timeout(ANSWER, answer).await.map_err(silent)?
 }
 
 /// A statement in the SQL that both databases speak. A test prepares every text that is given to this function.
 pub(crate) fn sql(text: &'static str) -> Statement {
-    Statement { text: Cow::Borrowed(text), values: Vec::new() }
+    Statement { text: Cow::Borrowed(text), values: Vec::new(), patient: false }
 }
 
 impl Statement {
-    /// A statement that is made here and now, of names that are in the schema.
+    /// A statement that is made here and now, of names that are in the schema; over whole tables, so it may take long.
     pub(crate) fn made(text: String, values: Vec<Value>) -> Self {
-        Self { text: Cow::Owned(text), values }
+        Self { text: Cow::Owned(text), values, patient: true }
     }
 
     /// The next parameter.
@@ -184,7 +200,7 @@ fn insertion<const N: usize>(text: &'static str, rows: Vec<[Value; N]>) -> State
         format!("({})", places.collect::<Vec<_>>().join(", "))
     });
     let text = format!("{head}VALUES {}{tail}", groups.collect::<Vec<_>>().join(", "));
-    Statement { text: text.into(), values: rows.into_iter().flatten().collect() }
+    Statement { text: text.into(), values: rows.into_iter().flatten().collect(), patient: false }
 }
 
 /// Where statements are carried out: a transaction, which is undone unless it is committed.
@@ -198,7 +214,9 @@ impl Tx {
     pub(crate) async fn execute(&mut self, statement: Statement) -> Result<u64, Failed> {
         Ok(match self {
             Self::Sqlite(tx) => statement.sqlite().execute(&mut **tx).await?.rows_affected(),
-            Self::Postgres(tx) => statement.postgres().execute(&mut **tx).await?.rows_affected(),
+            Self::Postgres(tx) => {
+                answered(statement.patient, statement.postgres().execute(&mut **tx)).await?.rows_affected()
+            }
         })
     }
 
@@ -221,7 +239,10 @@ impl Tx {
     pub(crate) async fn fetch_optional(&mut self, statement: Statement) -> Result<Option<Row>, Failed> {
         Ok(match self {
             Self::Sqlite(tx) => statement.sqlite().fetch_optional(&mut **tx).await?.map(Row::Sqlite),
-            Self::Postgres(tx) => statement.postgres().fetch_optional(&mut **tx).await?.map(Row::Postgres),
+            Self::Postgres(tx) => {
+                let row = answered(statement.patient, statement.postgres().fetch_optional(&mut **tx));
+                row.await?.map(Row::Postgres)
+            }
         })
     }
 
@@ -236,7 +257,7 @@ impl Tx {
                 rows.into_iter().map(Row::Sqlite).collect()
             }
             Self::Postgres(tx) => {
-                let rows = statement.postgres().fetch_all(&mut **tx).await?;
+                let rows = answered(statement.patient, statement.postgres().fetch_all(&mut **tx)).await?;
                 rows.into_iter().map(Row::Postgres).collect()
             }
         })
@@ -269,7 +290,7 @@ impl Tx {
     pub(crate) async fn commit(self) -> Result<(), Failed> {
         match self {
             Self::Sqlite(tx) => tx.commit().await?,
-            Self::Postgres(tx) => tx.commit().await?,
+            Self::Postgres(tx) => answered(false, tx.commit()).await?,
         }
         Ok(())
     }
@@ -287,7 +308,7 @@ impl Pool {
     pub(crate) async fn write(&self) -> Result<Tx, Failed> {
         Ok(match self {
             Self::Sqlite(pool) => Tx::Sqlite(self.tried(pool.begin_with("BEGIN IMMEDIATE").await)?),
-            Self::Postgres(pool) => Tx::Postgres(self.tried(pool.begin().await)?),
+            Self::Postgres(pool) => Tx::Postgres(self.tried(answered(false, pool.begin()).await)?),
         })
     }
 
@@ -296,14 +317,17 @@ impl Pool {
         const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         Ok(match self {
             Self::Sqlite(pool) => Tx::Sqlite(self.tried(pool.begin().await)?),
-            Self::Postgres(pool) => Tx::Postgres(self.tried(pool.begin_with(BEGIN).await)?),
+            Self::Postgres(pool) => Tx::Postgres(self.tried(answered(false, pool.begin_with(BEGIN)).await)?),
         })
     }
 
     pub(crate) async fn fetch_optional(&self, statement: Statement) -> Result<Option<Row>, Failed> {
         Ok(match self {
             Self::Sqlite(pool) => self.tried(statement.sqlite().fetch_optional(pool).await)?.map(Row::Sqlite),
-            Self::Postgres(pool) => self.tried(statement.postgres().fetch_optional(pool).await)?.map(Row::Postgres),
+            Self::Postgres(pool) => {
+                let row = answered(statement.patient, statement.postgres().fetch_optional(pool)).await;
+                self.tried(row)?.map(Row::Postgres)
+            }
         })
     }
 
@@ -318,7 +342,8 @@ impl Pool {
                 rows.into_iter().map(Row::Sqlite).collect()
             }
             Self::Postgres(pool) => {
-                let rows = self.tried(statement.postgres().fetch_all(pool).await)?;
+                let rows = answered(statement.patient, statement.postgres().fetch_all(pool)).await;
+                let rows = self.tried(rows)?;
                 rows.into_iter().map(Row::Postgres).collect()
             }
         })

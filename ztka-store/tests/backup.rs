@@ -4,7 +4,9 @@
 mod kit;
 
 use std::{
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -24,6 +26,7 @@ kit::on_both!(
     is_of_one_moment_while_others_write,
     is_refused_where_somebody_lives_and_left_alone,
     a_new_history_begins_without_a_backup,
+    is_restored_whole_or_not_at_all_whoever_is_killed,
 );
 
 fn now() -> Timestamp {
@@ -257,6 +260,75 @@ async fn a_new_history_begins_without_a_backup(place: &Place) {
     // A clock that was set back does not bring an epoch back.
     let past = "2020-01-01T00:00:00Z".parse().unwrap();
     assert_eq!(ztka_store::new_history(&place.location, past).await.unwrap(), epoch + 1);
+}
+
+/// Tells a process of this program what to restore, and into what.
+const DATABASE: &str = "ZTKA_TEST_BACKUP_DATABASE";
+const FILE: &str = "ZTKA_TEST_BACKUP_FILE";
+
+/// Restores until it is killed.
+#[tokio::test]
+#[ignore = "runs as a process of the test below"]
+async fn restorer() {
+    let (Ok(database), Ok(file)) = (std::env::var(DATABASE), std::env::var(FILE)) else { return };
+    let location: Location = database.parse().unwrap();
+    let say = |what: &str| {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{what}").unwrap();
+        out.flush().unwrap();
+    };
+    loop {
+        say("begun");
+        // Connections of who was there before may be there for a moment longer.
+        if ztka_store::restore(&location, &key(), Path::new(&file), plan(true)).await.is_ok() {
+            say("done");
+        }
+    }
+}
+
+async fn is_restored_whole_or_not_at_all_whoever_is_killed(place: &Place) {
+    const ROLES: usize = 150;
+    let store = place.open().await;
+    create_org(&store).await;
+    for number in 0..ROLES {
+        let name = format!("role-{number}");
+        store.create_role(&acme(), &name.parse().unwrap(), &role(&name)).await.unwrap();
+    }
+    let file = File::new();
+    file.write(&place.location).await;
+    store.create_role(&acme(), &"later".parse().unwrap(), &role("later")).await.unwrap();
+    store.close().await;
+    let database = match &place.location {
+        Location::Sqlite(path) => format!("sqlite://{}", path.display()),
+        Location::Postgres(url) => url.clone(),
+    };
+    let mut epochs = Vec::new();
+    for wanted in 0..5 {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "restorer", "--ignored", "--nocapture", "--test-threads=1"]);
+        command.env(DATABASE, &database).env(FILE, file.path());
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let (lines, mut done) = (BufReader::new(process.stdout.take().unwrap()).lines(), 0);
+        for line in lines.map_while(Result::ok) {
+            done += usize::from(line.ends_with("done"));
+            if done >= wanted && line.ends_with("begun") {
+                break;
+            }
+        }
+        // Somewhere in the middle of the next one: this waits for nothing.
+        std::thread::sleep(std::time::Duration::from_millis(rand::random_range(0..150)));
+        process.kill().unwrap();
+        process.wait().unwrap();
+        let store = place.open().await;
+        let (roles, listing) = (store.roles(&acme()).await.unwrap(), store.list(Some(&acme())).await.unwrap());
+        let expected = if listing.revision.epoch == 1 { ROLES + 1 } else { ROLES };
+        assert_eq!(roles.len(), expected, "{:?}", listing.revision);
+        assert_eq!(listing.resources.len(), expected + 1);
+        assert_eq!(usize::try_from(listing.revision.version).unwrap(), expected + 1);
+        epochs.push(listing.revision.epoch);
+        store.close().await;
+    }
+    assert!(epochs.is_sorted() && epochs.last().is_some_and(|last| *last > 1), "{epochs:?}");
 }
 
 #[tokio::test]

@@ -154,6 +154,29 @@ impl Server {
         Ok(fs::remove_file(self.folder.path().join("keep"))?)
     }
 
+    /// Stops everything that serves connections now where it is: nothing is answered and nothing is cut off, as by a
+    /// network that loses everything. [`Self::thaw`] is the end of it.
+    ///
+    /// # Errors
+    /// When its processes cannot be found.
+    pub fn freeze(&self) -> Result<Vec<String>> {
+        let clients =
+            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        let mut pids: Vec<String> = self.sql("postgres", clients)?.lines().map(str::to_owned).collect();
+        let main = fs::read_to_string(self.folder.path().join("data/postmaster.pid"))?;
+        pids.extend(main.lines().next().map(str::to_owned));
+        signal("-STOP", &pids)?;
+        Ok(pids)
+    }
+
+    /// Lets what [`Self::freeze`] has stopped go on.
+    ///
+    /// # Errors
+    /// When a process cannot be told.
+    pub fn thaw(&self, frozen: &[String]) -> Result<()> {
+        signal("-CONT", frozen)
+    }
+
     /// Starts a server that was stopped.
     ///
     /// # Errors
@@ -280,6 +303,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+fn signal(signal: &str, pids: &[String]) -> Result<()> {
+    let done = Command::new("kill").arg(signal).args(pids).status().context("cannot run kill")?;
+    ensure!(done.success(), "{pids:?} cannot be told {signal}");
+    Ok(())
 }
 
 /// Whether a test is skipped for want of PostgreSQL, which is said.

@@ -1,4 +1,5 @@
-//! An SQLite file that takes no more, or nothing: what only a connection can be told.
+//! What cannot be done to a database from outside: an SQLite file that takes no more, or nothing; a server that is given
+//! less time to answer than usual.
 
 use ztka_authz::Role;
 use ztka_controller::store::{ChangeStore as _, ResourceStore as _};
@@ -13,11 +14,15 @@ fn acme() -> OrgId {
 
 async fn store() -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::sqlite(&directory.path().join("ztka.db")).await.unwrap();
+    let store = filled(Store::sqlite(&directory.path().join("ztka.db")).await.unwrap()).await;
+    (directory, store)
+}
+
+async fn filled(store: Store) -> Store {
     let created = "2026-01-01T00:00:00Z".parse().unwrap();
     let org = Org { id: acme(), name: "acme".parse().unwrap(), created, longest_credential: None };
     store.create_org(&org).await.unwrap();
-    (directory, store)
+    store
 }
 
 async fn create(store: &Store, name: &str) -> Result<(), StoreError> {
@@ -72,4 +77,28 @@ async fn a_file_that_may_only_be_read_is_read() {
     let refused = create(&store, "two").await.unwrap_err();
     assert_eq!(refused.outage(), Some(OutageKind::ReadOnly), "{refused:?}");
     is_whole(&store, 1).await;
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_keeps_nobody_waiting_for_ever() {
+    let Some(server) = ztka_test_postgres::Server::start_or_skip().unwrap() else { return };
+    let location = Location::Postgres(server.database().unwrap());
+    let patience = Patience { connection: Duration::from_millis(500), ..Patience::default() };
+    let store = filled(Store::open_with(&location, patience).await.unwrap()).await;
+    create(&store, "one").await.unwrap();
+    let mut begun = store.write().await.unwrap();
+    let frozen = server.freeze().unwrap();
+    let cut = begun.execute(sql("UPDATE versions SET version = version")).await.unwrap_err();
+    assert_eq!(OutageKind::of(&cut), Some(OutageKind::Cut), "{cut:?}");
+    for _ in 0..3 {
+        let silent = store.roles(&acme()).await.unwrap_err();
+        assert!(silent.outage().is_some(), "{silent:?}");
+    }
+    server.thaw(&frozen).unwrap();
+    drop(begun);
+    let started = std::time::Instant::now();
+    while let Err(error) = create(&store, "two").await {
+        assert!(error.outage().is_some() && started.elapsed() < Duration::from_secs(60), "{error:?}");
+    }
+    is_whole(&store, 2).await;
 }
