@@ -31,6 +31,7 @@ mod figures;
 mod findings;
 mod first;
 mod ingest;
+mod jobs;
 mod manifest;
 mod publish;
 mod rotation;

@@ -72,6 +72,7 @@ impl Controller {
             () = record => {}
             () = self.keep_uses() => {}
             () = self.keep_crls() => {}
+            () = self.work() => {}
             () = shutdown => {}
         }
         if let Err(error) = self.write_uses().await {

@@ -43,6 +43,7 @@ mod authorities;
 mod changes;
 mod documents;
 mod findings;
+mod jobs;
 mod members;
 mod resources;
 mod revocations;
@@ -60,6 +61,7 @@ pub use self::{
     changes::{Action, Change, ChangeStore, Changes, Conditional, Listed, Listing, ResourceKind, UnknownWord},
     documents::{Content, DocumentStore, FeedEntry, FeedScope, Published, RevokedFacts, Snapshot},
     findings::{FindingStore, Found},
+    jobs::{Job, JobKind, JobStatus, JobStore, Step},
     members::{Acknowledgement, LiveCredential, LiveMember, LiveToken, MemberStore},
     resources::{Cluster, Instance, LARGEST_POLICY, Overdue, Proxy, ResourceStore},
     revocations::{Certificate, Revocable, Revocation, RevocationStore, StoredCrl},
@@ -80,6 +82,7 @@ pub struct Stores {
     pub receipts: Arc<dyn ReceiptStore>,
     pub findings: Arc<dyn FindingStore>,
     pub members: Arc<dyn MemberStore>,
+    pub jobs: Arc<dyn JobStore>,
     pub keys: Arc<dyn KeyStore>,
 }
 
@@ -98,6 +101,7 @@ impl Stores {
             + ReceiptStore
             + FindingStore
             + MemberStore
+            + JobStore
             + 'static,
     {
         Self {
@@ -111,7 +115,8 @@ impl Stores {
             events: store.clone(),
             receipts: store.clone(),
             findings: store.clone(),
-            members: store,
+            members: store.clone(),
+            jobs: store,
             keys,
         }
     }

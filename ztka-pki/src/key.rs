@@ -15,7 +15,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 #[cfg(feature = "pkcs11")]
-pub use self::pkcs11::{Pkcs11KeyStore, Pkcs11Token};
+pub use self::pkcs11::{Pkcs11KeyStore, Pkcs11Token, Pkcs11WrappingKey};
 pub use self::{
     encrypted::{Passphrase, WrappingKey},
     file::FileKeyStore,

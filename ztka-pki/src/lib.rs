@@ -77,7 +77,7 @@ pub use {
 };
 
 #[cfg(feature = "pkcs11")]
-pub use self::key::{Pkcs11KeyStore, Pkcs11Token};
+pub use self::key::{Pkcs11KeyStore, Pkcs11Token, Pkcs11WrappingKey};
 pub use self::{
     authenticate::{Authenticate, AuthenticateLayer, Authenticator, NotAuthenticated},
     authority::{CertificateAuthority, IssueError, Issued},

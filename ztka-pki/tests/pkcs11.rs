@@ -319,3 +319,29 @@ fn nobody_waits_for_ever() {
         while signer.sign(b"after").await.is_err() {}
     });
 }
+
+#[test]
+fn a_wrapping_key_opens_what_it_has_wrapped_and_never_leaves() {
+    with_token("a_wrapping_key_opens_what_it_has_wrapped_and_never_leaves", |site| async move {
+        let keys = site.keys().await;
+        let master = name("master");
+        assert!(matches!(keys.wrapping_key(&master, false).await, Err(KeyError::Absent(_))));
+        let key = keys.wrapping_key(&master, true).await.unwrap();
+        let wrapped = key.wrap(b"acme", b"a data key of 32 bytes, perhaps.").await.unwrap();
+        assert!(!wrapped.windows(8).any(|part| part == b"data key"));
+        let again = site.keys().await.wrapping_key(&master, true).await.unwrap();
+        assert_eq!(again.id(), key.id(), "it is made once");
+        assert_eq!(again.unwrap(b"acme", &wrapped).await.unwrap().as_slice(), b"a data key of 32 bytes, perhaps.");
+        assert!(matches!(again.unwrap(b"other", &wrapped).await, Err(KeyError::Passphrase)), "another context");
+        let mut bent = wrapped.clone();
+        *bent.last_mut().unwrap() ^= 1;
+        assert!(matches!(again.unwrap(b"acme", &bent).await, Err(KeyError::Passphrase)));
+        let other = keys.wrapping_key(&name("other"), true).await.unwrap();
+        assert!(matches!(other.unwrap(b"acme", &wrapped).await, Err(KeyError::Passphrase)), "another key");
+        // It is there again after the token was away.
+        site.remove_token();
+        assert!(again.wrap(b"acme", b"x").await.is_err());
+        site.put_token_back();
+        assert_eq!(again.unwrap(b"acme", &wrapped).await.unwrap().len(), 32);
+    });
+}

@@ -1,5 +1,7 @@
 //! Events, receipts and findings.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use ztka_audit::{
@@ -11,6 +13,7 @@ use ztka_identity::StoreError;
 
 use crate::{
     Failed, Store,
+    encryption::{Place, Sealer},
     row::{json, micros, number, org_or_empty, searchable, signed, text, time, to_json},
     sql::{Row, Tx, Value, sql},
 };
@@ -41,44 +44,90 @@ async fn numbers(write: &mut Tx, count: usize) -> Result<i64, Failed> {
 }
 
 const INSERT_EVENT: &str = "INSERT INTO events (number, source, audit_id, stage, org, cluster, user_name, verb, \
-                            namespace, resource, decision, received, payload) \
-                            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING";
+                            namespace, resource, decision, received, payload, sealed) \
+                            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING";
 
-fn row(number: i64, source: &str, event: &Event, payload: &str) -> [Value; 13] {
+/// What a searched column holds; nothing is nothing.
+pub(crate) fn blind(sealer: &Sealer, column: &'static str, value: &str) -> String {
+    if value.is_empty() { String::new() } else { sealer.searchable(column, value) }
+}
+
+/// The organisation of an event, as its row says it.
+fn org_of(event: &Event) -> String {
+    searchable(event.fact("org").unwrap_or_default())
+}
+
+fn payload_of<'a>(org: &'a str, number: &'a str) -> Place<'a> {
+    Place { org, table: "events", column: "payload", row: number }
+}
+
+/// What names a receipt: its number is given by the database, after it was sealed.
+pub(crate) fn receipt_row(cluster: &str, time: i64) -> String {
+    format!("{cluster}/{time}")
+}
+
+fn receipt_of<'a>(org: &'a str, row: &'a str) -> Place<'a> {
+    Place { org, table: "receipts", column: "payload", row }
+}
+
+fn row(number: i64, source: &str, event: &Event, payload: &str, sealer: &Sealer) -> Result<[Value; 14], Failed> {
+    let org = org_of(event);
+    let (payload, sealed) = sealer.seal(payload_of(&org, &number.to_string()), payload.to_owned())?;
     let fact = |name| searchable(event.fact(name).unwrap_or_default());
     let object = event.object_ref.as_ref();
     let of_object = |text: fn(&ObjectRef) -> &String| searchable(object.map(text).map_or("", String::as_str));
-    [
+    Ok([
         number.into(),
         source.into(),
         event.audit_id.to_string().into(),
         event.stage.as_str().into(),
-        fact("org").into(),
+        org.into(),
         fact("cluster").into(),
-        searchable(&event.user.username).into(),
+        blind(sealer, "events.user_name", &searchable(&event.user.username)).into(),
         searchable(&event.verb).into(),
-        of_object(|object| &object.namespace).into(),
+        blind(sealer, "events.namespace", &of_object(|object| &object.namespace)).into(),
         of_object(|object| &object.resource).into(),
         fact("decision").into(),
         micros(event.request_received_timestamp).into(),
         payload.into(),
-    ]
+        sealed.into(),
+    ])
 }
 
-const INSERT_RECEIPT: &str = "INSERT INTO receipts (cluster, time, payload) VALUES ($1, $2, $3)";
+const INSERT_RECEIPT: &str = "INSERT INTO receipts (cluster, time, payload, sealed) VALUES ($1, $2, $3, $4)";
+
+impl Store {
+    /// The organisation of a cluster, deleted ones included; empty if there is none.
+    async fn org_of_cluster(&self, cluster: &ClusterId) -> Result<String, Failed> {
+        let query = sql("SELECT org FROM clusters WHERE id = $1").bind(cluster.as_str());
+        let row = self.readers().fetch_optional(query).await?;
+        Ok(row.map(|row| row.str("org").map(str::to_owned)).transpose()?.unwrap_or_default())
+    }
+}
 
 #[async_trait]
 impl EventStore for Store {
     async fn ingest(&self, source: &str, batch: &Batch) -> Result<Ingested, BoxError> {
+        let parsed = batch.records.iter().map(|record| Event::from_json(record.payload.as_bytes()).ok());
+        let parsed: Vec<_> = parsed.collect();
+        let mut sealers = BTreeMap::new();
+        for event in parsed.iter().flatten() {
+            let org = org_of(event);
+            if !sealers.contains_key(&org) {
+                let sealer = self.sealer(&org).await?;
+                sealers.insert(org, sealer);
+            }
+        }
         let mut write = self.write().await?;
         let mut seen = chain(&mut write, source, batch.journal).await?;
         let mut ingested = Ingested { findings: seen.follow(batch), ..Ingested::default() };
         let before = numbers(&mut write, batch.records.len()).await?;
-        let events = batch.records.iter().zip(before + 1..).filter_map(|(record, number)| {
-            let event = Event::from_json(record.payload.as_bytes()).ok()?;
-            Some(row(number, source, &event, &record.payload))
+        let events = batch.records.iter().zip(&parsed).zip(before + 1..).filter_map(|((record, event), number)| {
+            let event = event.as_ref()?;
+            let sealer = sealers.get(&org_of(event))?;
+            Some(row(number, source, event, &record.payload, sealer))
         });
-        let events: Vec<_> = events.collect();
+        let events = events.collect::<Result<Vec<_>, _>>()?;
         let told = events.len();
         let new = usize::try_from(write.insert_all(INSERT_EVENT, events.into_iter()).await?).unwrap_or(told);
         ingested.known = told.saturating_sub(new);
@@ -91,12 +140,23 @@ impl EventStore for Store {
     async fn query(&self, query: &EventQuery) -> Result<Vec<StoredEvent>, BoxError> {
         let rows = i64::try_from(query.rows()).unwrap_or(i64::MAX);
         let order = if query.oldest_first { " ORDER BY number LIMIT " } else { " ORDER BY number DESC LIMIT " };
-        let statement = sql("SELECT number, payload FROM events WHERE 1 = 1")
+        let org = query.org.as_ref().map(OrgId::as_str);
+        let mut statement = sql("SELECT number, org, payload, sealed FROM events WHERE 1 = 1");
+        if let Some(user) = &query.user {
+            statement =
+                statement.among(" AND user_name IN ", self.searched(org, "events.user_name", user.as_str()).await?);
+        }
+        if let Some(namespace) = query.namespace.as_deref().map(searchable) {
+            let among = match namespace.as_str() {
+                "" => vec![namespace],
+                _ => self.searched(org, "events.namespace", &namespace).await?,
+            };
+            statement = statement.among(" AND namespace IN ", among);
+        }
+        let statement = statement
             .and(" AND org = ", query.org.as_ref().map(OrgId::as_str))
             .and(" AND cluster = ", query.cluster.as_ref().map(ClusterId::as_str))
-            .and(" AND user_name = ", query.user.as_ref().map(|user| user.as_str()))
             .and(" AND verb = ", query.verb.map(|verb| verb.as_str()))
-            .and(" AND namespace = ", query.namespace.as_deref().map(searchable))
             .and(" AND resource = ", query.resource.as_deref().map(searchable))
             .and(" AND decision = ", query.decision.as_deref().map(searchable))
             .and(" AND audit_id = ", query.audit_id.map(|id| id.to_string()))
@@ -107,17 +167,22 @@ impl EventStore for Store {
             .and(" AND number > ", query.after.map(signed))
             .and(order, Some(rows));
         let found = self.readers().fetch_all(statement).await?;
-        let stored = |row: &Row| {
-            let event = Event::from_json(row.str("payload")?.as_bytes())?;
-            Ok(StoredEvent { number: number(row, "number")?, event })
-        };
-        found.iter().map(stored).collect()
+        let mut events = Vec::with_capacity(found.len());
+        for row in &found {
+            let number = number(row, "number")?;
+            let place = number.to_string();
+            let payload = self.text_at(payload_of(row.str("org")?, &place), row, "payload", "sealed").await?;
+            events.push(StoredEvent { number, event: Event::from_json(payload.as_bytes())? });
+        }
+        Ok(events)
     }
 }
 
 #[async_trait]
 impl ReceiptStore for Store {
     async fn ingest_receipts(&self, source: &str, cluster: &ClusterId, batch: &Batch) -> Result<Ingested, BoxError> {
+        let org = self.org_of_cluster(cluster).await?;
+        let sealer = self.sealer(&org).await?;
         let mut write = self.write().await?;
         let mut seen = chain(&mut write, source, batch.journal).await?;
         let known = seen.next;
@@ -127,19 +192,29 @@ impl ReceiptStore for Store {
         ingested.known = batch.records.len() - new.len();
         let receipts = new.into_iter().filter_map(|record| {
             let receipt = Receipt::from_json(record.payload.as_bytes()).ok()?;
-            Some([cluster.as_str().into(), micros(receipt.time).into(), (&record.payload).into()])
+            let (cluster, time) = (cluster.as_str(), micros(receipt.time));
+            let sealed = sealer.seal(receipt_of(&org, &receipt_row(cluster, time)), record.payload.clone());
+            Some(sealed.map(|(clear, sealed)| [cluster.into(), time.into(), clear.into(), sealed.into()]))
         });
-        write.insert_all(INSERT_RECEIPT, receipts.collect::<Vec<_>>().into_iter()).await?;
+        write.insert_all(INSERT_RECEIPT, receipts.collect::<Result<Vec<_>, _>>()?.into_iter()).await?;
         keep_chain(&mut write, source, batch.journal, seen).await?;
         write.commit().await?;
         Ok(ingested)
     }
 
     async fn receipts(&self, cluster: &ClusterId, from: Timestamp, until: Timestamp) -> Result<Vec<Receipt>, BoxError> {
-        let query = "SELECT payload FROM receipts WHERE cluster = $1 AND time >= $2 AND time < $3 ORDER BY number";
+        let org = self.org_of_cluster(cluster).await?;
+        let query = "SELECT time, payload, sealed FROM receipts WHERE cluster = $1 AND time >= $2 AND time < $3 \
+                     ORDER BY number";
         let query = sql(query).bind(cluster.as_str()).bind(micros(from)).bind(micros(until));
         let rows = self.readers().fetch_all(query).await?;
-        rows.iter().map(|row| Ok(json(row, "payload")?)).collect()
+        let mut receipts = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let of = receipt_row(cluster.as_str(), row.number("time")?);
+            let payload = self.text_at(receipt_of(&org, &of), row, "payload", "sealed").await?;
+            receipts.push(serde_json::from_str(&payload)?);
+        }
+        Ok(receipts)
     }
 }
 

@@ -44,7 +44,9 @@ impl Change {
         kind: ResourceKind,
         name: &str,
     ) -> Result<Self, StoreError> {
-        let raise = sql("UPDATE versions SET version = version + 1 WHERE org = $1 RETURNING version, compacted");
+        let raise = sql(
+            "UPDATE versions SET version = version + 1 WHERE org = $1 AND deleted IS NULL RETURNING version, compacted",
+        );
         let row = tx.fetch_optional(raise.bind(org_or_empty(org))).await?;
         let row = row.ok_or_else(|| StoreError::not_found("organisation", org_or_empty(org)))?;
         let (version, compacted) = (number(&row, "version")?, number(&row, "compacted")?);
@@ -63,6 +65,19 @@ impl Change {
         let insert = sql("INSERT INTO versions (org, version, compacted) VALUES ($1, 1, 0)").bind(org.as_str());
         self.tx.execute(insert).await?;
         self.record().await
+    }
+
+    /// Goes on as another change of the same kind, under the next version.
+    pub(crate) async fn also(&mut self, name: &str) -> Result<(), Failed> {
+        let raise = sql("UPDATE versions SET version = version + 1 WHERE org = $1 RETURNING version");
+        let row = self.tx.fetch_one(raise.bind(org_or_empty(self.org.as_ref()))).await?;
+        (self.version, self.name) = (number(&row, "version")?, name.to_owned());
+        self.record().await
+    }
+
+    /// The transaction, of a deletion, to be committed with something else; whoever watches sees it without a hint.
+    pub(crate) fn into_tx(self) -> Tx {
+        self.tx
     }
 
     async fn record(&mut self) -> Result<(), Failed> {

@@ -7,11 +7,13 @@ use ztka_authz::PolicyDocument;
 use ztka_controller::store::{
     Action, Content, DocumentStore, FeedEntry, FeedScope, Published, ResourceKind, Revocable, RevokedFacts, Snapshot,
 };
-use ztka_core::{CredentialId, DocumentKind, OrgId, Revision, SeriesKey, Session};
+use ztka_core::{CredentialId, DocumentKind, GroupName, OrgId, Revision, SeriesKey, Session, UserId};
 use ztka_identity::StoreError;
 
 use crate::{
     Failed, Store,
+    encryption::Place,
+    identity::name_of,
     revocations::revocation,
     row::{json, micros, number, org_or_empty, signed, text, time},
     sql::{Row, Tx, sql},
@@ -29,7 +31,14 @@ fn series(row: &Row) -> Result<SeriesKey, Failed> {
     Ok(SeriesKey { kind, org, subject: row.str("subject")?.to_owned() })
 }
 
-async fn policy(read: &mut Tx, org: &OrgId) -> Result<PolicyDocument, Failed> {
+/// What a snapshot has read, before it is opened: that may need a connection more, and comes after the transaction.
+enum Read {
+    Ready(Content),
+    Policy { clusters: Vec<ztka_authz::Cluster>, roles: Vec<Row>, bindings: Vec<Row> },
+    Session { row: Row, groups: Vec<GroupName> },
+}
+
+async fn policy(read: &mut Tx, org: &OrgId) -> Result<Read, Failed> {
     let clusters = sql("SELECT id, name, labels FROM clusters WHERE org = $1 AND deleted IS NULL ORDER BY id");
     let clusters = read.fetch_all(clusters.bind(org.as_str())).await?;
     let cluster = |row: &Row| {
@@ -37,17 +46,15 @@ async fn policy(read: &mut Tx, org: &OrgId) -> Result<PolicyDocument, Failed> {
         Ok(ztka_authz::Cluster { labels: json(row, "labels")?, ..known })
     };
     let clusters = clusters.iter().map(cluster).collect::<Result<_, Failed>>()?;
-    let roles = sql("SELECT body FROM roles WHERE org = $1 ORDER BY name");
+    let roles = sql("SELECT name, body, sealed FROM roles WHERE org = $1 ORDER BY name");
     let roles = read.fetch_all(roles.bind(org.as_str())).await?;
-    let roles = roles.iter().map(|row| json(row, "body")).collect::<Result<_, _>>()?;
-    let bindings = sql("SELECT body FROM bindings WHERE org = $1 ORDER BY name");
+    let bindings = sql("SELECT name, body, sealed FROM bindings WHERE org = $1 ORDER BY name");
     let bindings = read.fetch_all(bindings.bind(org.as_str())).await?;
-    let bindings = bindings.iter().map(|row| json(row, "body")).collect::<Result<_, _>>()?;
-    Ok(PolicyDocument { clusters, roles, bindings, ..PolicyDocument::default() })
+    Ok(Read::Policy { clusters, roles, bindings })
 }
 
-async fn session(read: &mut Tx, series: &SeriesKey, now: Timestamp) -> Result<Option<Session>, Failed> {
-    let query = "SELECT u.id AS user_id, u.name AS name, c.id AS credential, s.active_until, c.not_after \
+async fn session(read: &mut Tx, series: &SeriesKey, now: Timestamp) -> Result<Option<Read>, Failed> {
+    let query = "SELECT u.id AS user_id, u.name AS name, u.sealed AS sealed, u.org AS org, c.id AS credential, s.active_until, c.not_after \
                  FROM credentials c JOIN sessions s ON s.credential = c.id JOIN users u ON u.id = c.user_id \
                  WHERE c.id = $1 AND c.org = $2 AND c.not_after > $3";
     let query = sql(query).bind(&series.subject).bind(org_or_empty(series.org.as_ref())).bind(micros(now));
@@ -56,9 +63,7 @@ async fn session(read: &mut Tx, series: &SeriesKey, now: Timestamp) -> Result<Op
     let groups = sql("SELECT group_name FROM members WHERE user_id = $1 ORDER BY group_name").bind(user.as_str());
     let groups = read.fetch_all(groups).await?;
     let groups = groups.iter().map(|row| text(row, "group_name")).collect::<Result<_, _>>()?;
-    let credential: CredentialId = text(&row, "credential")?;
-    let active_until = time(&row, "active_until")?.min(time(&row, "not_after")?);
-    Ok(Some(Session { user, credential, name: text(&row, "name")?, groups, active_until }))
+    Ok(Some(Read::Session { row, groups }))
 }
 
 async fn revoked(read: &mut Tx, org: Option<&OrgId>, now: Timestamp) -> Result<RevokedFacts, Failed> {
@@ -88,7 +93,33 @@ async fn revoked(read: &mut Tx, org: Option<&OrgId>, now: Timestamp) -> Result<R
     Ok(facts)
 }
 
+/// Where a signed document is; the series' own words for kind and subject.
+fn wire_of<'a>(org: &'a str, row: &'a str) -> Place<'a> {
+    Place { org, table: "series", column: "wire", row }
+}
+
 impl Store {
+    /// What was read, opened.
+    async fn opened(&self, org: &OrgId, read: Read) -> Result<Content, Failed> {
+        match read {
+            Read::Ready(content) => Ok(content),
+            Read::Policy { clusters, roles, bindings } => {
+                let roles = self.bodies("roles", org.as_str(), &roles).await?;
+                let bindings = self.bodies("bindings", org.as_str(), &bindings).await?;
+                Ok(Content::Policy(PolicyDocument { clusters, roles, bindings, ..PolicyDocument::default() }))
+            }
+            Read::Session { row, groups } => {
+                let user: UserId = text(&row, "user_id")?;
+                let place = name_of(row.str("org")?, user.as_str());
+                let name = self.text_at(place, &row, "name", "sealed").await?;
+                let name = name.parse().map_err(|_| Failed::Corrupt("name"))?;
+                let credential: CredentialId = text(&row, "credential")?;
+                let active_until = time(&row, "active_until")?.min(time(&row, "not_after")?);
+                Ok(Content::Session(Session { user, credential, name, groups, active_until }))
+            }
+        }
+    }
+
     /// Forgets the documents of sessions whose certificates have expired, one organisation after the other.
     async fn forget(&self, now: Timestamp) -> Result<(), StoreError> {
         let over = sql("SELECT DISTINCT org FROM series WHERE ends <= $1 ORDER BY org").bind(micros(now));
@@ -134,37 +165,50 @@ impl DocumentStore for Store {
         let Some(row) = read.fetch_optional(query).await? else { return Ok(None) };
         let revision = Revision { epoch: number(&row, "epoch")?, version: number(&row, "version")? };
         let content = match (series.kind, org) {
-            (DocumentKind::Trust, None) => Content::Trust,
-            (DocumentKind::Policy, Some(org)) => Content::Policy(policy(&mut read, org).await?),
+            (DocumentKind::Trust, None) => Read::Ready(Content::Trust),
+            (DocumentKind::Policy, Some(org)) => policy(&mut read, org).await?,
             (DocumentKind::Session, Some(_)) => match session(&mut read, series, now).await? {
-                Some(session) => Content::Session(session),
+                Some(session) => session,
                 None => return Ok(None),
             },
-            (DocumentKind::Revocations, org) => Content::Revocations(revoked(&mut read, org, now).await?),
+            (DocumentKind::Revocations, org) => Read::Ready(Content::Revocations(revoked(&mut read, org, now).await?)),
             _ => return Ok(None),
+        };
+        drop(read);
+        let content = match (content, org) {
+            (Read::Ready(content), _) => content,
+            (content, Some(org)) => self.opened(org, content).await?,
+            (_, None) => return Ok(None),
         };
         Ok(Some(Snapshot { revision, content }))
     }
 
     async fn publish(&self, document: &Published) -> Result<bool, StoreError> {
-        let mut write = self.write().await?;
         let Published { series, revision, issued, wire } = document;
+        let (org, row) = (org_or_empty(series.org.as_ref()), format!("{}/{}", series.kind, series.subject));
+        // What is of the installation is public.
+        let (wire, sealed) = match series.org {
+            Some(_) => self.sealer(org).await?.seal_bytes(wire_of(org, &row), wire)?,
+            None => (Some(wire.to_vec()), None),
+        };
+        let mut write = self.write().await?;
         // First, and locked until the commit: no place in the feed is seen before a smaller one.
         let next = sql("UPDATE meta SET value = value + 1 WHERE key = 'feed' RETURNING value");
         let feed = write.fetch_one(next).await?.number("value")?;
-        let update = "UPDATE series SET signed = $1, issued = $2, wire = $3, feed = $4 \
+        let update = "UPDATE series SET signed = $1, issued = $2, wire = $3, feed = $4, sealed = $9 \
                       WHERE kind = $5 AND org = $6 AND subject = $7 \
                       AND (signed < $1 OR (signed = $1 AND issued < $2)) \
                       AND $8 = (SELECT value FROM meta WHERE key = 'epoch')";
         let update = sql(update)
             .bind(signed(revision.version))
             .bind(micros(*issued))
-            .bind(wire.as_ref())
+            .bind(wire)
             .bind(feed)
             .bind(series.kind.to_string())
             .bind(org_or_empty(series.org.as_ref()))
             .bind(&series.subject)
-            .bind(signed(revision.epoch));
+            .bind(signed(revision.epoch))
+            .bind(sealed);
         let published = write.execute(update).await? == 1;
         if published {
             write.commit().await?;
@@ -176,21 +220,29 @@ impl DocumentStore for Store {
     async fn feed(&self, scope: &FeedScope, from: u64, limit: u32) -> Result<Vec<FeedEntry>, StoreError> {
         let query = match scope {
             FeedScope::Installation => {
-                let query = "SELECT feed, wire FROM series WHERE feed > $1 ORDER BY feed LIMIT $2";
+                let query =
+                    "SELECT kind, org, subject, feed, wire, sealed FROM series WHERE feed > $1 ORDER BY feed LIMIT $2";
                 sql(query).bind(signed(from)).bind(i64::from(limit))
             }
             FeedScope::Org(org) => {
-                let query = "SELECT feed, wire FROM series WHERE feed > $1 \
+                let query = "SELECT kind, org, subject, feed, wire, sealed FROM series WHERE feed > $1 \
                              AND (org = '' OR (org = $2 AND kind <> 'session')) ORDER BY feed LIMIT $3";
                 sql(query).bind(signed(from)).bind(org.as_str()).bind(i64::from(limit))
             }
         };
         let rows = self.readers().fetch_all(query).await?;
-        let entry = |row: &Row| {
-            let wire = Bytes::copy_from_slice(row.bytes("wire")?);
-            Ok(FeedEntry { feed: number(row, "feed")?, wire })
-        };
-        Ok(rows.iter().map(entry).collect::<Result<_, Failed>>()?)
+        let mut entries = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let wire = match row.some_bytes("sealed")? {
+                None => Bytes::copy_from_slice(row.bytes("wire")?),
+                Some(sealed) => {
+                    let of = format!("{}/{}", row.str("kind")?, row.str("subject")?);
+                    self.unseal(wire_of(row.str("org")?, &of), sealed).await?.into()
+                }
+            };
+            entries.push(FeedEntry { feed: number(row, "feed")?, wire });
+        }
+        Ok(entries)
     }
 
     async fn feed_head(&self) -> Result<u64, StoreError> {

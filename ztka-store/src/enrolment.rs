@@ -178,8 +178,9 @@ impl EnrolmentStore for Store {
         write.execute(sql(over).bind(asked.cluster.as_str()).bind(micros(asked.now))).await?;
         let alive = sql("SELECT count(*) AS alive FROM replicas WHERE cluster = $1").bind(asked.cluster.as_str());
         let alive = number(&write.fetch_one(alive).await?, "alive")?;
-        let bind = sql("INSERT INTO bound_keys (key, subject) VALUES ($1, $2) ON CONFLICT DO NOTHING");
-        if write.execute(bind.bind(&asked.key.0).bind(asked.subject().to_string())).await? == 0 {
+        let bind = sql("INSERT INTO bound_keys (key, subject, at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING");
+        let bind = bind.bind(&asked.key.0).bind(asked.subject().to_string()).bind(micros(asked.now));
+        if write.execute(bind).await? == 0 {
             return Ok(Admission::KeyBound);
         }
         if usize::try_from(alive).unwrap_or(usize::MAX) >= most {
@@ -198,8 +199,8 @@ impl EnrolmentStore for Store {
 
     async fn bind_key(&self, key: &KeyId, subject: &Subject) -> Result<bool, StoreError> {
         let mut write = self.write().await?;
-        let insert = sql("INSERT INTO bound_keys (key, subject) VALUES ($1, $2) ON CONFLICT DO NOTHING");
-        write.execute(insert.bind(&key.0).bind(subject.to_string())).await?;
+        let insert = sql("INSERT INTO bound_keys (key, subject, at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING");
+        write.execute(insert.bind(&key.0).bind(subject.to_string()).bind(micros(Timestamp::now()))).await?;
         let row = write.fetch_one(sql("SELECT subject FROM bound_keys WHERE key = $1").bind(&key.0)).await?;
         let bound = row.str("subject")? == subject.to_string();
         write.commit().await?;

@@ -16,6 +16,21 @@ pub(crate) enum Failed {
     /// What a column holds is not what was put there.
     #[error("the column {0} of the database holds something that this program has not written")]
     Corrupt(&'static str),
+    /// What is sealed is not what was put there.
+    #[error(
+        "the column {1} of {0} holds something that was not sealed for this place, or whose data key is gone; restore a \
+         backup"
+    )]
+    NotOpened(&'static str, &'static str),
+    /// It is sealed, and there is no master key.
+    #[error("the database is encrypted, and was opened without its master key")]
+    Locked,
+    /// The master key does not do what it should.
+    #[error("the data keys of the database cannot be used")]
+    Master(#[source] crate::MasterKeyError),
+    /// No randomness, or more than a cipher takes.
+    #[error("a value cannot be sealed: the system gives no randomness")]
+    Sealing,
     /// A value cannot be written as JSON.
     #[error("a value cannot be stored")]
     Json(#[source] serde_json::Error),

@@ -9,6 +9,7 @@ use ztka_identity::{AdminRole, Credential, Directory, Group, IdentityStore, Logi
 use crate::{
     Failed, Store,
     change::Change,
+    encryption::Place,
     error::taken,
     row::{micros, number, some_time, text, time},
     sql::{Row, sql},
@@ -30,7 +31,7 @@ fn admin_word(admin: AdminRole) -> &'static str {
     }
 }
 
-fn user(row: &Row) -> Result<User, Failed> {
+fn user(row: &Row, name: UserName) -> Result<User, Failed> {
     let admin = match row.some_str("admin")? {
         None => None,
         Some("system-admin") => Some(AdminRole::SystemAdmin),
@@ -40,7 +41,7 @@ fn user(row: &Row) -> Result<User, Failed> {
     Ok(User {
         id: text(row, "id")?,
         org: text(row, "org")?,
-        name: text(row, "name")?,
+        name,
         admin,
         disabled: some_time(row, "disabled")?,
         created: time(row, "created")?,
@@ -60,21 +61,39 @@ fn credential(row: &Row) -> Result<Credential, Failed> {
     })
 }
 
+/// Where the name of a user is.
+pub(crate) fn name_of<'a>(org: &'a str, user: &'a str) -> Place<'a> {
+    Place { org, table: "users", column: "name", row: user }
+}
+
 impl Store {
+    async fn read_user(&self, row: &Row) -> Result<User, Failed> {
+        let place = name_of(row.str("org")?, row.str("id")?);
+        let name = self.text_at(place, row, "name", "sealed").await?;
+        user(row, name.parse().map_err(|_| Failed::Corrupt("name"))?)
+    }
+
+    async fn some_user(&self, row: Option<Row>) -> Result<Option<User>, Failed> {
+        match row {
+            Some(row) => self.read_user(&row).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The user has to be there.
+    async fn need_user(&self, change: &mut Change, id: &UserId) -> Result<User, StoreError> {
+        let row = change.fetch_optional(sql("SELECT * FROM users WHERE id = $1").bind(id.as_str())).await?;
+        self.some_user(row).await?.ok_or_else(|| StoreError::not_found("user", id))
+    }
+
     /// A change of the organisation that the user belongs to, which a user never leaves.
     async fn change_of_user(&self, id: &UserId) -> Result<Change, StoreError> {
         let missing = || StoreError::not_found("user", id);
         let found = self.user(id).await?.ok_or_else(missing)?;
         let mut change = self.change(Some(&found.org), Action::Updated, ResourceKind::User, id.as_str()).await?;
-        need_user(&mut change, id).await?;
+        self.need_user(&mut change, id).await?;
         Ok(change)
     }
-}
-
-/// The user has to be there.
-async fn need_user(change: &mut Change, id: &UserId) -> Result<User, StoreError> {
-    let row = change.fetch_optional(sql("SELECT * FROM users WHERE id = $1").bind(id.as_str())).await?;
-    row.as_ref().map(user).transpose()?.ok_or_else(|| StoreError::not_found("user", id))
 }
 
 fn disabled(user: &User) -> StoreError {
@@ -104,7 +123,8 @@ async fn need_membership(
     group: &GroupName,
     member: &UserId,
 ) -> Result<(), StoreError> {
-    if need_user(change, member).await?.org != *org {
+    let of_org = sql("SELECT 1 FROM users WHERE id = $1 AND org = $2").bind(member.as_str()).bind(org.as_str());
+    if change.fetch_optional(of_org).await?.is_none() {
         return Err(StoreError::not_found("user", member));
     }
     let found = sql("SELECT 1 FROM user_groups WHERE org = $1 AND name = $2").bind(org.as_str()).bind(group.as_str());
@@ -146,11 +166,21 @@ impl IdentityStore for Store {
 
     async fn create_user(&self, user: &User) -> Result<(), StoreError> {
         let (org, id) = (Some(&user.org), user.id.as_str());
+        let sealer = self.sealer(user.org.as_str()).await?;
+        let (_, sealed) = sealer.seal(name_of(user.org.as_str(), id), user.name.to_string())?;
         let mut change = self.change(org, Action::Created, ResourceKind::User, id).await?;
-        let insert = sql("INSERT INTO users (id, org, name, admin, disabled, created) VALUES ($1, $2, $3, $4, $5, $6)")
+        // One from before may be in clear still, where a blind index is not the same.
+        let clear = sql("SELECT 1 FROM users WHERE org = $1 AND name = $2");
+        if change.fetch_optional(clear.bind(user.org.as_str()).bind(user.name.as_str())).await?.is_some() {
+            return Err(StoreError::exists("user", &user.name));
+        }
+        let insert = "INSERT INTO users (id, org, name, sealed, admin, disabled, created) \
+                      VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        let insert = sql(insert)
             .bind(user.id.as_str())
             .bind(user.org.as_str())
-            .bind(user.name.as_str())
+            .bind(sealer.searchable("users.name", user.name.as_str()))
+            .bind(sealed)
             .bind(user.admin.map(admin_word))
             .bind(user.disabled.map(micros))
             .bind(micros(user.created));
@@ -160,17 +190,27 @@ impl IdentityStore for Store {
 
     async fn user(&self, id: &UserId) -> Result<Option<User>, StoreError> {
         let query = sql("SELECT * FROM users WHERE id = $1").bind(id.as_str());
-        Ok(self.readers().fetch_optional(query).await?.as_ref().map(user).transpose()?)
+        Ok(self.some_user(self.readers().fetch_optional(query).await?).await?)
     }
 
     async fn user_named(&self, org: &OrgId, name: &UserName) -> Result<Option<User>, StoreError> {
-        let query = sql("SELECT * FROM users WHERE org = $1 AND name = $2").bind(org.as_str()).bind(name.as_str());
-        Ok(self.readers().fetch_optional(query).await?.as_ref().map(user).transpose()?)
+        let sealer = self.sealer(org.as_str()).await?;
+        let query = sql("SELECT * FROM users WHERE org = $1 AND (name = $2 OR name = $3)")
+            .bind(org.as_str())
+            .bind(name.as_str())
+            .bind(sealer.searchable("users.name", name.as_str()));
+        Ok(self.some_user(self.readers().fetch_optional(query).await?).await?)
     }
 
     async fn users(&self, org: &OrgId) -> Result<Vec<User>, StoreError> {
-        let query = sql("SELECT * FROM users WHERE org = $1 ORDER BY name").bind(org.as_str());
-        Ok(self.readers().fetch_all(query).await?.iter().map(user).collect::<Result<_, _>>()?)
+        let query = sql("SELECT * FROM users WHERE org = $1").bind(org.as_str());
+        let mut users = Vec::new();
+        for row in self.readers().fetch_all(query).await? {
+            users.push(self.read_user(&row).await?);
+        }
+        // Here, since the database does not know the names.
+        users.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(users)
     }
 
     async fn disable_user(&self, id: &UserId, now: Timestamp) -> Result<(), StoreError> {
@@ -246,7 +286,7 @@ impl IdentityStore for Store {
     async fn create_credential(&self, credential: &Credential, session: &LoginSession) -> Result<(), StoreError> {
         let (org, id) = (Some(&credential.org), credential.id.as_str());
         let mut change = self.change(org, Action::Created, ResourceKind::Credential, id).await?;
-        let owner = need_user(&mut change, &credential.user).await?;
+        let owner = self.need_user(&mut change, &credential.user).await?;
         if owner.org != credential.org {
             return Err(StoreError::not_found("user", &credential.user));
         }
@@ -306,7 +346,7 @@ impl IdentityStore for Store {
         let (found, _) = self.credential(id).await?.ok_or_else(missing)?;
         let org = Some(&found.org);
         let mut change = self.change(org, Action::Updated, ResourceKind::Credential, id.as_str()).await?;
-        let owner = need_user(&mut change, &found.user).await?;
+        let owner = self.need_user(&mut change, &found.user).await?;
         if owner.disabled.is_some() {
             return Err(disabled(&owner));
         }

@@ -1,4 +1,4 @@
-//! Private keys of certificate authorities, sealed under the master key, so that any controller can sign.
+//! Private keys of certificate authorities, sealed under data keys, so that any controller can sign.
 
 use std::sync::Arc;
 
@@ -6,21 +6,37 @@ use async_trait::async_trait;
 use rustls::crypto::CryptoProvider;
 use ztka_pki::{KeyError, KeyKind, KeyName, KeyStore, Signer, SoftwareKey};
 
-use crate::{MasterKey, Store, sql::sql};
+use crate::{
+    Failed, Store,
+    encryption::{INSTALLATION, Place},
+    sql::sql,
+};
 
-/// Keeps keys in a [`Store`].
+/// Keeps keys in a [`Store`] that is unlocked, each under the data key of the organisation that it is of.
 #[derive(Debug)]
 pub struct SealedKeyStore {
     store: Store,
-    master: MasterKey,
     provider: Arc<CryptoProvider>,
 }
 
 impl SealedKeyStore {
-    /// Keeps keys in `store`, sealed under `master`.
-    pub fn new(store: Store, master: MasterKey, provider: Arc<CryptoProvider>) -> Self {
-        Self { store, master, provider }
+    /// Keeps keys in `store`, which has to be unlocked: others keep none.
+    pub fn new(store: Store, provider: Arc<CryptoProvider>) -> Self {
+        Self { store, provider }
     }
+}
+
+/// The organisation whose key this is: `agents.<org>` and `users.<org>`, perhaps with the number of a rotation in front.
+pub(crate) fn org_of(name: &str) -> &str {
+    match name.rsplit_once('.') {
+        Some((above, org)) if ["agents", "users"].contains(&above.rsplit('.').next().unwrap_or_default()) => org,
+        _ => INSTALLATION,
+    }
+}
+
+/// Where a key is.
+pub(crate) fn place(name: &str) -> Place<'_> {
+    Place { org: org_of(name), table: "private_keys", column: "sealed", row: name }
 }
 
 fn unavailable(error: impl Into<ztka_core::BoxError>) -> KeyError {
@@ -31,9 +47,13 @@ fn unavailable(error: impl Into<ztka_core::BoxError>) -> KeyError {
 impl KeyStore for SealedKeyStore {
     async fn create(&self, name: &KeyName, kind: KeyKind) -> Result<Arc<dyn Signer>, KeyError> {
         let key = SoftwareKey::generate_of(kind, &self.provider)?;
-        let sealed = self.master.seal(name.as_str(), key.to_pem().as_bytes()).map_err(unavailable)?;
+        let (place, pem) = (place(name.as_str()), key.to_pem());
+        let sealer = self.store.sealer(place.org).await.map_err(unavailable)?;
+        let (_, sealed) = sealer.seal_bytes(place, pem.as_bytes()).map_err(unavailable)?;
+        let sealed = sealed.ok_or_else(|| unavailable(Failed::Locked))?;
         let mut write = self.store.write().await.map_err(unavailable)?;
-        let insert = sql("INSERT INTO private_keys (name, sealed) VALUES ($1, $2)").bind(name.as_str()).bind(sealed);
+        let insert =
+            sql("INSERT INTO private_keys (name, sealed) VALUES ($1, $2)").bind(name.as_str()).bind(&sealed[..]);
         write.execute(insert).await.map_err(|failed| match failed.is_duplicate() {
             true => KeyError::Exists(name.clone()),
             false => unavailable(failed),
@@ -47,7 +67,8 @@ impl KeyStore for SealedKeyStore {
         let row = self.store.readers().fetch_optional(query).await.map_err(unavailable)?;
         let row = row.ok_or_else(|| KeyError::Absent(name.clone()))?;
         let sealed = row.bytes("sealed").map_err(unavailable)?;
-        let pem = self.master.open(name.as_str(), sealed).map_err(unavailable)?;
+        let keyring = self.store.keyring.as_ref().ok_or_else(|| unavailable(Failed::Locked))?;
+        let pem = keyring.unseal_private(&self.store, place(name.as_str()), sealed).await.map_err(unavailable)?;
         Ok(Arc::new(SoftwareKey::from_pem(&pem, &self.provider)?))
     }
 
@@ -58,5 +79,24 @@ impl KeyStore for SealedKeyStore {
             return Err(KeyError::Absent(name.clone()));
         }
         write.commit().await.map_err(unavailable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_of_the_organisation_in_its_name() {
+        for (name, org) in [
+            ("root", ""),
+            ("users", ""),
+            ("3.users", ""),
+            ("agents.acme", "acme"),
+            ("7.users.acme", "acme"),
+            ("agents.users", "users"),
+        ] {
+            assert_eq!(org_of(name), org, "{name}");
+        }
     }
 }

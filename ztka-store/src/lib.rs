@@ -7,9 +7,9 @@
 //!
 //! Every change is one transaction that is on the disk before it is answered. It raises the version of its organisation,
 //! which is the version of each document that it touches, and has the organisation to itself until it ends: on both
-//! databases what a change checks stays true until its commit, and versions become visible in their order. Private keys
-//! are stored sealed only, under a [`MasterKey`] that never enters the database. A database of a newer schema is refused
-//! and left alone. `docs/data-model.md` shows the tables, `docs/decisions/0006-two-databases.md` says why it is so.
+//! databases what a change checks stays true until its commit, and versions become visible in their order. A store that is
+//! unlocked ([`Store::unlock`]) seals what is secret or personal under data keys of each organisation, which are wrapped by
+//! a master key ([`KeyEncryption`]) that never enters the database. A database of a newer schema is refused and left alone. `docs/data-model.md` shows the tables, `docs/decisions/0006-two-databases.md` says why it is so.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -19,14 +19,14 @@
 //! use ztka_controller::{Controller, Settings, store::Stores};
 //! use ztka_core::SystemClock;
 //! use ztka_pki::Names;
-//! use ztka_store::{MasterKey, SealedKeyStore, Store};
+//! use ztka_store::{MasterKey, Masters, SealedKeyStore, Store};
 //!
 //! # let directory = tempfile::tempdir()?;
 //! # let directory = directory.path();
 //! let provider = Arc::new(rustls::crypto::ring::default_provider());
-//! let store = Store::sqlite(&directory.join("ztka.db")).await?;
 //! let master = MasterKey::load_or_create(&directory.join("master.key"))?;
-//! let keys = Arc::new(SealedKeyStore::new(store.clone(), master, provider.clone()));
+//! let store = Store::sqlite(&directory.join("ztka.db")).await?.unlock(Masters::of(master)).await?;
+//! let keys = Arc::new(SealedKeyStore::new(store.clone(), provider.clone()));
 //! let stores = Stores::of(Arc::new(store), keys);
 //!
 //! let settings = Settings::of("example.com", 443);
@@ -43,16 +43,18 @@ mod backup;
 mod change;
 mod changes;
 mod documents;
+mod encryption;
 mod enrolment;
 mod error;
 mod hints;
 mod identity;
+mod jobs;
 mod keys;
 mod location;
-mod master;
 mod members;
 mod migrate;
 mod postgres;
+mod purge;
 mod resources;
 mod revocations;
 mod row;
@@ -60,12 +62,14 @@ mod sql;
 mod sqlite;
 mod store;
 
+#[cfg(feature = "pkcs11")]
+pub use self::encryption::TokenKey;
 pub(crate) use self::error::Failed;
 pub use self::{
     backup::{BackupError, BackupKey, Contents, Plan, Replaced, back_up, check, new_history, restore},
+    encryption::{KeyEncryption, MasterKey, MasterKeyError, Masters, NotOpened, UnlockError},
     keys::SealedKeyStore,
     location::{BadLocation, Location, OpenError, Unsuitable},
-    master::{MasterKey, MasterKeyError, NotOpened},
     migrate::{MigrateError, SCHEMA_VERSION},
     store::{Patience, Store},
 };

@@ -53,6 +53,11 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0008_peers.sql"),
         postgres: include_str!("../migrations/postgres/0008_peers.sql"),
     },
+    Migration {
+        version: 9,
+        sqlite: include_str!("../migrations/sqlite/0009_encryption.sql"),
+        postgres: include_str!("../migrations/postgres/0009_encryption.sql"),
+    },
 ];
 
 /// The schema that this version writes.

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use ztka_authz::{Binding, Role};
 use ztka_controller::store::{Action, Cluster, Instance, LARGEST_POLICY, Overdue, Proxy, ResourceKind, ResourceStore};
 use ztka_core::{BindingName, ClusterId, DocumentKind, InstanceId, OrgId, ProxyId, RoleName};
@@ -10,6 +11,7 @@ use ztka_identity::StoreError;
 use crate::{
     Failed, Store,
     change::Change,
+    encryption::Place,
     error::taken,
     row::{json, micros, number, some_time, text, time, to_json},
     sql::{Row, sql},
@@ -46,9 +48,9 @@ fn proxy(row: &Row) -> Result<Proxy, Failed> {
 
 /// Whether followers could still take the policy, with what this change has added to it.
 async fn need_room(change: &mut Change, org: &OrgId) -> Result<(), StoreError> {
-    // Beside its texts a cluster has some quotes and the words for its fields.
-    let query = "SELECT (SELECT coalesce(sum(length(body)), 0) FROM roles WHERE org = $1) \
-                 + (SELECT coalesce(sum(length(body)), 0) FROM bindings WHERE org = $1) \
+    // What is sealed is 49 bytes longer. Beside its texts a cluster has some quotes and the words for its fields.
+    let query = "SELECT (SELECT coalesce(sum(length(body) + coalesce(length(sealed) - 49, 0)), 0) FROM roles WHERE org = $1) \
+                 + (SELECT coalesce(sum(length(body) + coalesce(length(sealed) - 49, 0)), 0) FROM bindings WHERE org = $1) \
                  + (SELECT coalesce(sum(length(id) + length(name) + length(labels) + 32), 0) FROM clusters \
                     WHERE org = $1 AND deleted IS NULL) AS size";
     let size = number(&change.fetch_one(sql(query).bind(org.as_str())).await?, "size")?;
@@ -58,6 +60,28 @@ async fn need_room(change: &mut Change, org: &OrgId) -> Result<(), StoreError> {
     let message = "the policy of the organisation would be larger than 11 MiB; delete roles, bindings or clusters, or \
                    name less in them";
     Err(StoreError::Refused(message.into()))
+}
+
+/// Where the body of a role or binding is.
+fn body_of<'a>(table: &'static str, org: &'a str, name: &'a str) -> Place<'a> {
+    Place { org, table, column: "body", row: name }
+}
+
+impl Store {
+    /// The roles or bindings in these rows.
+    pub(crate) async fn bodies<T: DeserializeOwned>(
+        &self,
+        table: &'static str,
+        org: &str,
+        rows: &[Row],
+    ) -> Result<Vec<T>, Failed> {
+        let mut bodies = Vec::with_capacity(rows.len());
+        for row in rows {
+            let body = self.text_at(body_of(table, org, row.str("name")?), row, "body", "sealed").await?;
+            bodies.push(serde_json::from_str(&body).map_err(|_| Failed::Corrupt("body"))?);
+        }
+        Ok(bodies)
+    }
 }
 
 #[async_trait]
@@ -175,9 +199,11 @@ impl ResourceStore for Store {
     }
 
     async fn create_role(&self, org: &OrgId, name: &RoleName, role: &Role) -> Result<(), StoreError> {
+        let sealer = self.sealer(org.as_str()).await?;
+        let (body, sealed) = sealer.seal(body_of("roles", org.as_str(), name.as_str()), to_json(role)?)?;
         let mut change = self.change(Some(org), Action::Created, ResourceKind::Role, name.as_str()).await?;
-        let insert = sql("INSERT INTO roles (org, name, body) VALUES ($1, $2, $3)");
-        let insert = insert.bind(org.as_str()).bind(name.as_str()).bind(to_json(role)?);
+        let insert = sql("INSERT INTO roles (org, name, body, sealed) VALUES ($1, $2, $3, $4)");
+        let insert = insert.bind(org.as_str()).bind(name.as_str()).bind(body).bind(sealed);
         change.execute(insert).await.map_err(taken("role", name))?;
         need_room(&mut change, org).await?;
         change.touch(DocumentKind::Policy).await?;
@@ -185,9 +211,9 @@ impl ResourceStore for Store {
     }
 
     async fn roles(&self, org: &OrgId) -> Result<Vec<Role>, StoreError> {
-        let query = sql("SELECT body FROM roles WHERE org = $1 ORDER BY name").bind(org.as_str());
+        let query = sql("SELECT name, body, sealed FROM roles WHERE org = $1 ORDER BY name").bind(org.as_str());
         let rows = self.readers().fetch_all(query).await?;
-        Ok(rows.iter().map(|row| json(row, "body")).collect::<Result<_, _>>()?)
+        Ok(self.bodies("roles", org.as_str(), &rows).await?)
     }
 
     async fn delete_role(&self, org: &OrgId, name: &RoleName) -> Result<(), StoreError> {
@@ -213,13 +239,15 @@ impl ResourceStore for Store {
         binding: &Binding,
         stored_role: Option<&RoleName>,
     ) -> Result<(), StoreError> {
+        let sealer = self.sealer(org.as_str()).await?;
+        let (body, sealed) = sealer.seal(body_of("bindings", org.as_str(), name.as_str()), to_json(binding)?)?;
         let mut change = self.change(Some(org), Action::Created, ResourceKind::Binding, name.as_str()).await?;
         if let Some(role) = stored_role {
             let found = sql("SELECT 1 FROM roles WHERE org = $1 AND name = $2").bind(org.as_str()).bind(role.as_str());
             change.fetch_optional(found).await?.ok_or_else(|| StoreError::not_found("role", role))?;
         }
-        let insert = sql("INSERT INTO bindings (org, name, role, body) VALUES ($1, $2, $3, $4)");
-        let insert = insert.bind(org.as_str()).bind(name.as_str()).bind(&binding.role).bind(to_json(binding)?);
+        let insert = sql("INSERT INTO bindings (org, name, role, body, sealed) VALUES ($1, $2, $3, $4, $5)");
+        let insert = insert.bind(org.as_str()).bind(name.as_str()).bind(&binding.role).bind(body).bind(sealed);
         change.execute(insert).await.map_err(taken("binding", name))?;
         need_room(&mut change, org).await?;
         change.touch(DocumentKind::Policy).await?;
@@ -227,9 +255,9 @@ impl ResourceStore for Store {
     }
 
     async fn bindings(&self, org: &OrgId) -> Result<Vec<Binding>, StoreError> {
-        let query = sql("SELECT body FROM bindings WHERE org = $1 ORDER BY name").bind(org.as_str());
+        let query = sql("SELECT name, body, sealed FROM bindings WHERE org = $1 ORDER BY name").bind(org.as_str());
         let rows = self.readers().fetch_all(query).await?;
-        Ok(rows.iter().map(|row| json(row, "body")).collect::<Result<_, _>>()?)
+        Ok(self.bodies("bindings", org.as_str(), &rows).await?)
     }
 
     async fn delete_binding(&self, org: &OrgId, name: &BindingName) -> Result<(), StoreError> {

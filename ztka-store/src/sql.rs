@@ -49,6 +49,7 @@ values! {
     bool => flag => Self::Number(Some(flag.into()));
     &[u8] => bytes => Self::Bytes(Some(bytes.to_vec()));
     Vec<u8> => bytes => Self::Bytes(Some(bytes));
+    Option<Vec<u8>> => bytes => Self::Bytes(bytes);
 }
 
 /// A statement with its values.
@@ -100,6 +101,17 @@ impl Statement {
         self
     }
 
+    /// Goes on with this text, and that one of these values has to be there.
+    pub(crate) fn among(mut self, text: &'static str, values: Vec<String>) -> Self {
+        let places = values.into_iter().map(|value| {
+            self.values.push(value.into());
+            format!("${}", self.values.len())
+        });
+        let places = places.collect::<Vec<_>>().join(", ");
+        self.text.to_mut().push_str(&format!("{text}({places})"));
+        self
+    }
+
     fn sqlite(self) -> Query<'static, Sqlite, SqliteArguments> {
         self.values.into_iter().fold(sqlx::query(AssertSqlSafe(self.text)), |query, value| match value {
             Value::Text(text) => query.bind(text),
@@ -148,6 +160,8 @@ columns! {
     some_number -> Option<i64>;
     /// Bytes.
     bytes -> &[u8];
+    /// Bytes that may be missing.
+    some_bytes -> Option<&[u8]>;
 }
 
 /// The type of a column.

@@ -26,6 +26,8 @@ impl Opening {
             // A version that was given out must never be given out again, also not after a power loss.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            // What is deleted, or sealed later on, is not left in the file.
+            .pragma("secure_delete", "on")
             // Another process may write: `ztka backup`, or a second controller over the same file.
             .busy_timeout(patience.lock);
         Ok(Self(options, patience))

@@ -1,6 +1,6 @@
 //! The store: a database that is open, and its transactions.
 
-use std::{fmt, path::Path, time::Duration};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use ztka_controller::store::{Action, ResourceKind};
 use ztka_core::OrgId;
@@ -9,6 +9,7 @@ use ztka_identity::StoreError;
 use crate::{
     Failed, Location, OpenError,
     change::Change,
+    encryption::Keyring,
     hints::Hints,
     location::Unsuitable,
     migrate::{self, SCHEMA_VERSION},
@@ -48,6 +49,10 @@ pub struct Store {
     /// What is changed has to be at this version.
     expected: Option<u64>,
     location: Location,
+    /// What seals; none where everything is in clear,
+    pub(crate) keyring: Option<Arc<Keyring>>,
+    /// or where it cannot be opened.
+    pub(crate) locked: bool,
 }
 
 impl Store {
@@ -84,7 +89,10 @@ impl Store {
             }
         };
         let hints = Hints::new(&writers, &readers);
-        Ok(Self { writers, readers, hints, history: HISTORY, expected: None, location: location.clone() })
+        let sealed = readers.fetch_optional(sql("SELECT 1 FROM data_keys LIMIT 1")).await;
+        let locked = sealed.map_err(|failed| schema(failed.into()))?.is_some();
+        let (history, expected, location) = (HISTORY, None, location.clone());
+        Ok(Self { writers, readers, hints, history, expected, location, keyring: None, locked })
     }
 
     /// Keeps this many changes of each organisation for those who watch it; 10,000 by default. Whoever has missed more
@@ -129,7 +137,7 @@ impl Store {
     /// [`StoreError::NotFound`] if there is no such organisation.
     pub(crate) async fn hold(&self, org: &OrgId) -> Result<Tx, StoreError> {
         let mut tx = self.write().await?;
-        let hold = sql("UPDATE versions SET version = version WHERE org = $1").bind(org.as_str());
+        let hold = sql("UPDATE versions SET version = version WHERE org = $1 AND deleted IS NULL").bind(org.as_str());
         match tx.execute(hold).await? {
             0 => Err(StoreError::not_found("organisation", org)),
             _ => Ok(tx),
@@ -158,6 +166,11 @@ impl Store {
     /// The same store, which changes nothing that is at another version.
     pub(crate) fn expecting(&self, version: u64) -> Self {
         Self { expected: Some(version), ..self.clone() }
+    }
+
+    /// The same store, which seals.
+    pub(crate) fn with_keyring(self, keyring: Arc<Keyring>) -> Self {
+        Self { keyring: Some(keyring), locked: false, ..self }
     }
 
     pub(crate) fn hints(&self) -> &Hints {

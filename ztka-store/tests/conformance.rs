@@ -10,7 +10,7 @@ use ztka_controller::store::{Cluster, FindingStore as _, Found, ResourceStore as
 use ztka_core::OrgId;
 use ztka_identity::{IdentityStore as _, Org};
 use ztka_pki::{EnrolmentStore as _, KeyError, KeyKind, KeyStore as _};
-use ztka_store::{Location, MasterKey, SealedKeyStore};
+use ztka_store::{Location, MasterKey, Masters, SealedKeyStore};
 
 kit::on_both!(
     identity,
@@ -32,69 +32,72 @@ kit::on_both!(
 );
 
 async fn identity(place: &Place) {
-    ztka_identity::conformance::identity(&place.open().await).await;
+    ztka_identity::conformance::identity(&place.unlocked().await).await;
 }
 
 async fn resources(place: &Place) {
-    ztka_controller::conformance::resources(&place.open().await).await;
+    ztka_controller::conformance::resources(&place.unlocked().await).await;
 }
 
 async fn documents(place: &Place) {
-    ztka_controller::conformance::documents(&place.open().await).await;
+    ztka_controller::conformance::documents(&place.unlocked().await).await;
 }
 
 async fn revocations(place: &Place) {
-    ztka_controller::conformance::revocations(&place.open().await).await;
+    ztka_controller::conformance::revocations(&place.unlocked().await).await;
 }
 
 async fn changes(place: &Place) {
-    ztka_controller::conformance::changes(&place.open().await).await;
+    ztka_controller::conformance::changes(&place.unlocked().await).await;
 }
 
 async fn compaction(place: &Place) {
-    ztka_controller::conformance::compaction(&place.open().await.with_history(100), 100).await;
+    ztka_controller::conformance::compaction(&place.unlocked().await.with_history(100), 100).await;
 }
 
 async fn conditions(place: &Place) {
-    ztka_controller::conformance::conditions(&place.open().await).await;
+    ztka_controller::conformance::conditions(&place.unlocked().await).await;
 }
 
 async fn members(place: &Place) {
-    ztka_controller::conformance::members(&place.open().await).await;
+    ztka_controller::conformance::members(&place.unlocked().await).await;
 }
 
 async fn tokens(place: &Place) {
-    ztka_controller::conformance::live_tokens(&place.open().await).await;
+    ztka_controller::conformance::live_tokens(&place.unlocked().await).await;
 }
 
 async fn controllers(place: &Place) {
-    ztka_controller::conformance::controllers(&place.open().await).await;
+    ztka_controller::conformance::controllers(&place.unlocked().await).await;
 }
 
 async fn authorities(place: &Place) {
-    ztka_controller::conformance::authorities(&place.open().await).await;
+    ztka_controller::conformance::authorities(&place.unlocked().await).await;
 }
 
 async fn keys(place: &Place) {
-    let store = place.open().await;
+    let store = place.unlocked().await;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let keys = |byte| SealedKeyStore::new(store.clone(), MasterKey::new(&[byte; 32]).unwrap(), provider.clone());
-    let (name, other) = ("root".parse().unwrap(), "users".parse().unwrap());
-    ztka_pki::conformance::key_store(&keys(1)).await.unwrap();
-    let made = keys(1).create(&name, KeyKind::default()).await.unwrap();
-    assert!(matches!(keys(1).create(&name, KeyKind::default()).await, Err(KeyError::Exists(_))));
-    let opened = keys(1).open(&name).await.unwrap();
+    let keys = || SealedKeyStore::new(store.clone(), provider.clone());
+    let (name, absent) = ("root".parse().unwrap(), "users".parse().unwrap());
+    ztka_pki::conformance::key_store(&keys()).await.unwrap();
+    let made = keys().create(&name, KeyKind::default()).await.unwrap();
+    assert!(matches!(keys().create(&name, KeyKind::default()).await, Err(KeyError::Exists(_))));
+    let opened = keys().open(&name).await.unwrap();
     assert_eq!(made.public_key(), opened.public_key());
     let signature = opened.sign(b"message").await.unwrap();
     assert!(made.public_key().is_signed(b"message", &signature));
-    assert!(matches!(keys(2).open(&name).await, Err(KeyError::Unavailable(_))), "another master key");
+    let without = SealedKeyStore::new(place.open().await, provider.clone());
+    assert!(matches!(without.open(&name).await, Err(KeyError::Unavailable(_))), "without the master key");
+    let other = Masters::of(MasterKey::new(&[2; 32]).unwrap());
+    assert!(place.open().await.unlock(other).await.is_err(), "another master key");
     if let Location::Sqlite(path) = &place.location {
         let file = std::fs::read(path.with_extension("db-wal")).unwrap();
         assert!(!file.windows(11).any(|part| part == b"PRIVATE KEY"), "never unsealed on the disk");
     }
-    keys(1).destroy(&name).await.unwrap();
-    assert!(matches!(keys(1).destroy(&name).await, Err(KeyError::Absent(_))));
-    assert!(matches!(keys(1).open(&other).await, Err(KeyError::Absent(_))));
+    keys().destroy(&name).await.unwrap();
+    assert!(matches!(keys().destroy(&name).await, Err(KeyError::Absent(_))));
+    assert!(matches!(keys().open(&absent).await, Err(KeyError::Absent(_))));
 }
 
 async fn enrolment(place: &Place) {
@@ -121,11 +124,11 @@ async fn enrolment(place: &Place) {
 }
 
 async fn events(place: &Place) {
-    ztka_audit::conformance::events(&place.open().await).await;
+    ztka_audit::conformance::events(&place.unlocked().await).await;
 }
 
 async fn receipts(place: &Place) {
-    ztka_audit::conformance::receipts(&place.open().await).await;
+    ztka_audit::conformance::receipts(&place.unlocked().await).await;
 }
 
 async fn findings(place: &Place) {

@@ -3,7 +3,10 @@
 
 mod kit;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use kit::Place;
 use sqlx::{Connection as _, Executor as _, SqlSafeStr as _};
@@ -43,12 +46,22 @@ fn statements(source: &str) -> Vec<String> {
     found
 }
 
+fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            sources(&entry, found);
+        } else {
+            found.push(entry);
+        }
+    }
+}
+
 fn all() -> Vec<String> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let files = fs::read_dir(source).unwrap().map(|entry| entry.unwrap().path());
-    // Both ask the server for what only it has.
-    let own = ["migrate.rs", "postgres.rs"];
-    let shared = files.filter(|path| path.is_file() && !own.iter().any(|name| path.ends_with(name)));
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    // Both ask the server for what only it has; tests may say what they like.
+    let own = ["migrate.rs", "postgres.rs", "tests.rs"];
+    let shared = files.into_iter().filter(|path| !own.iter().any(|name| path.ends_with(name)));
     shared.flat_map(|path| statements(&fs::read_to_string(path).unwrap())).collect()
 }
 

@@ -19,7 +19,7 @@ pub struct Config {
     pub domain: String,
     /// Private directory (0700) for the database, the master key and the first administrator's credential.
     pub data_dir: PathBuf,
-    /// `postgres://user@host/name`, for several controllers: each needs the same `master.key` in its `data_dir`, and
+    /// `postgres://user@host/name`, for several controllers: each needs the same master key (see `encryption`), and
     /// finds the password in `PGPASSWORD` or in the file that `PGPASSFILE` names. Default: SQLite, in `data_dir`.
     #[serde(default)]
     pub database: Option<String>,
@@ -44,6 +44,9 @@ pub struct Config {
     /// Where the private keys of the certificate authorities are.
     #[serde(default)]
     pub keys: Keys,
+    /// What the database is encrypted under.
+    #[serde(default)]
+    pub encryption: Encryption,
     /// How many connections there may be, and for how long without a certificate.
     #[serde(default)]
     pub limits: Limits,
@@ -68,7 +71,7 @@ pub struct Certificates {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Keys {
-    /// In a PKCS#11 token, the same for all controllers. Default: in the database, sealed under `master.key`.
+    /// In a PKCS#11 token, the same for all controllers. Default: in the database, encrypted as all that is secret there.
     #[serde(default)]
     pub token: Option<Token>,
 }
@@ -86,6 +89,53 @@ pub struct Token {
     /// Sessions, and threads, that use the token at once. Default 4.
     #[serde(default)]
     pub sessions: Option<usize>,
+}
+
+/// The `[encryption]` table: the master key, which wraps the data keys of the database and is never in it. The same for all
+/// controllers; without it nothing that is stored can be read, so keep a copy elsewhere.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Encryption {
+    /// Where it is: `{ file = "/path" }`, `{ environment = "NAME" }` or `{ token = { … } }`. Default: the file `master.key`
+    /// in `data_dir`, which is made (0600) if the database is new.
+    #[serde(default)]
+    pub master: Option<Master>,
+    /// Others that data keys may still be under, or are going to be: to replace the master key, add the new one here on
+    /// all controllers, then make it `master` and put the old one here, then remove it when a controller
+    /// logs that the job `rewrap` is done.
+    #[serde(default)]
+    pub other: Vec<Master>,
+}
+
+/// A master key.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Master {
+    /// A private file (0600) of 64 hexadecimal digits: `openssl rand -hex 32`.
+    File(PathBuf),
+    /// The name of an environment variable with 64 hexadecimal digits in it.
+    Environment(String),
+    /// An AES-256 key in a PKCS#11 token, which is made there if the database is new.
+    Token(MasterToken),
+}
+
+/// A master key in a token.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MasterToken {
+    /// The PKCS#11 library.
+    pub module: PathBuf,
+    /// The token's label.
+    pub label: String,
+    /// Private file (0600) with the user's PIN.
+    pub pin_file: PathBuf,
+    /// The key's label. Default `ztka-master`.
+    #[serde(default = "master_label")]
+    pub key: String,
+}
+
+fn master_label() -> String {
+    "ztka-master".into()
 }
 
 impl Configuration for Config {

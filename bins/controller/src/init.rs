@@ -44,7 +44,7 @@ pub enum Initialised {
 pub async fn init(config: &Config, root: RootKey) -> anyhow::Result<Initialised> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     file::private_directory(&config.data_dir).context("data_dir cannot be used")?;
-    let store = Store::open(&config.database()?).await?;
+    let store = keys::unlock(config, Store::open(&config.database()?).await?).await?;
     ensure!(
         store.hierarchy().await?.is_none(),
         "there are certificate authorities already, which were left as they are; replace them with: ztka pki rotate"

@@ -21,7 +21,7 @@ use ztka_runtime::Process;
 use ztka_store::Store;
 
 pub use self::{
-    config::{Certificates, Config, Keys, Token},
+    config::{Certificates, Config, Encryption, Keys, Master, MasterToken, Token},
     init::{Initialised, RootKey, init},
 };
 
@@ -82,7 +82,7 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     file::private_directory(&config.data_dir).context("data_dir cannot be used")?;
-    let store = Store::open(&config.database()?).await?;
+    let store = keys::unlock(config, Store::open(&config.database()?).await?).await?;
     let keys = keys::open(config, &store, &provider).await?;
     let stores = Stores::of(Arc::new(store.clone()), keys);
     let names = Names::of(&config.domain);

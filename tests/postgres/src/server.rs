@@ -135,6 +135,17 @@ impl Server {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
+    /// What `pg_dump` says of a database, by its URL.
+    ///
+    /// # Errors
+    /// When it cannot be dumped.
+    pub fn dump(&self, url: &str) -> Result<Vec<u8>> {
+        let mut dump = self.command("pg_dump");
+        let output = dump.args(["--dbname", url]).output().context("cannot run pg_dump")?;
+        ensure!(output.status.success(), "pg_dump failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(output.stdout)
+    }
+
     /// Ends the server at once, as a crash does (SIGQUIT: no checkpoint, connections cut), and starts it again.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use ztka_controller::{Controller, Settings, store::Stores};
 use ztka_core::{Clock as _, KeyId, ManualClock, OrgId, SpiffeId, Subject, Verified};
 use ztka_identity::{AdminRole, Caller, Org};
 use ztka_pki::{MemoryKeyStore, Names, Peer, SoftwareKey, ValidCsr};
-use ztka_store::{Location, MasterKey, SealedKeyStore, Store};
+use ztka_store::{Location, MasterKey, Masters, SealedKeyStore, Store};
 
 pub(crate) const DOMAIN: &str = "example.com";
 
@@ -47,8 +47,9 @@ impl Kit {
 
     /// A controller of its own process, as it were, over a database that others have too.
     pub(crate) async fn over(location: &Location) -> Self {
-        let store = Store::open(location).await.unwrap();
-        let keys = SealedKeyStore::new(store.clone(), MasterKey::new(&[7; 32]).unwrap(), provider());
+        let masters = Masters::of(MasterKey::new(&[7; 32]).unwrap());
+        let store = Store::open(location).await.unwrap().unlock(masters).await.unwrap();
+        let keys = SealedKeyStore::new(store.clone(), provider());
         let stores = Stores::of(Arc::new(store.clone()), Arc::new(keys));
         let clock = ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap());
         let controller = open(stores.clone(), &clock).await;

@@ -7,6 +7,7 @@
 mod module;
 mod object;
 mod token;
+mod wrapping;
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -23,7 +24,7 @@ use cryptoki::{
 use self::token::{Token, View};
 use super::{KeyError, KeyKind, KeyName, KeyStore, PublicKey, Signer};
 
-pub use self::token::Pkcs11Token;
+pub use self::{token::Pkcs11Token, wrapping::Pkcs11WrappingKey};
 
 /// Keeps keys in one token, by label; they are made in it and never leave it (`CKA_SENSITIVE`, not
 /// `CKA_EXTRACTABLE`). Keys that somebody else has made there are opened as well, if they are P-256, P-384, Ed25519 or

@@ -20,6 +20,7 @@ const STATES: &[(i64, &str)] = &[
     (6, include_str!("../../tests/data/schema-6.sql")),
     (7, include_str!("../../tests/data/schema-7.sql")),
     (8, include_str!("../../tests/data/schema-8.sql")),
+    (9, include_str!("../../tests/data/schema-9.sql")),
 ];
 
 /// The largest versions in the data: of the organisation, of the installation.

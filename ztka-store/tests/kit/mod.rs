@@ -8,7 +8,7 @@
 )]
 
 use tempfile::TempDir;
-use ztka_store::{Location, Store};
+use ztka_store::{Location, MasterKey, Masters, Store};
 use ztka_test_postgres::Server;
 
 /// Where an empty database is; gone when this is dropped.
@@ -33,6 +33,16 @@ impl Place {
     pub(crate) async fn open(&self) -> Store {
         Store::open(&self.location).await.unwrap()
     }
+
+    /// As a controller has it: what is secret or personal is sealed.
+    pub(crate) async fn unlocked(&self) -> Store {
+        self.open().await.unlock(masters(1)).await.unwrap()
+    }
+}
+
+/// A master key of this byte.
+pub(crate) fn masters(byte: u8) -> Masters {
+    Masters::of(MasterKey::new(&[byte; 32]).unwrap())
 }
 
 /// Makes of `async fn name(place: &Place)` a test for each database.

@@ -95,6 +95,7 @@ impl Init {
         let config = controller::Config {
             listen_crls: None,
             keys: controller::Keys { token },
+            encryption: controller::Encryption::default(),
             domain: self.domain,
             data_dir: self.data,
             database: self.database,

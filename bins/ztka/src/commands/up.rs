@@ -125,6 +125,7 @@ impl Up {
             listen_passed: None,
             listen_crls: None,
             keys: controller::Keys::default(),
+            encryption: controller::Encryption::default(),
             certificates: controller::Certificates::default(),
             limits: ztka_controller::serve::Limits::default(),
             runtime: Common::default(),

@@ -1,0 +1,120 @@
+//! Work that is done in the background, in bounded steps, by whichever controller has the lease.
+
+use std::{fmt, str::FromStr};
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use ztka_core::OrgId;
+
+use super::{StoreError, UnknownWord};
+
+/// What a job does.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum JobKind {
+    /// Seals what an organisation has in clear, or under an earlier data key, under its newest one.
+    Seal,
+    /// Wraps data keys that are under another master key anew.
+    Rewrap,
+    /// Removes what is over; comes again by itself.
+    Purge,
+}
+
+impl JobKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Seal, Self::Rewrap, Self::Purge];
+
+    /// The word for it, in stores and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Seal => "seal",
+            Self::Rewrap => "rewrap",
+            Self::Purge => "purge",
+        }
+    }
+}
+
+impl fmt::Display for JobKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for JobKind {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word).ok_or(UnknownWord)
+    }
+}
+
+/// A job as its holder knows it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Job {
+    /// What it does.
+    pub kind: JobKind,
+    /// What it is about: an organisation's id; empty for the installation.
+    pub subject: String,
+    /// How far it is, in the store's own words.
+    pub state: String,
+    /// Counts those who have held it: a step of an earlier holder changes nothing.
+    pub fence: u64,
+}
+
+/// A job as others see it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct JobStatus {
+    /// What it does.
+    pub kind: JobKind,
+    /// What it is about.
+    pub subject: String,
+    /// How many rows it has dealt with.
+    pub done: u64,
+    /// Why it could not go on the last time, if it could not.
+    pub failed: Option<String>,
+    /// When it goes on.
+    pub due: Timestamp,
+    /// When it was asked for.
+    pub created: Timestamp,
+}
+
+/// What has become of a job by a step.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// There is more to do.
+    More,
+    /// It is done; for one that comes again: until then.
+    Done,
+    /// Somebody else holds it now. Nothing was changed.
+    Lost,
+}
+
+/// Keeps jobs: the outbox of what is to be done after a change, and background work.
+///
+/// A job is written in the transaction that makes it necessary, once for each kind and subject. Whoever takes it has it
+/// until the lease is over, and each step is one transaction with its progress and the check that the lease is still
+/// theirs: so each step happens once, whoever is killed wherever, and a job goes on where it was. `conformance::jobs`
+/// (feature `conformance`) says all of this as tests.
+#[async_trait]
+pub trait JobStore: Send + Sync + fmt::Debug + 'static {
+    /// Asks for a job; it stays as it is if it is there already.
+    async fn add_job(&self, kind: JobKind, subject: &str, due: Timestamp) -> Result<(), StoreError>;
+
+    /// The job that is due longest and that nobody holds, for `lease` from `now` on.
+    async fn take_job(&self, holder: &str, now: Timestamp, lease: SignedDuration) -> Result<Option<Job>, StoreError>;
+
+    /// Does the next step of a job, and has the lease for as long again.
+    async fn step(&self, job: &mut Job, now: Timestamp, lease: SignedDuration) -> Result<Step, StoreError>;
+
+    /// Lets a job go until `due`, because of `failed`.
+    async fn put_off(&self, job: &Job, due: Timestamp, failed: &str) -> Result<Step, StoreError>;
+
+    /// The jobs there are, by kind and subject.
+    async fn jobs(&self) -> Result<Vec<JobStatus>, StoreError>;
+
+    /// Begins to seal for an organisation (none: for the installation) under a new data key; what is there follows by a
+    /// job. [`StoreError::Refused`] if the store does not encrypt.
+    async fn rotate_data_key(&self, org: Option<&OrgId>, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Wipes keys from memory that nobody has used for a while.
+    fn forget_unused_keys(&self);
+}
