@@ -12,9 +12,10 @@ use ztka_core::{BindingName, ClusterId, CredentialId, GroupName, KeyId, OrgId, R
 
 use crate::{
     Access, Binding, ClientError, Cluster, CreateBinding, CreateCluster, CreateCredential, CreateGroup,
-    CreateKubeconfig, CreateManifest, CreateOrg, CreateRole, CreateToken, CreateUser, Credential, EnrolmentToken,
-    Event, EventQuery, Finding, FindingQuery, Group, IssuedCredential, Org, PREFIX, Pki, PkiStep, Problem, Proxy,
-    RenewCredential, Revocation, Revoke, Role, Status, StepTaken, TakeStep, Token, UpdateOrg, User, WhoAmI,
+    CreateKubeconfig, CreateManifest, CreateOrg, CreateRole, CreateToken, CreateUser, Credential, Deletion,
+    EnrolmentToken, Event, EventQuery, Finding, FindingQuery, Group, IssuedCredential, Org, PREFIX, Pki, PkiStep,
+    Problem, Proxy, RenewCredential, Revocation, Revoke, Role, Status, StepTaken, TakeStep, Token, UpdateOrg, User,
+    WhoAmI,
     connection::{send, within},
 };
 
@@ -143,6 +144,17 @@ impl Client {
     /// Changes an organisation.
     pub async fn update_org(&self, org: &OrgId, update: &UpdateOrg) -> Result<Org, ClientError> {
         self.call(Method::PUT, &format!("/orgs/{org}"), Some(update)).await
+    }
+
+    /// Deletes an organisation: it is cut off at once, with everything that is open; what it has is removed afterwards, as
+    /// [`Self::deletions`] shows.
+    pub async fn delete_org(&self, org: &OrgId) -> Result<(), ClientError> {
+        self.act(Method::DELETE, &format!("/orgs/{org}")).await
+    }
+
+    /// The organisations that were deleted, newest first.
+    pub async fn deletions(&self) -> Result<Vec<Deletion>, ClientError> {
+        self.read("/deletions").await
     }
 
     /// Makes a proxy and the one-time token that it joins with.

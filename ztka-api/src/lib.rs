@@ -13,6 +13,7 @@
 //! | `GET /status` | how certificates are renewed | system-admin |
 //! | `GET, POST /orgs` | organisations | one's own; all and new ones: system-admin |
 //! | `PUT /orgs/{org}` | how long its credentials may last | org-admin |
+//! | `DELETE /orgs/{org}`, `GET /deletions` | an organisation goes, with all it has | system-admin |
 //! | `GET, POST /proxies` | proxies, join tokens | system-admin |
 //! | `GET /pki`, `POST /pki/authorities/{authority}/{step}` | certificate authorities and their rotation | system-admin |
 //! | `GET, POST /orgs/{org}/clusters` | clusters | members see those policy lets them reach; org-admin |
@@ -71,8 +72,8 @@ pub use self::{
     credential::CredentialFile,
     kubeconfig::Kubeconfig,
     people::{
-        Access, AdminRole, CreateCredential, CreateGroup, CreateKubeconfig, CreateOrg, CreateUser, Credential, Group,
-        IssuedCredential, Member, Org, ReachableCluster, RenewCredential, UpdateOrg, User, WhoAmI,
+        Access, AdminRole, CreateCredential, CreateGroup, CreateKubeconfig, CreateOrg, CreateUser, Credential,
+        Deletion, Group, IssuedCredential, Member, Org, ReachableCluster, RenewCredential, UpdateOrg, User, WhoAmI,
     },
     pki::{Authority, NewRoot, Pki, PkiRotation, PkiStep, StepTaken, TakeStep, UnknownStep, Waiting},
     policy::{Binding, ClusterSelector, CreateBinding, CreateRole, Role, Rule, Scope, Subject},

@@ -35,6 +35,23 @@ pub struct UpdateOrg {
     pub longest_credential_seconds: Option<u32>,
 }
 
+/// An organisation that was deleted: it is cut off at once, and what it has is removed afterwards.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Deletion {
+    /// Its id; its name is free, and not kept.
+    pub org: OrgId,
+    /// When it was cut off.
+    pub since: Timestamp,
+    /// When everything of it was gone; none until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<Timestamp>,
+    /// How many rows of the database are gone so far.
+    pub removed: u64,
+    /// Why the removal could not go on the last time, if it could not; it is tried again by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+}
+
 /// What a user may administer.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -93,6 +93,8 @@ routes! {
     POST   "/renew"                                               Caller      credentials::renew;
     POST   "/orgs"                                                SystemAdmin orgs::create;
     PUT    "/orgs/{org}"                                          OrgAdmin    orgs::update;
+    DELETE "/orgs/{org}"                                          SystemAdmin orgs::delete;
+    GET    "/deletions"                                           SystemAdmin orgs::deletions;
     GET    "/proxies"                                             SystemAdmin proxies::list;
     POST   "/proxies"                                             SystemAdmin proxies::create;
     GET    "/pki"                                                 SystemAdmin pki::status;

@@ -106,6 +106,14 @@ impl Authorities {
         &self.hierarchy
     }
 
+    /// Opens the intermediates of an organisation, if there are any.
+    pub(crate) async fn open_org(&self, org: &OrgId) -> Result<(), OrgAuthorityError> {
+        match self.store.org_authority(org).await? {
+            Some(stored) if !self.hierarchy.has_org(org) => Ok(self.hierarchy.open_org(&stored).await?),
+            _ => Ok(()),
+        }
+    }
+
     /// Opens the intermediates of an organisation, making them if there are none.
     pub(crate) async fn ensure_org(&self, org: &OrgId) -> Result<(), OrgAuthorityError> {
         if self.hierarchy.has_org(org) {

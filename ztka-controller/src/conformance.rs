@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "this is a test suite")]
 
 mod changes;
+mod jobs;
 mod members;
 mod revocations;
 
@@ -15,6 +16,7 @@ use ztka_identity::{Credential, IdentityStore, LoginSession, Org, User};
 
 pub use self::{
     changes::{changes, compaction, conditions, replay},
+    jobs::jobs,
     members::{authorities, controllers, live_tokens, members},
     revocations::revocations,
 };

@@ -115,7 +115,7 @@ impl Controller {
             .collect();
         for (org, _) in &cut_off {
             // Made by another controller since this one was started: its authorities are to be listed all the same.
-            let _ = self.0.authorities.ensure_org(org).await;
+            let _ = self.0.authorities.open_org(org).await;
         }
         let issuers = self.hierarchy().issuers();
         let (mut made, mut failed, begun) = (0, None, Instant::now());
@@ -177,7 +177,7 @@ impl Controller {
             let scopes = self.0.crls_changed.take();
             for org in scopes.iter().flatten() {
                 // Another controller may have made the organisation; should this fail, the next look mends it.
-                let _ = self.0.authorities.ensure_org(org).await;
+                let _ = self.0.authorities.open_org(org).await;
             }
             // What the installation's document says may be of any authority.
             let made = match all || scopes.contains(&None) {

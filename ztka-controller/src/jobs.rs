@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::timeout;
+use ztka_core::OrgId;
 use ztka_identity::StoreError;
+use ztka_pki::{IssuedRecord, KeyError, KeyName};
 
 use crate::{
     Controller,
-    store::{Job, Step},
+    store::{Job, JobKind, Step},
 };
 
 /// A job whose holder is gone goes on after this long.
@@ -61,11 +63,48 @@ impl Controller {
                 }
             }
         }
+        self.close_deleted().await?;
         Ok(steps)
     }
 
     async fn step(&self, job: &mut Job) -> Result<Step, StoreError> {
-        self.0.stores.jobs.step(job, self.now(), LEASE).await
+        let (jobs, keys) = (&self.0.stores.jobs, &self.0.stores.keys);
+        if !job.kind.is_effect() {
+            return jobs.step(job, self.now(), LEASE).await;
+        }
+        match job.kind {
+            JobKind::DestroyKey => {
+                let name: KeyName = job.subject.parse().map_err(StoreError::unavailable)?;
+                match keys.destroy(&name).await {
+                    // By somebody who was killed before they could say so.
+                    Ok(()) | Err(KeyError::Absent(_)) => jobs.finish(job).await,
+                    Err(error) => Err(StoreError::unavailable(error)),
+                }
+            }
+            kind => Err(StoreError::Refused(format!("this controller does not know what {kind} is"))),
+        }
+    }
+
+    /// Writes down the authorities of an organisation that is about to be deleted.
+    pub(crate) async fn record_authorities(&self, org: &OrgId) -> Result<(), StoreError> {
+        // Its authorities are revoked with it, and nobody knows them any more when they are listed.
+        let _ = self.0.authorities.open_org(org).await;
+        for issuer in self.hierarchy().issuers().into_iter().filter(|issuer| issuer.org.as_ref() == Some(org)) {
+            let Some(above) = issuer.above else { continue };
+            let (issued, subject) = (self.now(), None);
+            let record =
+                IssuedRecord { issuer: above, serial: issuer.serial, subject, issued, not_after: issuer.not_after };
+            self.0.stores.revocations.record_authority(org, &record).await?;
+        }
+        Ok(())
+    }
+
+    /// Drops the authorities of organisations that are deleted, by this controller or another.
+    async fn close_deleted(&self) -> Result<(), StoreError> {
+        for deletion in self.0.stores.jobs.deletions().await? {
+            self.hierarchy().close_org(&deletion.org);
+        }
+        Ok(())
     }
 }
 

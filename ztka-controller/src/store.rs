@@ -61,7 +61,7 @@ pub use self::{
     changes::{Action, Change, ChangeStore, Changes, Conditional, Listed, Listing, ResourceKind, UnknownWord},
     documents::{Content, DocumentStore, FeedEntry, FeedScope, Published, RevokedFacts, Snapshot},
     findings::{FindingStore, Found},
-    jobs::{Job, JobKind, JobStatus, JobStore, Step},
+    jobs::{Deletion, Job, JobKind, JobStatus, JobStore, Step},
     members::{Acknowledgement, LiveCredential, LiveMember, LiveToken, MemberStore},
     resources::{Cluster, Instance, LARGEST_POLICY, Overdue, Proxy, ResourceStore},
     revocations::{Certificate, Revocable, Revocation, RevocationStore, StoredCrl},

@@ -20,6 +20,8 @@ const BODIES: &[(&str, &str, &str)] = &[
     ("POST", "/renew", r#"{"csr": {csr}}"#),
     ("POST", "/orgs", r#"{"name": "new"}"#),
     ("PUT", "/orgs/{org}", r#"{"longest_credential_seconds": 86400}"#),
+    ("DELETE", "/orgs/{org}", ""),
+    ("GET", "/deletions", ""),
     ("GET", "/proxies", ""),
     ("POST", "/proxies", "{}"),
     ("GET", "/pki", ""),
@@ -192,7 +194,7 @@ fn every_route_has_a_test_and_every_test_a_route() {
         let of_org = route.path.contains("{org}");
         let fits = match route.needs {
             Needs::Caller => !of_org,
-            Needs::SystemAdmin => !of_org || route.path == "/revocations/orgs/{org}",
+            Needs::SystemAdmin => !of_org || ["/revocations/orgs/{org}", "/orgs/{org}"].contains(&route.path),
             Needs::Member | Needs::OrgAdmin => of_org,
             Needs::Oneself => of_org && route.path.contains("{user}"),
         };

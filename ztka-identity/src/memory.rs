@@ -68,6 +68,19 @@ impl IdentityStore for MemoryIdentityStore {
         Ok(orgs)
     }
 
+    async fn delete_org(&self, org: &OrgId, _now: Timestamp) -> Result<(), StoreError> {
+        if *org == OrgId::installation() {
+            return Err(StoreError::Refused("the organisation of the installation's administrators stays".into()));
+        }
+        let mut state = self.state();
+        state.org(org)?;
+        state.orgs.remove(org);
+        state.users.retain(|_, user| user.org != *org);
+        state.groups.retain(|(of, _), _| of != org);
+        state.credentials.retain(|_, (credential, _)| credential.org != *org);
+        Ok(())
+    }
+
     async fn create_user(&self, user: &User) -> Result<(), StoreError> {
         let mut state = self.state();
         state.org(&user.org)?;

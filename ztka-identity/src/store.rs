@@ -26,6 +26,11 @@ pub trait IdentityStore: Send + Sync + std::fmt::Debug + 'static {
     /// Limits how long the organisation's credentials may last; `None` goes back to the limit that all have.
     async fn limit_credentials(&self, org: &OrgId, longest: Option<SignedDuration>) -> Result<(), StoreError>;
 
+    /// Deletes an organisation: from then on it is as if it were not there, nobody of it is let in, and its name is free; what
+    /// it has is removed afterwards. The id is never used again. [`StoreError::Refused`] for that of the installation's own
+    /// administrators.
+    async fn delete_org(&self, org: &OrgId, now: Timestamp) -> Result<(), StoreError>;
+
     /// Adds a user; the name is unique in the organisation, which has to exist.
     async fn create_user(&self, user: &User) -> Result<(), StoreError>;
 

@@ -23,7 +23,7 @@ const OF_ORG: &str = "SELECT 'org' AS kind, id AS name, version FROM orgs WHERE 
      UNION ALL SELECT 'role', name, version FROM roles WHERE org = $1 \
      UNION ALL SELECT 'binding', name, version FROM bindings WHERE org = $1";
 /// And of the installation. Organisations have versions of their own; their place in this feed is not kept.
-const OF_INSTALLATION: &str = "SELECT 'org' AS kind, id AS name, 0 AS version FROM orgs \
+const OF_INSTALLATION: &str = "SELECT 'org' AS kind, id AS name, 0 AS version FROM orgs WHERE deleted IS NULL \
      UNION ALL SELECT 'proxy', id, version FROM proxies";
 
 fn listed(row: &Row) -> Result<Listed, Failed> {

@@ -145,12 +145,12 @@ impl IdentityStore for Store {
     }
 
     async fn org(&self, id: &OrgId) -> Result<Option<Org>, StoreError> {
-        let query = sql("SELECT * FROM orgs WHERE id = $1").bind(id.as_str());
+        let query = sql("SELECT * FROM orgs WHERE id = $1 AND deleted IS NULL").bind(id.as_str());
         Ok(self.readers().fetch_optional(query).await?.as_ref().map(org).transpose()?)
     }
 
     async fn orgs(&self) -> Result<Vec<Org>, StoreError> {
-        let rows = self.readers().fetch_all(sql("SELECT * FROM orgs ORDER BY name")).await?;
+        let rows = self.readers().fetch_all(sql("SELECT * FROM orgs WHERE deleted IS NULL ORDER BY name")).await?;
         Ok(rows.iter().map(org).collect::<Result<_, _>>()?)
     }
 
@@ -162,6 +162,10 @@ impl IdentityStore for Store {
             return Err(StoreError::not_found("organisation", org));
         }
         Ok(change.commit().await?)
+    }
+
+    async fn delete_org(&self, org: &OrgId, now: Timestamp) -> Result<(), StoreError> {
+        self.begin_deletion(org, now).await
     }
 
     async fn create_user(&self, user: &User) -> Result<(), StoreError> {

@@ -2,13 +2,13 @@
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use ztka_controller::store::{Job, JobKind, JobStatus, JobStore, Step};
+use ztka_controller::store::{Deletion, Job, JobKind, JobStatus, JobStore, Step};
 use ztka_core::OrgId;
 use ztka_identity::StoreError;
 
 use crate::{
     Failed, Store,
-    row::{micros, number, org_or_empty, signed, text, time},
+    row::{micros, number, org_or_empty, signed, some_time, text, time},
     sql::{Row, Tx, sql},
 };
 
@@ -32,6 +32,16 @@ fn status(row: &Row) -> Result<JobStatus, Failed> {
         failed: row.some_str("failed")?.map(str::to_owned),
         due: time(row, "due")?,
         created: time(row, "created")?,
+    })
+}
+
+fn deletion(row: &Row) -> Result<Deletion, Failed> {
+    Ok(Deletion {
+        org: text(row, "org")?,
+        since: time(row, "since")?,
+        finished: some_time(row, "finished")?,
+        removed: number(row, "removed")?,
+        failed: row.some_str("failed")?.map(str::to_owned),
     })
 }
 
@@ -123,8 +133,24 @@ impl JobStore for Store {
             JobKind::Seal => self.seal_step(&job.subject, &job.state).await?,
             JobKind::Rewrap => self.rewrap_step(&job.state).await?,
             JobKind::Purge => self.purge_step(&job.state, now).await?,
+            JobKind::DeleteOrg => self.delete_step(&job.subject, &job.state, now).await?,
+            JobKind::DestroyKey => return Err(StoreError::Refused("an effect is not the store's to have".into())),
         };
         self.record(job, done, now, lease).await
+    }
+
+    async fn finish(&self, job: &Job) -> Result<Step, StoreError> {
+        let mut job = job.clone();
+        let done = Done { tx: self.write().await?, next: None, rows: 1 };
+        self.record(&mut job, done, Timestamp::UNIX_EPOCH, SignedDuration::ZERO).await
+    }
+
+    async fn deletions(&self) -> Result<Vec<Deletion>, StoreError> {
+        let query = "SELECT d.org AS org, d.since AS since, d.finished AS finished, d.removed AS removed, j.failed AS failed \
+                     FROM deleted_orgs d LEFT JOIN jobs j ON j.kind = 'delete-org' AND j.subject = d.org \
+                     ORDER BY d.since DESC, d.org";
+        let rows = self.readers().fetch_all(sql(query)).await?;
+        Ok(rows.iter().map(deletion).collect::<Result<_, _>>()?)
     }
 
     async fn put_off(&self, job: &Job, due: Timestamp, failed: &str) -> Result<Step, StoreError> {

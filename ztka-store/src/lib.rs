@@ -42,6 +42,7 @@ mod authorities;
 mod backup;
 mod change;
 mod changes;
+mod delete;
 mod documents;
 mod encryption;
 mod enrolment;

@@ -22,7 +22,7 @@ const KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 const FOLLOWED: SignedDuration = SignedDuration::from_mins(11);
 
 /// What is removed, in this order: what refers to something comes before it.
-const STEPS: &[&str] = &["tokens", "credentials", "replicas", "instances", "said", "keys", "data-keys"];
+const STEPS: &[&str] = &["tokens", "credentials", "replicas", "instances", "said", "keys", "late", "data-keys"];
 
 /// A deletion of at most [`AT_ONCE`] rows that ended before a time.
 fn deletion(step: &str) -> Option<Statement> {
@@ -57,6 +57,10 @@ impl Store {
             }
             (None, "said") => self.forget_said(&mut tx, after, before).await?,
             (None, "keys") => self.forget_bound(&mut tx, after, before).await?,
+            (None, "late") => {
+                let rows = self.forget_late(&mut tx).await?;
+                (rows, (rows > 0).then(|| step.to_owned()))
+            }
             (None, "data-keys") => (retire(&mut tx, now).await?, None),
             (None, _) => (0, None),
         };

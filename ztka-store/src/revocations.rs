@@ -67,6 +67,20 @@ impl RevocationStore for Store {
         Ok(write.commit().await?)
     }
 
+    async fn record_authority(&self, org: &OrgId, record: &IssuedRecord) -> Result<(), StoreError> {
+        let text = "INSERT INTO certificates (issuer, serial, org, subject, owner, issued, not_after) \
+                    VALUES ($1, $2, $3, '', '', $4, $5) ON CONFLICT (issuer, serial) DO UPDATE SET org = excluded.org";
+        let insert = sql(text)
+            .bind(&record.issuer.0)
+            .bind(&record.serial)
+            .bind(org.as_str())
+            .bind(micros(record.issued))
+            .bind(micros(record.not_after));
+        let mut write = self.write().await?;
+        write.execute(insert).await?;
+        Ok(write.commit().await?)
+    }
+
     async fn certificates(&self, serial: &str, now: Timestamp) -> Result<Vec<Certificate>, StoreError> {
         let query = sql("SELECT * FROM certificates WHERE serial = $1 AND not_after > $2 ORDER BY issuer");
         let rows = self.readers().fetch_all(query.bind(serial).bind(micros(now))).await?;
@@ -93,7 +107,8 @@ impl RevocationStore for Store {
     async fn restore_org(&self, org: &OrgId) -> Result<(), StoreError> {
         let name = change_name(&Revocable::Org(org.clone()));
         let mut change = self.change(None, Action::Deleted, ResourceKind::Revocation, &name).await?;
-        let delete = sql("DELETE FROM revocations WHERE org = '' AND kind = 'org' AND name = $1");
+        let delete = sql("DELETE FROM revocations WHERE org = '' AND kind = 'org' AND name = $1 \
+                          AND NOT EXISTS (SELECT 1 FROM deleted_orgs WHERE deleted_orgs.org = $1)");
         if change.execute(delete.bind(org.as_str())).await? == 0 {
             return Err(StoreError::not_found("revocation of organisation", org));
         }

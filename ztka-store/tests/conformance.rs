@@ -28,8 +28,13 @@ kit::on_both!(
     members,
     tokens,
     controllers,
-    authorities
+    authorities,
+    jobs,
 );
+
+async fn jobs(place: &Place) {
+    ztka_controller::conformance::jobs(&place.unlocked().await).await;
+}
 
 async fn identity(place: &Place) {
     ztka_identity::conformance::identity(&place.unlocked().await).await;

@@ -62,7 +62,9 @@ fn all() -> Vec<String> {
     // Both ask the server for what only it has; tests may say what they like.
     let own = ["migrate.rs", "postgres.rs", "tests.rs"];
     let shared = files.into_iter().filter(|path| !own.iter().any(|name| path.ends_with(name)));
-    shared.flat_map(|path| statements(&fs::read_to_string(path).unwrap())).collect()
+    let found = shared.flat_map(|path| statements(&fs::read_to_string(path).unwrap()));
+    // Those that are made for whatever tables there are cannot be prepared as they stand.
+    found.filter(|text| !text.contains('{')).collect()
 }
 
 async fn every_statement_can_be_prepared(place: &Place) {

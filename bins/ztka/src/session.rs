@@ -33,6 +33,11 @@ impl Session {
         Ok(Self { api, output, credential_path: None, org })
     }
 
+    /// Whether an organisation was named, rather than taken from the credential.
+    pub(crate) fn names_org(&self) -> bool {
+        self.org.is_some()
+    }
+
     /// The organisation that the command is about.
     pub(crate) async fn org(&self) -> anyhow::Result<OrgId> {
         let Some(wanted) = &self.org else { return Ok(self.api.whoami().await?.org.id) };

@@ -4,8 +4,9 @@ use axum::{
     Extension,
     extract::{Path, State},
 };
+use http::StatusCode;
 use jiff::SignedDuration;
-use ztka_api::{CreateOrg, Org, UpdateOrg};
+use ztka_api::{CreateOrg, Deletion, Org, UpdateOrg};
 use ztka_core::OrgId;
 use ztka_identity::Caller;
 
@@ -49,4 +50,26 @@ pub(super) async fn update(
     expected.directory(&controller).limit_credentials(&org, longest).await?;
     let changed = controller.directory().store().org(&org).await?;
     Ok(Json(wire(changed.ok_or_else(|| ApiError::not_found("organisation", &org))?)))
+}
+
+/// Cuts it off at once; what it has is removed afterwards.
+pub(super) async fn delete(
+    State(controller): State<Controller>,
+    expected: Expected,
+    Path(org): Path<OrgId>,
+) -> Answer<StatusCode> {
+    controller.record_authorities(&org).await?;
+    expected.directory(&controller).store().delete_org(&org, controller.now()).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+pub(super) async fn deletions(State(controller): State<Controller>) -> Answer<Json<Vec<Deletion>>> {
+    let wire = |deletion: crate::store::Deletion| Deletion {
+        org: deletion.org,
+        since: deletion.since,
+        finished: deletion.finished,
+        removed: deletion.removed,
+        failed: deletion.failed,
+    };
+    Ok(Json(controller.0.stores.jobs.deletions().await?.into_iter().map(wire).collect()))
 }

@@ -17,11 +17,15 @@ pub enum JobKind {
     Rewrap,
     /// Removes what is over; comes again by itself.
     Purge,
+    /// Removes everything of an organisation.
+    DeleteOrg,
+    /// Destroys a private key, by name, which may be elsewhere: an effect outside the database.
+    DestroyKey,
 }
 
 impl JobKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Seal, Self::Rewrap, Self::Purge];
+    pub const ALL: [Self; 5] = [Self::Seal, Self::Rewrap, Self::Purge, Self::DeleteOrg, Self::DestroyKey];
 
     /// The word for it, in stores and on the wire.
     pub fn as_str(self) -> &'static str {
@@ -29,7 +33,15 @@ impl JobKind {
             Self::Seal => "seal",
             Self::Rewrap => "rewrap",
             Self::Purge => "purge",
+            Self::DeleteOrg => "delete-org",
+            Self::DestroyKey => "destroy-key",
         }
+    }
+
+    /// True if it is about something outside the database: the controller does it, and finishes the job afterwards. So
+    /// it may be done twice, and has to bear that.
+    pub fn is_effect(self) -> bool {
+        matches!(self, Self::DestroyKey)
     }
 }
 
@@ -52,7 +64,7 @@ impl FromStr for JobKind {
 pub struct Job {
     /// What it does.
     pub kind: JobKind,
-    /// What it is about: an organisation's id; empty for the installation.
+    /// What it is about: an organisation's id, a key's name; empty for the installation.
     pub subject: String,
     /// How far it is, in the store's own words.
     pub state: String,
@@ -75,6 +87,21 @@ pub struct JobStatus {
     pub due: Timestamp,
     /// When it was asked for.
     pub created: Timestamp,
+}
+
+/// An organisation that is on its way out, or gone.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Deletion {
+    /// Its id; its name is free, and not kept.
+    pub org: OrgId,
+    /// When it was cut off.
+    pub since: Timestamp,
+    /// When everything of it was gone.
+    pub finished: Option<Timestamp>,
+    /// How many rows are gone so far.
+    pub removed: u64,
+    /// Why it could not go on the last time, if it could not.
+    pub failed: Option<String>,
 }
 
 /// What has become of a job by a step.
@@ -102,14 +129,20 @@ pub trait JobStore: Send + Sync + fmt::Debug + 'static {
     /// The job that is due longest and that nobody holds, for `lease` from `now` on.
     async fn take_job(&self, holder: &str, now: Timestamp, lease: SignedDuration) -> Result<Option<Job>, StoreError>;
 
-    /// Does the next step of a job, and has the lease for as long again.
+    /// Does the next step of a job that is not an effect, and has the lease for as long again.
     async fn step(&self, job: &mut Job, now: Timestamp, lease: SignedDuration) -> Result<Step, StoreError>;
+
+    /// The effect has happened: removes the job.
+    async fn finish(&self, job: &Job) -> Result<Step, StoreError>;
 
     /// Lets a job go until `due`, because of `failed`.
     async fn put_off(&self, job: &Job, due: Timestamp, failed: &str) -> Result<Step, StoreError>;
 
     /// The jobs there are, by kind and subject.
     async fn jobs(&self) -> Result<Vec<JobStatus>, StoreError>;
+
+    /// The organisations that were deleted, or are being, newest first.
+    async fn deletions(&self) -> Result<Vec<Deletion>, StoreError>;
 
     /// Begins to seal for an organisation (none: for the installation) under a new data key; what is there follows by a
     /// job. [`StoreError::Refused`] if the store does not encrypt.

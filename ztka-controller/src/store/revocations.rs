@@ -130,6 +130,10 @@ pub trait RevocationStore: Send + Sync + std::fmt::Debug + 'static {
     /// Writes down a certificate; once more changes nothing.
     async fn record_certificate(&self, record: &IssuedRecord) -> Result<(), StoreError>;
 
+    /// Writes down the certificate of an authority of an organisation that is about to be deleted: it is revoked with the
+    /// organisation, and listed as such when the authority itself is not known any more.
+    async fn record_authority(&self, org: &OrgId, record: &IssuedRecord) -> Result<(), StoreError>;
+
     /// The certificates with this serial number that have not expired at `now`: one, unless chance is against us.
     async fn certificates(&self, serial: &str, now: Timestamp) -> Result<Vec<Certificate>, StoreError>;
 

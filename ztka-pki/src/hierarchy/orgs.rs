@@ -118,6 +118,11 @@ impl Hierarchy {
         self.orgs.read().unwrap_or_else(PoisonError::into_inner).contains_key(org)
     }
 
+    /// Closes the intermediates of an organisation that is deleted, and drops their keys.
+    pub fn close_org(&self, org: &OrgId) {
+        self.orgs.write().unwrap_or_else(PoisonError::into_inner).remove(org);
+    }
+
     fn opened(&self, org: &OrgId) -> Option<OpenOrg> {
         self.orgs.read().unwrap_or_else(PoisonError::into_inner).get(org).cloned()
     }

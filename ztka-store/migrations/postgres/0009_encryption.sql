@@ -52,6 +52,7 @@ ALTER TABLE versions ADD COLUMN deleted BIGINT;
 CREATE TABLE deleted_orgs (
     org      TEXT COLLATE "C" PRIMARY KEY,
     since    BIGINT NOT NULL,
+    removed  BIGINT NOT NULL DEFAULT 0,
     finished BIGINT
 );
 

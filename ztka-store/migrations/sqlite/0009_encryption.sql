@@ -51,6 +51,7 @@ ALTER TABLE versions ADD COLUMN deleted INTEGER;
 CREATE TABLE deleted_orgs (
     org      TEXT PRIMARY KEY,
     since    INTEGER NOT NULL,
+    removed  INTEGER NOT NULL DEFAULT 0,
     finished INTEGER
 ) STRICT, WITHOUT ROWID;
 

@@ -1,7 +1,11 @@
 //! `ztka org`
 
-use std::time::Duration;
+use std::{
+    io::{BufRead as _, IsTerminal as _},
+    time::Duration,
+};
 
+use anyhow::{bail, ensure};
 use clap::Subcommand;
 use ztka_api::{CreateOrg, UpdateOrg};
 use ztka_core::OrgName;
@@ -18,6 +22,17 @@ pub(crate) enum Org {
     },
     /// List the organisations that you may see
     List,
+    /// Delete the organisation --org with all it has: its users and agents are cut off at once, for good
+    Delete {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        /// Return at once instead of when everything is gone
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// List the organisations that were deleted, and how far their removal is
+    Deletions,
     /// Limit how long credentials of the organisation may last, renewals included; those that there are keep their end
     Limit {
         /// 30 s to 366 days, which is the limit if none is given
@@ -42,12 +57,59 @@ impl Org {
                     None => format!("credentials of {} last 366 days at most", org.name),
                 })
             }
+            Self::Delete { yes, no_wait } => delete(session, yes, no_wait).await,
+            Self::Deletions => {
+                let deletions = session.api.deletions().await?;
+                session.output.list(&deletions, ["ID", "SINCE", "REMOVED", "STATE"], |deletion| {
+                    let state = match (&deletion.finished, &deletion.failed) {
+                        (Some(finished), _) => format!("gone since {finished}"),
+                        (None, Some(failed)) => format!("put off: {failed}"),
+                        (None, None) => "being removed".into(),
+                    };
+                    [deletion.org.to_string(), deletion.since.to_string(), deletion.removed.to_string(), state]
+                })
+            }
             Self::List => {
                 let orgs = session.api.orgs().await?;
                 session.output.list(&orgs, ["NAME", "ID", "CREATED"], |org| {
                     [org.name.to_string(), org.id.to_string(), org.created.to_string()]
                 })
             }
+        }
+    }
+}
+
+/// While it is waited for, it is looked at this often.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Deletes the organisation that is named, and never one's own by default.
+async fn delete(session: &Session, yes: bool, no_wait: bool) -> anyhow::Result<()> {
+    ensure!(session.names_org(), "say which organisation: ztka --org NAME org delete");
+    let id = session.org().await?;
+    let orgs = session.api.orgs().await?;
+    let name = orgs.iter().find(|org| org.id == id).map_or_else(|| id.to_string(), |org| org.name.to_string());
+    if !yes {
+        ensure!(std::io::stdin().is_terminal(), "nobody is there to ask; add --yes to delete {name} for good");
+        eprint!("Everything of {name} goes, for good: users, clusters, policy, records. Its name, to go on: ");
+        let mut typed = String::new();
+        std::io::stdin().lock().read_line(&mut typed)?;
+        if typed.trim() != name {
+            bail!("nothing was deleted: that is not the name");
+        }
+    }
+    session.api.delete_org(&id).await?;
+    loop {
+        let deletions = session.api.deletions().await?;
+        let found = deletions.into_iter().find(|deletion| deletion.org == id);
+        match found {
+            Some(deletion) if no_wait || deletion.finished.is_some() => {
+                return session.output.one(&deletion, || match deletion.finished {
+                    Some(_) => format!("organisation {name} deleted, {} rows removed", deletion.removed),
+                    None => format!("organisation {name} is cut off and being removed; see: ztka org deletions"),
+                });
+            }
+            Some(_) => tokio::time::sleep(LOOK).await,
+            None => bail!("the organisation is not among those deleted; see: ztka org deletions"),
         }
     }
 }
