@@ -147,7 +147,7 @@ async fn fill(cluster: &Cluster, pod: bool) -> Result<Paths> {
 async fn chain(folder: &TempDir, end: &End) -> Result<(Fleet, Target)> {
     // One user holds ten thousand watches here.
     let proxy_config =
-        "limits.user_streams = 20000\nlimits.cluster_streams = 20000\nlimits.user_resets_burst = 100000\n".into();
+        "limits.user_streams = 20000\nlimits.cluster_streams = 20000\nlimits.user_resets_burst = 100000\nlimits.user_new_connections_burst = 100000\nlimits.new_connections_burst = 100000\n".into();
     let mut fleet =
         Fleet::start_with(Installation { event_files: false, proxy_config, ..Installation::default() }).await?;
     fleet.org("bench").await?;
