@@ -1,5 +1,4 @@
 //! An organisation is deleted by the API: its users are out at once, its authorities' keys and all it has are gone soon.
-#![expect(clippy::unwrap_used, reason = "these are tests")]
 
 mod kit;
 

@@ -1,6 +1,6 @@
 //! Events, receipts and findings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -112,10 +112,9 @@ impl EventStore for Store {
         let parsed: Vec<_> = parsed.collect();
         let mut sealers = BTreeMap::new();
         for event in parsed.iter().flatten() {
-            let org = org_of(event);
-            if !sealers.contains_key(&org) {
-                let sealer = self.sealer(&org).await?;
-                sealers.insert(org, sealer);
+            if let Entry::Vacant(entry) = sealers.entry(org_of(event)) {
+                let sealer = self.sealer(entry.key()).await?;
+                entry.insert(sealer);
             }
         }
         let mut write = self.write().await?;

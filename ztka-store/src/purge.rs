@@ -44,10 +44,10 @@ impl Store {
         let step = if step.is_empty() { STEPS.first().copied().unwrap_or_default() } else { step };
         let before = now.checked_sub(KEPT).unwrap_or(Timestamp::MIN);
         let next = STEPS.iter().position(|known| *known == step).and_then(|place| STEPS.get(place + 1));
-        if step == "credentials" {
-            if let Some((tx, rows)) = self.forget_credentials(before).await? {
-                return Ok(Done { tx, next: Some(step.to_owned()), rows });
-            }
+        if step == "credentials"
+            && let Some((tx, rows)) = self.forget_credentials(before).await?
+        {
+            return Ok(Done { tx, next: Some(step.to_owned()), rows });
         }
         let mut tx = self.write().await?;
         let (rows, again) = match (deletion(step), step) {

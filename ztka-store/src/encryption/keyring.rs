@@ -116,6 +116,9 @@ struct Held {
     read: Instant,
 }
 
+/// Columns of bytes: the one in clear, and the one that is sealed.
+pub(crate) type ClearOrSealed = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// Seals for one organisation; the default one leaves everything in clear.
 #[derive(Clone, Default)]
 pub(crate) struct Sealer(Option<(Arc<DataKey>, Arc<IndexKey>)>);
@@ -130,11 +133,7 @@ impl Sealer {
     }
 
     /// The same of bytes, where both columns may be empty.
-    pub(crate) fn seal_bytes(
-        &self,
-        place: Place<'_>,
-        clear: &[u8],
-    ) -> Result<(Option<Vec<u8>>, Option<Vec<u8>>), Failed> {
+    pub(crate) fn seal_bytes(&self, place: Place<'_>, clear: &[u8]) -> Result<ClearOrSealed, Failed> {
         match &self.0 {
             None => Ok((Some(clear.to_vec()), None)),
             Some((data, _)) => Ok((None, Some(data.seal(place, clear)?))),
@@ -356,7 +355,7 @@ impl Store {
     pub async fn needs_master_key(&self) -> Result<bool, ztka_identity::StoreError> {
         let query = "SELECT (SELECT count(*) FROM data_keys) + (SELECT count(*) FROM private_keys) AS sealed";
         let row = self.readers().fetch_one(sql(query)).await?;
-        Ok(row.number("sealed").map_err(Failed::from)? > 0)
+        Ok(row.number("sealed")? > 0)
     }
 
     /// The same store, which seals what is secret or personal under data keys that are wrapped by the master key.
