@@ -66,7 +66,7 @@ impl Handler for Tunnels {
             }
             // Dropping the tunnel's future ends it with all its streams.
             let ended = tokio::select! {
-                ended = this.registry.serve(tls, agent) => ended.err().map(|error| {
+                ended = this.registry.serve(Box::new(tls), agent) => ended.err().map(|error| {
                     match &error {
                         TunnelError::BadFrames(bad) => {
                             tracing::warn!(agent = id, violation = %bad, "an agent breaks the rules of its tunnel");

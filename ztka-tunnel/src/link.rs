@@ -26,6 +26,8 @@ use crate::{
 /// Where less than this has come and gone since a PING, it or its answer is not behind all the rest on a slow network.
 const BUSY: u64 = 64 << 10;
 
+/// The next look is put off in steps of at least this length: a timer costs something to set.
+const COARSE: Duration = Duration::from_secs(1);
 /// A peer that does not end its side of a connection that has ended well is not waited for any longer.
 const LINGER: Duration = Duration::from_secs(30);
 
@@ -47,6 +49,8 @@ pub(crate) struct Link<T> {
     absent_until: Instant,
     quiet: Arc<AtomicBool>,
     timer: Pin<Box<Sleep>>,
+    /// It had something to lose at some time since the last look.
+    busy: bool,
     windows: Windows,
     count: bool,
     settings: Settings,
@@ -65,7 +69,8 @@ impl<T: AsyncWrite + Unpin> Link<T> {
         let now = Instant::now();
         let (timer, quiet) = (Box::pin(sleep_until(now + settings.keepalive)), Arc::default());
         let (windows, count) = (Windows::new(share, &settings), false);
-        Self { wire, ping, asked: None, pinged: now, absent_until: now, quiet, timer, windows, count, settings }
+        let (asked, busy) = (None, false);
+        Self { wire, ping, asked, pinged: now, absent_until: now, quiet, timer, busy, windows, count, settings }
     }
 
     /// True while the peer owes us a sign of life: it may be dead.
@@ -109,6 +114,8 @@ impl<T: AsyncWrite + Unpin> Link<T> {
     }
 
     fn poll_alive(&mut self, cx: &mut Context<'_>, asks: bool) -> Poll<Result<Infallible, TunnelError>> {
+        self.busy |= asks;
+        self.plan();
         loop {
             if self.asked.is_some() && self.ping.poll_pong(cx).is_ready() {
                 self.asked = None;
@@ -124,14 +131,36 @@ impl<T: AsyncWrite + Unpin> Link<T> {
                 // The process was stopped, or its machine slept. What was not read meanwhile is not the peer's fault.
                 self.absent_until = now;
             }
-            let next = self.look(now, asks)?;
+            let next = self.look(now)?;
             self.wire.rest();
             self.timer.as_mut().reset(next);
+            self.busy = asks;
         }
     }
 
+    /// Puts off the next look for as long as the peer asks, while there is nothing to lose; no longer once there is.
+    fn plan(&mut self) {
+        if self.asked.is_some() {
+            return;
+        }
+        let (planned, due) = (self.timer.deadline(), self.pinged + self.settings.keepalive);
+        if self.busy && due < planned {
+            self.timer.as_mut().reset(due);
+        } else if !self.busy {
+            let silent_at = self.silent_at();
+            if planned + COARSE < silent_at {
+                self.timer.as_mut().reset(silent_at);
+            }
+        }
+    }
+
+    /// When the peer, which asks as often as we would and may be somewhat late, has conspicuously not asked.
+    fn silent_at(&self) -> Instant {
+        self.wire.last_read() + self.settings.keepalive + self.settings.quiet_after / 2
+    }
+
     /// Judges the peer, and says when to look again.
-    fn look(&mut self, now: Instant, asks: bool) -> Result<Instant, TunnelError> {
+    fn look(&mut self, now: Instant) -> Result<Instant, TunnelError> {
         if self.wire.head_since().is_some_and(|since| since + FrameGuard::HEAD_TIME <= now) {
             return Err(BadFrames::SlowHead.into());
         }
@@ -149,16 +178,15 @@ impl<T: AsyncWrite + Unpin> Link<T> {
             *asked = Asked { at: now, moved };
         }
         let keepalive = self.settings.keepalive;
-        // The other end asks as often; its question may be somewhat late.
-        let (ping_at, silent_at) = (self.pinged + keepalive, last_read + keepalive + self.settings.quiet_after / 2);
+        let (ping_at, silent_at) = (self.pinged + keepalive, self.silent_at());
         let quiet_at = self.pinged + self.settings.quiet_after;
         let next = if self.asked.is_some() && last_read <= self.pinged && quiet_at <= now && now < ping_at {
             self.quiet.store(true, Ordering::Relaxed);
             ping_at
         } else if now < ping_at {
             ping_at
-        } else if !asks && now < silent_at && self.asked.is_none() {
-            silent_at.min(now + keepalive)
+        } else if !self.busy && now < silent_at && self.asked.is_none() {
+            silent_at
         } else {
             self.pinged = now;
             if self.asked.is_none() && self.ping.send_ping(Ping::opaque()).is_ok() {

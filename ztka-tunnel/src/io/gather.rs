@@ -21,6 +21,9 @@ use super::{BadFrames, FrameGuard};
 
 /// From here on a write goes to the transport before more is taken.
 const HIGH: usize = 64 << 10;
+/// A larger buffer is not kept where less than the second number of bytes has moved since the last rest.
+const SMALL: usize = 2 << 10;
+const OFTEN: u64 = 256 << 10;
 /// Never more than this is held.
 const MAX: usize = 128 << 10;
 
@@ -34,6 +37,8 @@ struct State<T> {
     last_read: Instant,
     /// Bytes in both directions.
     moved: u64,
+    /// What it was when the tunnel last rested.
+    rested: u64,
     /// Bytes read in all.
     received: u64,
     guard: FrameGuard,
@@ -58,6 +63,10 @@ impl<T: AsyncWrite + Unpin> State<T> {
 
     fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx))?;
+        // Of a tunnel on which little happens, what a document needed is free at once for the next one.
+        if self.buffer.capacity() > SMALL && self.moved - self.rested < OFTEN {
+            self.buffer = BytesMut::new();
+        }
         if self.owed {
             ready!(Pin::new(&mut self.io).poll_flush(cx))?;
             self.owed = false;
@@ -78,7 +87,7 @@ pub(crate) struct Wire<T>(Arc<Mutex<State<T>>>);
 pub(crate) fn gather<T>(io: T, guard: FrameGuard) -> (Gather<T>, Wire<T>) {
     let (buffer, last_read, moved) = (BytesMut::new(), Instant::now(), 0);
     let (owed, received, head_since, refused) = (false, 0, None, None);
-    let state = State { io, buffer, owed, last_read, moved, received, guard, head_since, refused };
+    let state = State { io, buffer, owed, last_read, moved, rested: 0, received, guard, head_since, refused };
     let state = Arc::new(Mutex::new(state));
     (Gather(state.clone()), Wire(state))
 }
@@ -96,6 +105,7 @@ impl<T: AsyncWrite + Unpin> Wire<T> {
     /// Gives the buffer back if nothing is in it. To be called now and then: ten thousand quiet connections hold none.
     pub(crate) fn rest(&self) {
         let mut state = lock(&self.0);
+        state.rested = state.moved;
         if state.buffer.is_empty() {
             state.buffer = BytesMut::new();
         }

@@ -31,6 +31,8 @@ use crate::{
     wire,
 };
 
+/// Never further ahead, for the clock may be set.
+const AHEAD: Duration = Duration::from_secs(60);
 /// How often a tunnel whose certificate has expired is looked at.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -177,7 +179,6 @@ async fn expire(registry: &Registry, tunnel: &Arc<Tunnel>) -> TunnelError {
                 return TunnelError::Ended;
             }
         }
-        // Never far ahead, for the clock may be set.
-        sleep(if left.is_zero() { LOOK } else { left.min(Duration::from_secs(60)) }).await;
+        sleep(if left.is_zero() { LOOK } else { left.min(AHEAD) }).await;
     }
 }
