@@ -93,10 +93,13 @@ pub enum Stopping {
 
 type Told = dyn Fn(Stopping) + Send + Sync;
 
+/// A connection after its handshake.
+pub type Accepted = Box<TlsStream<Buffered<TcpStream>>>;
+
 /// Takes connections of one role, after their handshake.
 pub trait Handler: fmt::Debug + Send + Sync + 'static {
     /// Serves a connection until it ends or `drain` says so.
-    fn handle(&self, tls: TlsStream<Buffered<TcpStream>>, arrival: Arrival, drain: Drain) -> BoxFuture<'static, ()>;
+    fn handle(&self, tls: Accepted, arrival: Arrival, drain: Drain) -> BoxFuture<'static, ()>;
 }
 
 /// One role's TLS configuration and the handler behind it.
@@ -316,9 +319,10 @@ impl Acceptor {
             Role::Controller => return self.0.controller.pass(tcp, arrival).await,
         };
         let turn = timeout(HANDSHAKE, handshakes.turn(client.ip())).await??;
-        let tls = timeout(HANDSHAKE, listener.tls.0.accept(tcp)).await;
+        // Boxed, for futures keep room for all that was ever in them, and there may be ten thousand of this one.
+        let tls = timeout(HANDSHAKE, Box::pin(listener.tls.0.accept(tcp))).await;
         drop(turn);
-        match tls? {
+        match tls?.map(Box::new) {
             Ok(tls) => {
                 let _place = arrival.place.clone();
                 listener.handler.handle(tls, arrival, drain).await;

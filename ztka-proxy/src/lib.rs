@@ -101,7 +101,7 @@ mod tunnels;
 mod users;
 
 pub use self::{
-    acceptor::{Acceptor, Arrival, Drain, Handler, Listener, Stopping},
+    acceptor::{Accepted, Acceptor, Arrival, Drain, Handler, Listener, Stopping},
     authenticate::CertificateAuthenticator,
     buffered::Buffered,
     connection::{Certificate, Connection},

@@ -2,13 +2,11 @@
 
 use futures_util::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 use ztka_core::{Subject, Verified};
 use ztka_pki::{Peer, PeerError, Purpose, TrustSource};
 use ztka_tunnel::{Registry, Settings, TunnelError, TunnelPeer, give_up_unacknowledged};
 
-use crate::{Arrival, Buffered, Drain, Handler, Limits, limits::TunnelArrivals};
+use crate::{Accepted, Arrival, Drain, Handler, Limits, limits::TunnelArrivals};
 
 /// Enters agents' connections into a registry. A revoked agent loses its tunnels at once.
 #[derive(Clone, Debug)]
@@ -42,7 +40,7 @@ impl Tunnels {
 }
 
 impl Handler for Tunnels {
-    fn handle(&self, tls: TlsStream<Buffered<TcpStream>>, arrival: Arrival, drain: Drain) -> BoxFuture<'static, ()> {
+    fn handle(&self, tls: Accepted, arrival: Arrival, drain: Drain) -> BoxFuture<'static, ()> {
         let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
         let identified = self.identify(chain);
         let this = self.clone();
@@ -66,7 +64,7 @@ impl Handler for Tunnels {
             }
             // Dropping the tunnel's future ends it with all its streams.
             let ended = tokio::select! {
-                ended = this.registry.serve(Box::new(tls), agent) => ended.err().map(|error| {
+                ended = this.registry.serve(tls, agent) => ended.err().map(|error| {
                     match &error {
                         TunnelError::BadFrames(bad) => {
                             tracing::warn!(agent = id, violation = %bad, "an agent breaks the rules of its tunnel");

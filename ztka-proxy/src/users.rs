@@ -14,16 +14,14 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     time::{Instant, sleep_until},
 };
-use tokio_rustls::server::TlsStream;
 use tower::{Service, ServiceExt as _};
 use ztka_core::{Body, BoxError, Reason, Refusal, RefusalSink, Status, Subject};
 use ztka_pki::Purpose;
 
 use crate::{
-    Arrival, Buffered, Certificate, Connection, Connections, Drain, FloodLimits, Guarded, Handler, Limits, Role,
+    Accepted, Arrival, Certificate, Connection, Connections, Drain, FloodLimits, Guarded, Handler, Limits, Role,
     activity::{Activity, Running},
     guard::REFUSED,
     head,
@@ -114,7 +112,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    fn handle(&self, tls: TlsStream<Buffered<TcpStream>>, arrival: Arrival, drain: Drain) -> BoxFuture<'static, ()> {
+    fn handle(&self, tls: Accepted, arrival: Arrival, drain: Drain) -> BoxFuture<'static, ()> {
         let chain = tls.get_ref().1.peer_certificates().map(|chain| {
             let chain: Vec<_> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
             self.trust.identify(Purpose::Users, &chain).map(|peer| Certificate { peer, chain })

@@ -84,6 +84,16 @@ impl Process {
         Ok(found.with_context(|| format!("{} does not run\n{}", self.name, self.tail()))?.parse()?)
     }
 
+    /// Fails until the program runs and has said what it does on SIGTERM: before, that would just end it.
+    pub fn heeds_signals(&self) -> anyhow::Result<()> {
+        const TERM: u32 = 15;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.program()?))?;
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).context("no SigCgt")?;
+        let caught = u64::from_str_radix(caught.trim(), 16)?;
+        anyhow::ensure!(caught >> (TERM - 1) & 1 == 1, "{} does not heed SIGTERM yet", self.name);
+        Ok(())
+    }
+
     /// Sends a signal, such as `TERM`, `STOP` or `CONT`, to the program itself.
     pub fn signal(&self, name: &str) -> anyhow::Result<()> {
         let program = self.program()?.to_string();

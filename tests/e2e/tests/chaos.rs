@@ -254,7 +254,7 @@ impl Site {
                 self.cables[agent][proxy].set(Cut::Whole);
                 Ok(())
             }
-            Fault::Killed(server) => self.start_again(server),
+            Fault::Killed(server) => self.start_again(server).await,
             Fault::Restarted(server) => {
                 // It ends by itself: a proxy after its grace, an agent when its streams have ended.
                 let begun = Instant::now();
@@ -264,17 +264,19 @@ impl Site {
                 }
                 let status = self.process(server)?.ended()?;
                 ensure!(status.is_some_and(|status| status.success()), "{server:?} was asked to stop: {status:?}");
-                self.start_again(server)
+                self.start_again(server).await
             }
         }
     }
 
-    fn start_again(&mut self, server: Server) -> Result<()> {
+    async fn start_again(&mut self, server: Server) -> Result<()> {
         match server {
             Server::Controller => self.fleet.restart_controller(),
             Server::Proxy(number) => self.fleet.proxies[number].restart(),
             Server::Agent(number) => self.fleet.agents.get_mut(&self.agents[number]).context("no agent")?.restart(),
-        }
+        }?;
+        let process = self.process(server)?;
+        wait_for_within(BOUND, "a server that was started again", || async { process.heeds_signals() }).await
     }
 
     /// Invariant 4.

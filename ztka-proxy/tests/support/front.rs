@@ -13,7 +13,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use ztka_core::Reply;
 use ztka_pki::{ClientAuth, Purpose, tls};
-use ztka_proxy::{Acceptor, Arrival, Buffered, Cidr, Drain, Handler, Limits, Listener, PassOn, Stopping};
+use ztka_proxy::{Accepted, Acceptor, Arrival, Cidr, Drain, Handler, Limits, Listener, PassOn, Stopping};
 
 use super::{Installation, installation};
 
@@ -21,12 +21,7 @@ use super::{Installation, installation};
 struct Tunnels(mpsc::UnboundedSender<Arrival>);
 
 impl Handler for Tunnels {
-    fn handle(
-        &self,
-        _: tokio_rustls::server::TlsStream<Buffered<TcpStream>>,
-        arrival: Arrival,
-        _: Drain,
-    ) -> BoxFuture<'static, ()> {
+    fn handle(&self, _: Accepted, arrival: Arrival, _: Drain) -> BoxFuture<'static, ()> {
         self.0.send(arrival).unwrap();
         Box::pin(std::future::ready(()))
     }

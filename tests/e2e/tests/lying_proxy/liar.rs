@@ -15,7 +15,6 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
 };
-use tokio_rustls::server::TlsStream;
 use tower::ServiceExt as _;
 use ztka_audit::{MemoryJournal, Recorder};
 use ztka_core::{
@@ -26,7 +25,7 @@ use ztka_core::{
 use ztka_e2e::{Fleet, User};
 use ztka_follow::{Follower, Member, Membership};
 use ztka_pki::{ClientAuth, Purpose, tls};
-use ztka_proxy::{Acceptor, Arrival, Buffered, Drain, Handler, Limits, Listener, Names, PassOn, Tunnels};
+use ztka_proxy::{Accepted, Acceptor, Arrival, Drain, Handler, Limits, Listener, Names, PassOn, Tunnels};
 use ztka_test_cluster::wait_for;
 use ztka_tunnel::{Dispatch, HELLO_PATH, PROTOCOL, PROTOCOL_HEADER, READY_PATH, Registry};
 
@@ -282,7 +281,7 @@ async fn say(sender: SendRequest<Bytes>, request: Request<()>, body: Bytes) -> R
 struct ByHand(watch::Sender<Option<SendRequest<Bytes>>>);
 
 impl Handler for ByHand {
-    fn handle(&self, tls: TlsStream<Buffered<TcpStream>>, _: Arrival, _: Drain) -> BoxFuture<'static, ()> {
+    fn handle(&self, tls: Accepted, _: Arrival, _: Drain) -> BoxFuture<'static, ()> {
         let tunnel = self.0.clone();
         Box::pin(async move {
             let Ok((sender, connection)) = h2::client::handshake(tls).await else { return };
