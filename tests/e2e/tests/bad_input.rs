@@ -245,13 +245,18 @@ async fn logs(name: &str, config: &Path, words: &[&str]) -> Result<bool> {
     Ok(true)
 }
 
-/// Waits until a program ends with an error, and checks what it said.
+/// Starts a program, waits until it has ended with an error, and checks what it said.
 async fn ends(name: &str, config: &Path, words: &[&str]) -> Result<()> {
-    wait_for("the end of the program", || async {
-        ensure!(logs(name, config, words).await?, "it still runs");
-        Ok(())
-    })
-    .await
+    let log = config.with_extension("log");
+    let mut process = Process::start(&program(name)?, [Path::new("--config"), config], &log)?;
+    let ended = wait_for("the end of the program", || {
+        let ended = process.ended().and_then(|ended| ended.context("it still runs"));
+        async { ended }
+    });
+    let status = ended.await.with_context(|| fs::read_to_string(&log).unwrap_or_default())?;
+    let text = fs::read_to_string(&log)?;
+    ensure!(status.code() == Some(1), "{name}: {status}, not 1: {text}");
+    says(&text, words)
 }
 
 #[tokio::test]
