@@ -71,9 +71,15 @@ func ask(args []string) error {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(*version == 1)
 	protocols.SetHTTP2(*version == 2)
+	// By HTTP/1.1 whoever is expected to say 100 has to. By HTTP/2 hyper's servers say none, and Go sends after its usual
+	// second (RFC 9110, section 10.1.1: nobody waits for it without end).
+	patience := time.Minute
+	if *version == 2 {
+		patience = time.Second
+	}
 	transport := &http.Transport{
 		TLSClientConfig: config, Protocols: protocols, ForceAttemptHTTP2: *version == 2, DisableCompression: true,
-		ExpectContinueTimeout: time.Minute, MaxIdleConnsPerHost: 200,
+		ExpectContinueTimeout: patience, MaxIdleConnsPerHost: 200,
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			c.dials.Add(1)
 			return dialer.DialContext(ctx, network, address)

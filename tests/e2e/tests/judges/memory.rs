@@ -9,18 +9,9 @@ use ztka_test_cluster::Options;
 
 use super::Court;
 
-/// The program itself, which runs under a shell that watches over it.
-fn program(process: &Process) -> Result<u32> {
-    let shell = process.pid();
-    let children = fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"))?;
-    let is_it =
-        |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("ztka-"));
-    Ok(children.split_whitespace().find(is_it).context("the program is gone")?.parse()?)
-}
-
-/// The most memory that a process has held, in bytes.
+/// The most memory that a program has held, in bytes; not that of the shell that watches over it.
 fn peak(process: &Process) -> Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{}/status", program(process)?))?;
+    let text = fs::read_to_string(format!("/proc/{}/status", process.program()?))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
 }
