@@ -111,7 +111,11 @@ impl Process {
     pub fn terminate(&mut self) -> anyhow::Result<std::process::ExitStatus> {
         let status = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status()?;
         anyhow::ensure!(status.success(), "{} has ended already\n{}", self.name, self.tail());
-        Ok(self.child.wait()?)
+        // Waiting closes the pipe, at whose end the program is killed, and does not close what is held here.
+        let held = self.child.stdin.take();
+        let ended = self.child.wait();
+        self.child.stdin = held;
+        Ok(ended?)
     }
 
     /// Ends the program without asking (SIGKILL) and waits until it is gone.
