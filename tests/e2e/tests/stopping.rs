@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    process::ExitStatus,
     time::{Duration, Instant},
 };
 
@@ -14,7 +15,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use ztka_e2e::{Client, Exec, Fleet, Installation, Load, Raw, Upstream, User};
+use ztka_e2e::{Client, Exec, Fleet, Installation, Load, Process, Raw, Upstream, User};
 use ztka_test_cluster::{Cluster, Options, wait_for, wait_for_within};
 
 const WATCH: &str = "/api/v1/namespaces/default/configmaps?watch=1";
@@ -22,6 +23,8 @@ const NAMESPACE: &str = "/api/v1/namespaces/default";
 const BOUND: Duration = Duration::from_secs(60);
 const DELAY: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(4);
+/// Of an agent: long enough for all that is asked while it leaves, on a busy machine too.
+const AGENT_GRACE: Duration = Duration::from_secs(20);
 const POD: &str = r#"
 apiVersion: v1
 kind: Pod
@@ -77,6 +80,15 @@ async fn readiness(port: u16) -> Result<u16> {
     let mut answer = String::new();
     tcp.read_to_string(&mut answer).await?;
     Ok(answer.split(' ').nth(1).context("no status")?.parse()?)
+}
+
+/// Waits until a program has ended by itself.
+async fn ended(process: &mut Process) -> Result<ExitStatus> {
+    let ended = wait_for_within(BOUND, "the end of a program", || {
+        let ended = process.ended().and_then(|ended| ended.context("it runs"));
+        async { ended }
+    });
+    ended.await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -147,13 +159,7 @@ async fn a_proxy_gives_what_is_open_its_grace_and_ends_it_in_its_own_words() -> 
     ensure!(code != Some(0), "kubectl takes a session that was ended for one that has ended");
     forward.ended().await.context("kubectl port-forward")?;
     let process = &mut fleet.proxies[0].process;
-    for _ in 0..600 {
-        if process.ended()?.is_some() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let status = process.ended()?.context("the proxy goes on")?;
+    let status = ended(process).await.context("the proxy goes on")?;
     ensure!(status.success(), "{status}: {}", process.tail());
     load.go_on(20).await?;
     load.finish().await.with_context(|| fleet.tails())?;
@@ -162,7 +168,7 @@ async fn a_proxy_gives_what_is_open_its_grace_and_ends_it_in_its_own_words() -> 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_lets_what_is_open_go_on_for_its_grace_and_another_takes_the_rest() -> Result<()> {
-    let agent_config = format!("grace = '{}s'\n", GRACE.as_secs());
+    let agent_config = format!("grace = '{}s'\n", AGENT_GRACE.as_secs());
     let (mut fleet, cluster, alice) = start(Installation { agent_config, ..Installation::default() }).await?;
     let kubectl = fleet.kubectl(&alice, "dev").await?;
     let client = Client::of(&kubectl).await?;
@@ -184,21 +190,15 @@ async fn an_agent_lets_what_is_open_go_on_for_its_grace_and_another_takes_the_re
 
     let asked = Instant::now();
     fleet.agents[&("acme".to_owned(), "dev".to_owned())].process.signal("TERM")?;
-    load.go_on(50).await.with_context(|| fleet.tails())?;
     for session in &mut sessions {
-        session.echo("meanwhile").await.with_context(|| fleet.tails())?;
+        session.echo("meanwhile").await.with_context(|| format!("{:?} later\n{}", asked.elapsed(), fleet.tails()))?;
     }
     cluster.kubectl().ok(["create", "configmap", "meanwhile"]).await?;
+    load.go_on(50).await.with_context(|| fleet.tails())?;
     let agent = fleet.agents.get_mut(&("acme".to_owned(), "dev".to_owned())).context("no agent")?;
-    for _ in 0..600 {
-        if agent.process.ended()?.is_some() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let status = agent.process.ended()?.context("the agent goes on")?;
+    let status = ended(&mut agent.process).await.context("the agent goes on")?;
     ensure!(status.success(), "{status}: {}", agent.process.tail());
-    ensure!(asked.elapsed() >= GRACE, "gone after {:?}", asked.elapsed());
+    ensure!(asked.elapsed() >= AGENT_GRACE, "gone after {:?}", asked.elapsed());
     load.go_on(20).await?;
     load.finish().await.with_context(|| fleet.tails())?;
 
