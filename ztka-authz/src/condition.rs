@@ -83,13 +83,18 @@ impl Terms {
         unknown
     }
 
-    fn term(&self, request: &Request<'_>) -> Holds<'_> {
-        let now = request.facts.now;
-        if self.from.is_some_and(|from| now < from) {
-            return Holds::No(Unmet::NotYet);
+    /// What is wrong with the time, if it has not begun or is over.
+    pub(crate) fn out_of_term(&self, now: Timestamp) -> Option<Unmet<'static>> {
+        match (self.from, self.until) {
+            (Some(from), _) if now < from => Some(Unmet::NotYet),
+            (_, Some(until)) if now >= until => Some(Unmet::Over),
+            _ => None,
         }
-        if self.until.is_some_and(|until| now >= until) {
-            return Holds::No(Unmet::Over);
+    }
+
+    fn term(&self, request: &Request<'_>) -> Holds<'_> {
+        if let Some(unmet) = self.out_of_term(request.facts.now) {
+            return Holds::No(unmet);
         }
         match self.when {
             Clause::Known(_) => Holds::Yes,

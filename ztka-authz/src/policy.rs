@@ -199,7 +199,10 @@ impl PolicySet {
         let gate = asked.gate();
         let (mut any, mut best, mut why) = (None, None, None);
         for bound in self.bound_on(who, number) {
-            any.get_or_insert(bound);
+            // What has run out gives nothing, discovery included.
+            if bound.terms.as_ref().is_none_or(|terms| terms.out_of_term(facts.now).is_none()) {
+                any.get_or_insert(bound);
+            }
             match self.answer(bound, number, &request, gate) {
                 Answer::Gives(obligations) if obligations.is_none() => {
                     return self.allow(bound, &bound.role, obligations);
@@ -216,7 +219,7 @@ impl PolicySet {
                 self.allow(bound, &self.index.basic, Obligations::default())
             }
             (None, Some(_)) => deny(why.unwrap_or(Refused::NotGiven)),
-            (None, None) => deny(Refused::NoRole),
+            (None, None) => deny(why.unwrap_or(Refused::NoRole)),
         }
     }
 

@@ -218,3 +218,23 @@ fn a_rule_may_name_the_ports_that_are_forwarded() {
         assert!(error.to_string().contains("of its own"), "{error}");
     }
 }
+
+#[test]
+fn a_binding_counts_within_its_term_and_gives_not_even_discovery_outside_of_it() {
+    let (alice, cluster) = (user("alice", &[]), "c1".parse().unwrap());
+    let mut document = gives("view", json!("cluster"));
+    document.bindings[0].valid_from = Some("2026-01-05T10:00:00Z".parse().unwrap());
+    document.bindings[0].valid_until = Some("2026-01-05T11:00:00Z".parse().unwrap());
+    let policy = compiled(&document);
+    for (at, expected) in [("09:59:59", false), ("10:00:00", true), ("10:59:59", true), ("11:00:00", false)] {
+        let now: Timestamp = format!("2026-01-05T{at}Z").parse().unwrap();
+        let facts = ztka_authz::Facts::at(now);
+        for what in ["core/pods", "/api"] {
+            let action = ztka_authz::Action::new("get", target(what, None, None));
+            let decision = policy.decide(&alice, &cluster, &action, &facts);
+            assert_eq!(matches!(decision, Decision::Allow(_)), expected, "{what} at {at}");
+        }
+        assert_eq!(policy.render_at(&alice, &cluster, now).unwrap().cluster.len() > 3, expected, "rendered at {at}");
+    }
+    assert!(policy.is_timed());
+}

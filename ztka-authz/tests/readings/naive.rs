@@ -346,7 +346,8 @@ pub(crate) fn naive(
         if !meant(document, &binding.subjects, who) || !selected(&binding.clusters, cluster) {
             continue;
         }
-        bound = true;
+        bound |= binding.valid_from.is_none_or(|from| from <= world.now)
+            && binding.valid_until.is_none_or(|until| world.now < until);
         let role = roles.iter().find(|role| role.name == binding.role).unwrap();
         let passes = match gate(&document.guardrails.gates, verb, target) {
             None | Some(Opening::Roles) => true,
