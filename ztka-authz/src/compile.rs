@@ -332,22 +332,26 @@ impl<'a> Compiler<'a> {
         guardrails.protected_namespaces.iter().map(of).collect()
     }
 
-    /// The subjects, and the members of those that are groups of the document.
     fn expand(&self, subjects: &[Subject]) -> BTreeSet<Subject> {
-        let mut all: BTreeSet<_> = subjects.iter().cloned().collect();
-        for subject in subjects {
-            if let Subject::Group(name) = subject
-                && let Some(members) = self.members.get(name)
-            {
-                all.extend(members.iter().cloned());
-            }
-        }
-        all
+        expand(&self.members, subjects)
     }
 }
 
+/// The subjects, and the members of those that are groups of the document.
+pub(crate) fn expand(members: &HashMap<&GroupName, BTreeSet<Subject>>, subjects: &[Subject]) -> BTreeSet<Subject> {
+    let mut all: BTreeSet<_> = subjects.iter().cloned().collect();
+    for subject in subjects {
+        if let Subject::Group(name) = subject
+            && let Some(members) = members.get(name)
+        {
+            all.extend(members.iter().cloned());
+        }
+    }
+    all
+}
+
 /// Each group of the document with its members, those of groups within it included.
-fn members(document: &PolicyDocument) -> HashMap<&GroupName, BTreeSet<Subject>> {
+pub(crate) fn members(document: &PolicyDocument) -> HashMap<&GroupName, BTreeSet<Subject>> {
     let direct: HashMap<_, _> = document.groups.iter().map(|group| (&group.name, &group.members)).collect();
     let all = |group: &crate::Group| {
         let (mut found, mut open) = (BTreeSet::new(), vec![&group.name]);

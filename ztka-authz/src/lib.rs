@@ -66,6 +66,7 @@ mod document;
 mod engine;
 mod facts;
 mod forward;
+mod grant;
 mod layer;
 mod matcher;
 mod open;
@@ -90,6 +91,7 @@ pub use self::{
     },
     engine::Engine,
     facts::{Facts, Mfa, Supported},
+    grant::Excess,
     layer::{Authorize, AuthorizeLayer},
     open::{Cut, CutLayer, Open, Sessions},
     policy::{AGENT_NAMESPACE, AGENT_PREFIX, PolicyError, PolicySet},

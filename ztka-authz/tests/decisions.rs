@@ -238,3 +238,65 @@ fn a_binding_counts_within_its_term_and_gives_not_even_discovery_outside_of_it()
     }
     assert!(policy.is_timed());
 }
+
+#[test]
+fn nobody_gives_a_role_that_they_do_not_have() {
+    let policy = document(json!({
+        "clusters": [{"id": "c1", "name": "a"}, {"id": "c2", "name": "b"}],
+        "roles": [{"name": "pods", "rules": [{"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]}]}],
+        "bindings": [
+            {"name": "own", "subjects": [{"group": "leads"}], "role": "edit", "clusters": {"ids": ["c1"]},
+             "scope": {"namespaces": ["shop", "web"]}, "validUntil": "2026-06-01T00:00:00Z"},
+        ],
+    }));
+    let lead = user("alice", &["leads"]);
+    let may = |role: &str, clusters: serde_json::Value, scope: serde_json::Value, until: Option<&str>| {
+        let binding = json!({"name": "new", "subjects": [{"user": "bob"}], "role": role, "clusters": clusters,
+                             "scope": scope, "validUntil": until});
+        policy.may_grant(&lead, &serde_json::from_value(binding).unwrap(), "2026-01-05T00:00:00Z".parse().unwrap())
+    };
+    let (c1, shop, may_end) = (json!({"ids": ["c1"]}), json!({"namespaces": ["shop"]}), Some("2026-05-01T00:00:00Z"));
+    for role in ["pods", "view", "edit"] {
+        assert_eq!(may(role, c1.clone(), shop.clone(), may_end), Ok(()), "{role}");
+    }
+    for (role, clusters, scope, until) in [
+        ("cluster-admin", c1.clone(), shop.clone(), may_end),
+        ("namespace-admin", c1.clone(), shop.clone(), may_end),
+        ("pods", json!({"ids": ["c2"]}), shop.clone(), may_end),
+        ("pods", json!({"all": true}), shop.clone(), may_end),
+        ("pods", json!({"names": ["a"]}), shop.clone(), may_end),
+        ("pods", c1.clone(), json!("allNamespaces"), may_end),
+        ("pods", c1.clone(), json!("cluster"), may_end),
+        ("pods", c1.clone(), json!({"namespaces": ["shop", "pay"]}), may_end),
+        ("pods", c1.clone(), shop.clone(), None),
+        ("pods", c1, shop, Some("2026-06-02T00:00:00Z")),
+    ] {
+        let excess =
+            may(role, clusters.clone(), scope.clone(), until).expect_err(&format!("{role} {clusters} {scope}"));
+        assert!(excess.to_string().contains("you"), "{excess}");
+    }
+}
+
+#[test]
+fn who_may_look_or_has_one_object_gives_no_more_than_that() {
+    let rules = |verb: &str, names: serde_json::Value| json!([{"verbs": [verb], "apiGroups": [""], "resources": ["configmaps"], "resourceNames": names}]);
+    let own = |name: &str, role: &str| json!({"name": name, "subjects": [{"user": "alice"}], "role": role, "clusters": {"all": true}, "scope": "cluster"});
+    let policy = document(json!({
+        "clusters": [{"id": "c1", "name": "a"}],
+        "roles": [
+            {"name": "one", "rules": rules("get", json!(["a"]))},
+            {"name": "two", "rules": rules("get", json!(["a", "b"]))},
+            {"name": "all", "rules": rules("get", json!([]))},
+            {"name": "look", "readOnly": true, "rules": rules("*", json!([]))},
+            {"name": "look-once", "readOnly": true, "rules": rules("get", json!([]))},
+        ],
+        "bindings": [own("o", "one"), own("l", "look")],
+    }));
+    let may = |role: &str| {
+        let binding = serde_json::from_value(own("new", role)).unwrap();
+        policy.may_grant(&user("alice", &[]), &binding, "2026-01-05T00:00:00Z".parse().unwrap()).is_ok()
+    };
+    let given: Vec<_> =
+        ["one", "two", "all", "look", "look-once", "none"].into_iter().filter(|role| may(role)).collect();
+    assert_eq!(given, ["one", "look", "look-once"]);
+}

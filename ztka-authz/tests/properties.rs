@@ -325,4 +325,44 @@ proptest! {
             );
         }
     }
+
+    #[test]
+    fn nobody_gives_more_than_they_have(
+        mut document in policy(),
+        mut given in binding(),
+        like in prop::option::weighted(0.8, any::<(prop::sample::Index, [bool; 2])>()),
+        world in world(),
+        questions in prop::collection::vec(question(), 20),
+    ) {
+        // Mostly one that is there already, or a part of it: few others are theirs to give.
+        if let (Some((like, [scope, clusters])), false) = (like, document.bindings.is_empty()) {
+            let other = given;
+            given = like.get(&document.bindings).clone();
+            if scope {
+                given.scope = other.scope;
+            }
+            if clusters {
+                given.clusters = other.clusters;
+            }
+        }
+        // These are about people, not about what they were given.
+        document.denials.clear();
+        document.guardrails = Guardrails::default();
+        given.subjects = vec![Subject::User("newcomer".parse().unwrap())];
+        given.name = "given".into();
+        let alice = fixture::user("alice", &["dev"]);
+        if document.may_grant(&alice, &given, world.now).is_ok() {
+            document.bindings.push(given);
+            let policy = fixture::compiled(&document);
+            let newcomer = fixture::user("newcomer", &[]);
+            for cluster in CLUSTERS {
+                let cluster = cluster.parse().unwrap();
+                for (verb, target) in &questions {
+                    let has = allowed(&policy, &alice, &world, &cluster, verb, *target);
+                    let gets = allowed(&policy, &newcomer, &world, &cluster, verb, *target);
+                    prop_assert!(has || !gets, "{} {:?} on {}", verb, target, cluster);
+                }
+            }
+        }
+    }
 }
