@@ -76,6 +76,8 @@ mod project;
 mod refusal;
 mod render;
 mod rule;
+#[cfg(feature = "tools")]
+pub mod tools;
 mod validate;
 mod verdict;
 mod words;

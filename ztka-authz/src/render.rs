@@ -85,9 +85,14 @@ impl PolicySet {
         Some(rendered)
     }
 
-    /// The rules of a role without what policy never lets it do.
+    /// The same in what RBAC can say.
     fn by_rbac(&self, role: &Rules) -> Vec<Rule> {
-        let rules = role.role.rules.iter().map(|rule| Rule { ports: Vec::new(), ..rule.clone() });
+        self.effective(role).into_iter().map(|rule| Rule { ports: Vec::new(), ..rule }).collect()
+    }
+
+    /// The rules of a role without what policy never lets it do, as far as rules can be without it.
+    pub(crate) fn effective(&self, role: &Rules) -> Vec<Rule> {
+        let rules = role.role.rules.iter().cloned();
         match role.role.read_only {
             true => rules.flat_map(|rule| self.for_looking(&rule)).collect(),
             false => rules.filter_map(|rule| self.without_gated(role, rule)).collect(),

@@ -15,3 +15,8 @@ mod replay;
 fn policies_mean_what_they_say() {
     replay::replay("policy", 10, readings::policy);
 }
+
+#[test]
+fn policy_files_are_read_as_they_stand() {
+    replay::replay("policy_file", 200, readings::policy_file);
+}

@@ -10,7 +10,10 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use naive::{allowed, naive, plain, rbac};
-use ztka_authz::{PolicyDocument, PolicySet, Subject, Target};
+use ztka_authz::{
+    PolicyDocument, PolicySet, Subject, Target,
+    tools::{Expectations, policy_from_yaml},
+};
 use ztka_core::{ClusterId, Principal};
 
 /// All that the way of a request knows.
@@ -59,6 +62,27 @@ pub(crate) fn policy(data: &[u8]) -> bool {
         nobody(&policy, &cluster, &words);
     }
     true
+}
+
+/// Reads a policy as it stands in a file; true if it is valid.
+pub(crate) fn policy_file(data: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(data) else { return false };
+    if let Err(error) = Expectations::from_yaml(text) {
+        assert!(error.line() >= 1 && error.line() <= text.lines().count() + 1, "{error}");
+    }
+    match policy_from_yaml(text) {
+        Ok(document) => {
+            // What is written again means the same, and JSON is YAML.
+            let json = serde_json::to_string(&document).unwrap();
+            assert_eq!(policy_from_yaml(&json).unwrap(), document);
+            fixture::compiled(&document);
+            true
+        }
+        Err(error) => {
+            assert!(error.line() >= 1 && error.line() <= text.lines().count() + 1, "{error}");
+            false
+        }
+    }
 }
 
 /// Whoever no binding names may nothing, nor may anybody of another organisation.

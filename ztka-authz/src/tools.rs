@@ -1,0 +1,20 @@
+//! Policy for people: as YAML with errors that point at the line, explained, compared, simulated, tested.
+
+mod compare;
+mod expect;
+mod explain;
+mod permissions;
+mod question;
+mod simulate;
+mod source;
+mod yaml;
+
+pub use self::{
+    compare::{Change, compare},
+    expect::{Expectations, Outcome, junit},
+    explain::{Explanation, Finding, Step},
+    permissions::{Permission, Place, WhoCan},
+    question::{InvalidQuestion, Question},
+    simulate::{Difference, Recorded, Simulation},
+    source::{SourceError, policy_from_yaml, schema},
+};

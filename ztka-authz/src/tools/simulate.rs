@@ -1,0 +1,148 @@
+//! A candidate policy on what was recorded: what would have been decided otherwise.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use ztka_core::{ClusterId, Principal};
+
+use crate::{Action, Facts, PolicySet, Supported, Target, Verdict};
+
+/// A request that was decided, as the audit log has it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Recorded {
+    /// The user's name.
+    pub user: String,
+    /// The user's groups then.
+    pub groups: Vec<String>,
+    /// The cluster's id.
+    pub cluster: String,
+    /// The verb.
+    pub verb: String,
+    /// The path, where it was no resource.
+    pub path: Option<String>,
+    /// API group.
+    pub group: String,
+    /// Resource.
+    pub resource: String,
+    /// Subresource.
+    pub subresource: Option<String>,
+    /// Namespace.
+    pub namespace: Option<String>,
+    /// Name of the object.
+    pub name: Option<String>,
+    /// When.
+    pub at: Timestamp,
+    /// From where.
+    pub source: Option<IpAddr>,
+    /// What was decided.
+    pub allowed: bool,
+}
+
+/// What would change.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Simulation {
+    /// Decided as before.
+    pub same: u64,
+    /// Allowed then, denied now.
+    pub newly_denied: Vec<Difference>,
+    /// Denied then, allowed now.
+    pub newly_allowed: Vec<Difference>,
+    /// What cannot be asked about, as a name in it is none.
+    pub unreadable: u64,
+}
+
+/// What one user would be told otherwise on one cluster.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Difference {
+    /// The user.
+    pub user: String,
+    /// The cluster's name.
+    pub cluster: String,
+    /// What was asked: `delete pods -n shop`.
+    pub what: String,
+    /// How often.
+    pub times: u64,
+    /// Why it would be decided otherwise, as it would be said the first time.
+    pub why: String,
+}
+
+/// By user, cluster and what was asked: how often, and why.
+type Differences = BTreeMap<(String, String, String), (u64, String)>;
+
+fn differences(found: Differences) -> Vec<Difference> {
+    let found = found.into_iter();
+    found.map(|((user, cluster, what), (times, why))| Difference { user, cluster, what, times, why }).collect()
+}
+
+impl Recorded {
+    fn action(&self) -> Action<'_> {
+        let target = match &self.path {
+            Some(path) => Target::Path(path),
+            None => Target::Resource {
+                group: &self.group,
+                resource: &self.resource,
+                subresource: self.subresource.as_deref(),
+                namespace: self.namespace.as_deref(),
+                name: self.name.as_deref(),
+            },
+        };
+        Action::new(&self.verb, target)
+    }
+
+    fn describe(&self) -> String {
+        match (&self.path, &self.namespace) {
+            (Some(path), _) => format!("{} {path}", self.verb),
+            (None, namespace) => {
+                let dot = if self.group.is_empty() { "" } else { "." };
+                let sub = self.subresource.as_ref().map(|sub| format!("/{sub}")).unwrap_or_default();
+                let place = namespace.as_ref().map(|name| format!(" -n {name}")).unwrap_or_default();
+                format!("{} {}{dot}{}{sub}{place}", self.verb, self.resource, self.group)
+            }
+        }
+    }
+}
+
+impl PolicySet {
+    /// Decides on what was recorded as this policy would have, at the time it was asked and from where; obligations
+    /// count as seen to.
+    pub fn simulate<'e>(&self, events: impl IntoIterator<Item = &'e Recorded>) -> Simulation {
+        let mut simulation = Simulation::default();
+        let (mut denied, mut allowed) = (Differences::new(), Differences::new());
+        let mut people: HashMap<(&str, &[String]), Option<Principal>> = HashMap::new();
+        let mut clusters: HashMap<&str, Option<ClusterId>> = HashMap::new();
+        for event in events {
+            let who = people.entry((&event.user, &event.groups)).or_insert_with(|| {
+                let groups: Vec<&str> = event.groups.iter().map(String::as_str).collect();
+                self.somebody(&event.user, &groups)
+            });
+            let cluster = clusters.entry(&event.cluster).or_insert_with(|| event.cluster.parse().ok());
+            let (Some(who), Some(cluster)) = (who, cluster) else {
+                simulation.unreadable += 1;
+                continue;
+            };
+            let action = event.action();
+            let facts = Facts::at(event.at).from_source(event.source).supporting(Supported::ALL);
+            let verdict = self.weigh(who, cluster, &action, &facts);
+            let (list, why) = match verdict {
+                Verdict::Allow { .. } if event.allowed => {
+                    simulation.same += 1;
+                    continue;
+                }
+                Verdict::Deny { .. } if !event.allowed => {
+                    simulation.same += 1;
+                    continue;
+                }
+                Verdict::Allow { grant, .. } => (&mut allowed, format!("by binding {:?}", grant.binding())),
+                Verdict::Deny { reason } => (&mut denied, self.refusal(&reason, who, cluster, &action)),
+            };
+            let name = self.cluster(cluster).map_or(event.cluster.clone(), |known| known.name.clone());
+            list.entry((event.user.clone(), name, event.describe())).or_insert((0, why)).0 += 1;
+        }
+        (simulation.newly_denied, simulation.newly_allowed) = (differences(denied), differences(allowed));
+        simulation
+    }
+}
