@@ -58,6 +58,9 @@ enum What {
     Pki,
     /// What the store costs on both databases, beside bare statements: reading, writing, a policy, a watcher, memory.
     Store,
+    /// What decisions of policy cost: by the number of bindings, beside a naive evaluator, with conditions; how long a
+    /// policy takes to compile and how much room; how fast recorded requests are decided again.
+    Authz,
 }
 
 /// The programs that are measured.
@@ -81,6 +84,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             with_requests && with_agents
         }
         What::Store => cargo(&["bench", "--quiet", "--package", "ztka-store", "--bench", "store"]).status()?.success(),
+        What::Authz => cargo(&["bench", "--quiet", "--package", "ztka-authz", "--bench", "decide"]).status()?.success(),
         What::Recovery { rest } => Build::make()?.measure("recovery", &[], rest)?,
         What::Path { fast, apiserver, rest } => {
             let build = Build::make()?;
