@@ -392,13 +392,17 @@ impl Holder {
         for (index, Lane { held, dial, .. }) in self.lanes.iter().enumerate() {
             if let Some(held) = held.as_ref().filter(|_| lane != Some(index)) {
                 match held.worth {
-                    Worth::Good => _ = holding.taken.insert(held.proxy.clone()),
+                    Worth::Good => {
+                        holding.taken.insert(held.proxy.clone());
+                        holding.ways.push(held.from.address.clone());
+                    }
                     Worth::Draining => _ = holding.draining.insert(held.proxy.clone()),
                     Worth::Outdated => {}
                 }
             }
             if let Some(dial) = dial.as_ref().filter(|dial| without != Some(dial.tunnel)) {
                 holding.taken.extend(dial.proxy.clone().or_else(|| dial.from.of.clone()));
+                holding.ways.push(dial.from.address.clone());
             }
         }
         holding.zones = holding.taken.iter().filter_map(|id| self.targets.zone(id).cloned()).collect();

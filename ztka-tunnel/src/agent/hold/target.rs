@@ -13,6 +13,8 @@ use super::{
 };
 use crate::{DialSettings, ProxyAddress};
 
+/// A shared name by which no proxy is held is tried so often before one by which one is.
+const FRESH: u32 = 4;
 /// A shared name is redialled so often for another proxy, if nobody says whether there is one.
 const TRIES: u32 = 3;
 /// The same, if the directory says that there is one.
@@ -54,6 +56,8 @@ pub(super) struct Holding {
     pub(super) draining: BTreeSet<ProxyId>,
     /// Zones of those in `taken`.
     pub(super) zones: BTreeSet<String>,
+    /// Addresses by which those in `taken` were reached, or are about to be.
+    pub(super) ways: Vec<ProxyAddress>,
 }
 
 /// What an address is needed for.
@@ -191,12 +195,18 @@ impl Targets {
         let Need { failures, improve, renew } = need;
         // Nobody else is there, and whoever comes is announced.
         let complete = !self.known.is_empty() && !holding.taken.is_empty() && !self.has_others(holding);
+        // A shared name by which one is held is likely to lead there again: first those by which none is.
+        let is_way = |target: &Target| target.of.is_none() && holding.ways.contains(&target.address);
+        let is_fresh = |target: &Target| {
+            target.of.is_none() && !is_way(target) && target.pace.failures.saturating_add(target.repeats) < FRESH
+        };
+        let fresh = !renew && self.all.iter().any(is_fresh);
         let (mut best, mut soonest) = (None, None);
         for (index, target) in self.all.iter().enumerate() {
             // From best to worst: certain to be another zone, anybody, another proxy of the same zone. After a failure a
             // shared name comes first: who is behind it has been looked at by others.
             let rank = match &target.of {
-                None if complete || improve => continue,
+                None if complete || improve || (fresh && is_way(target)) => continue,
                 None => 1,
                 Some(id) if holding.taken.contains(id) || holding.draining.contains(id) => continue,
                 Some(id) => {

@@ -1,7 +1,7 @@
 //! Single decisions of the holder, each from a situation made by hand.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 mod simulation;
 
@@ -128,6 +128,33 @@ fn a_shared_name_is_redialled_until_ids_differ_but_not_without_end() {
     let (tunnel, _) = table.dialled();
     assert!(table.answer(tunnel, "p2"));
     assert_eq!(table.held(), ["p1", "p2"]);
+}
+
+#[test]
+fn a_proxy_that_comes_back_is_sought_by_the_name_that_led_to_it() {
+    let directory = [known("p1", "a", false), known("p2", "b", false), known("p3", "c", false)];
+    for failures in 0..4 {
+        let dial = DialSettings { tunnels: 3, ..DialSettings::default() };
+        let mut table = Table::with(&["p1", "p2", "p3"], &directory, dial);
+        let mut tunnels = BTreeMap::new();
+        while tunnels.len() < 3 {
+            let (tunnel, host) = table.dialled();
+            if table.answer(tunnel, &host) {
+                tunnels.insert(host, tunnel);
+            }
+        }
+        table.pass(Duration::from_secs(60));
+        table.dials.clear();
+        table.handle(Event::Ended(tunnels["p2"], None));
+        for _ in 0..failures {
+            let (tunnel, host) = table.dialled();
+            assert_eq!(host, "p2");
+            table.handle(Event::Ended(tunnel, Some("refused".into())));
+        }
+        let (tunnel, host) = table.dialled();
+        assert!(host == "p2" && table.answer(tunnel, &host), "{host} after {failures}");
+        assert_eq!(table.held(), ["p1", "p2", "p3"]);
+    }
 }
 
 #[test]
