@@ -289,9 +289,27 @@ impl Acceptor {
         tcp: TcpStream,
         peer: SocketAddr,
         balanced: bool,
-        (of_all, mut of_network): (OwnedSemaphorePermit, Option<Own>),
+        places: (OwnedSemaphorePermit, Option<Own>),
         drain: Drain,
     ) -> io::Result<()> {
+        // Futures keep room for all that was ever in them, and there may be ten thousand of this one: what only its
+        // beginning needs is in a box of its own.
+        let greeted = Box::pin(self.greet(tcp, peer, balanced, places, drain)).await?;
+        if let Some((_place, served)) = greeted {
+            served.await;
+        }
+        Ok(())
+    }
+
+    /// Up to the end of the handshake; what then serves the connection for as long as it lasts, with its place.
+    async fn greet(
+        &self,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        balanced: bool,
+        (of_all, mut of_network): (OwnedSemaphorePermit, Option<Own>),
+        drain: Drain,
+    ) -> io::Result<Option<(Place, BoxFuture<'static, ()>)>> {
         tcp.set_nodelay(true)?;
         let mut tcp = Buffered::new(tcp);
         let hello = async {
@@ -306,33 +324,28 @@ impl Acceptor {
         // Who has not asked for anything yet when the server stops is better served elsewhere.
         let (client, server_name) = tokio::select! {
             hello = timeout(HANDSHAKE, hello) => hello??,
-            () = drain.closed() => return Ok(()),
+            () = drain.closed() => return Ok(None),
         };
         let Some(role) = self.0.names.role(server_name.as_deref()) else {
-            return hello::refuse_name(&mut tcp).await;
+            return hello::refuse_name(&mut tcp).await.map(|()| None);
         };
         let place = Place::new(of_all, of_network);
-        let arrival = Arrival { client, server_name, role, place };
+        let arrival = Arrival { client, server_name, role, place: place.clone() };
         let (listener, handshakes) = match arrival.role {
             Role::Users(_) => (&self.0.users, &self.0.users_handshakes),
             Role::Tunnel => (&self.0.tunnels, &self.0.tunnels_handshakes),
-            Role::Controller => return self.0.controller.pass(tcp, arrival).await,
+            Role::Controller => return self.0.controller.pass(tcp, arrival).await.map(|()| None),
         };
         let turn = timeout(HANDSHAKE, handshakes.turn(client.ip())).await??;
-        // Boxed, for futures keep room for all that was ever in them, and there may be ten thousand of this one.
-        let tls = timeout(HANDSHAKE, Box::pin(listener.tls.0.accept(tcp))).await;
+        let tls = timeout(HANDSHAKE, listener.tls.0.accept(tcp)).await;
         drop(turn);
-        match tls?.map(Box::new) {
-            Ok(tls) => {
-                let _place = arrival.place.clone();
-                listener.handler.handle(tls, arrival, drain).await;
-            }
+        match tls? {
+            Ok(tls) => Ok(Some((place, listener.handler.handle(Box::new(tls), arrival, drain)))),
             Err(error) => {
                 self.report(&error, client);
-                return Err(error);
+                Err(error)
             }
         }
-        Ok(())
     }
 
     /// Certificates that were refused are worth an event; what else goes wrong in a handshake is noise.

@@ -1,5 +1,7 @@
 //! Agents' tunnels: who an agent is says its certificate, for as long as it is not revoked.
 
+use std::future::ready;
+
 use futures_util::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
 use ztka_core::{Subject, Verified};
@@ -42,26 +44,27 @@ impl Tunnels {
 impl Handler for Tunnels {
     fn handle(&self, tls: Accepted, arrival: Arrival, drain: Drain) -> BoxFuture<'static, ()> {
         let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
-        let identified = self.identify(chain);
+        let (peer, agent) = match self.identify(chain) {
+            Ok(identified) => identified,
+            Err(error) => {
+                // The handshake verified it a moment ago: trust has changed in between.
+                tracing::warn!(%error, client = %arrival.client, "an agent is refused");
+                return Box::pin(ready(()));
+            }
+        };
+        let id = peer.id.to_string();
+        if !self.arrivals.admit(&agent.cluster) {
+            let what = "agents of this cluster connect too fast; check for one that restarts or redials without end";
+            tracing::warn!(agent = id, client = %arrival.client, what);
+            return Box::pin(ztka_tunnel::refuse(tls, what));
+        }
+        tracing::info!(agent = id, client = %arrival.client, "an agent has connected");
+        let socket = tls.get_ref().0.get_ref();
+        if let Err(error) = give_up_unacknowledged(socket, Settings::default().deaf_after) {
+            tracing::debug!(%error, "the system does not bound how long bytes may go unacknowledged");
+        }
         let this = self.clone();
         Box::pin(async move {
-            let (peer, agent) = match identified {
-                Ok(identified) => identified,
-                // The handshake verified it a moment ago: trust has changed in between.
-                Err(error) => return tracing::warn!(%error, client = %arrival.client, "an agent is refused"),
-            };
-            let id = peer.id.to_string();
-            if !this.arrivals.admit(&agent.cluster) {
-                let what =
-                    "agents of this cluster connect too fast; check for one that restarts or redials without end";
-                tracing::warn!(agent = id, client = %arrival.client, what);
-                return ztka_tunnel::refuse(tls, what).await;
-            }
-            tracing::info!(agent = id, client = %arrival.client, "an agent has connected");
-            let socket = tls.get_ref().0.get_ref();
-            if let Err(error) = give_up_unacknowledged(socket, Settings::default().deaf_after) {
-                tracing::debug!(%error, "the system does not bound how long bytes may go unacknowledged");
-            }
             // Dropping the tunnel's future ends it with all its streams.
             let ended = tokio::select! {
                 ended = this.registry.serve(tls, agent) => ended.err().map(|error| {

@@ -43,3 +43,7 @@ pub use self::{
     logs::init as init_logs,
     process::{Process, main, report},
 };
+
+/// Of every program that this is part of: decision 0017.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

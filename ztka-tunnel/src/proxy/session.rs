@@ -72,9 +72,9 @@ where
     L: Future<Output = Result<Infallible, TunnelError>>,
 {
     let (io, pushed) = gather(io, FrameGuard::of_server(settings.floods, Instant::now()));
-    let builder = settings.client();
-    // It only writes, and into the gathering buffer; the first poll below pushes it out.
-    let (sender, mut connection) = builder.handshake(io).await?;
+    // It only writes, and into the gathering buffer; the first poll below pushes it out. Boxed, for there may be ten
+    // thousand of this future, and it would keep room for what is needed here alone.
+    let (sender, mut connection) = Box::pin(async move { settings.client().handshake(io).await }).await?;
     let ping = connection.ping_pong().ok_or(TunnelError::Protocol("no PING"))?;
     let share = Share::new(memory, &settings);
     let mut link = Link::new(pushed, ping, share.clone(), settings);
