@@ -126,6 +126,11 @@ impl PolicySet {
         self.clusters.get(*self.index.numbers.get(id)? as usize)
     }
 
+    /// The organisation's clusters, as the document lists them.
+    pub fn clusters(&self) -> &[Cluster] {
+        &self.clusters
+    }
+
     /// The clusters on which `who` is bound, by name; whether anything is given there now is another question.
     pub fn clusters_of(&self, who: &Principal) -> Vec<&Cluster> {
         let bound = |cluster: &&Cluster| self.bound(who, &cluster.id).next().is_some();

@@ -5,6 +5,7 @@ mod expect;
 mod explain;
 mod permissions;
 mod question;
+mod recorded;
 mod simulate;
 mod source;
 mod yaml;
@@ -15,6 +16,7 @@ pub use self::{
     explain::{Explanation, Finding, Step},
     permissions::{Permission, Place, WhoCan},
     question::{InvalidQuestion, Question},
-    simulate::{Difference, Recorded, Simulation},
+    recorded::{EventsError, Recorded, recorded},
+    simulate::{Difference, Simulation},
     source::{SourceError, policy_from_yaml, schema},
 };

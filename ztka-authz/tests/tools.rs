@@ -132,9 +132,9 @@ fn outcomes_are_written_for_machines() {
     .unwrap();
     let outcomes = tests.run(&policy(POLICY), "2026-01-05T12:00:00Z".parse().unwrap());
     assert_eq!(outcomes.iter().filter(|outcome| outcome.failure.is_some()).count(), 1);
-    let xml = junit("policy", &outcomes);
+    let xml = junit(&[("policy", outcomes)]);
     assert!(xml.contains("tests=\"2\" failures=\"1\""), "{xml}");
-    assert!(xml.contains("&lt;logs&gt; &amp; &quot;more&quot;: can get pods/log a -n x\"/>"), "{xml}");
+    assert!(xml.contains("&lt;logs&gt; &amp; &quot;more&quot;: can get pods/log a -n x\" line=\"5\"/>"), "{xml}");
     assert!(xml.contains("none of the 1 rules of the role covers it"), "{xml}");
 }
 

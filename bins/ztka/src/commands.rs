@@ -10,6 +10,7 @@ pub(crate) mod issue;
 pub(crate) mod kubeconfig;
 pub(crate) mod org;
 pub(crate) mod pki;
+pub(crate) mod policy;
 pub(crate) mod proxy;
 pub(crate) mod revocation;
 pub(crate) mod role;

@@ -69,6 +69,9 @@ enum Command {
     /// Bindings: who may do it where
     #[command(subcommand)]
     Binding(commands::binding::Binding),
+    /// Policy as a whole: check, test, explain, compare and simulate it
+    #[command(subcommand)]
+    Policy(commands::policy::Policy),
     /// Write a kubeconfig with a context for each cluster the user may reach, or renew one; keys are made here
     Kubeconfig(commands::kubeconfig::Kubeconfig),
     /// Write a credential file for this command line; list, revoke and renew credentials
@@ -93,6 +96,7 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<output::No>() => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -110,6 +114,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         return runtime.block_on(init.run());
     }
     let command = match command {
+        Command::Policy(commands::policy::Policy::OnFiles(command)) => return command.run(global.output),
         Command::Backup(backup) => return runtime.block_on(backup.run(global.output)),
         Command::Restore(restore) => return runtime.block_on(restore.run(global.output)),
         Command::Kubeconfig(kubeconfig) => match runtime.block_on(kubeconfig.run_alone(global.output)) {
@@ -123,7 +128,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     session.credential_path = Some(credential::path(global.credential.as_deref())?);
     runtime.block_on(async {
         match command {
-            Command::Up(_) | Command::Backup(_) | Command::Restore(_) => Ok(()),
+            Command::Up(_) | Command::Backup(_) | Command::Restore(_) | Command::Policy(_) => Ok(()),
             Command::Status => commands::status(&session).await,
             Command::Whoami => commands::whoami(&session).await,
             Command::Org(command) => command.run(&session).await,

@@ -3,6 +3,18 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
+/// The answer is no. It has been printed, and only the exit code is left to say so.
+#[derive(Debug)]
+pub(crate) struct No;
+
+impl std::fmt::Display for No {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("no")
+    }
+}
+
+impl std::error::Error for No {}
+
 /// How answers are printed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Output {
@@ -41,7 +53,7 @@ impl Output {
 }
 
 /// Left-aligned columns, two spaces apart, as kubectl prints them.
-fn columns(rows: &[Vec<String>]) -> String {
+pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let mut text = String::new();
     for row in rows {

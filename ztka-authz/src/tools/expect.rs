@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, net::IpAddr};
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Question, SourceError, source, yaml::Source};
 use crate::{Facts, Labels, Mfa, MfaStrength, PolicySet, Supported, Verdict};
@@ -43,6 +43,9 @@ struct Expectation {
     source: Option<IpAddr>,
     #[serde(default)]
     mfa: Option<GivenMfa>,
+    /// Of each question of `can`, then of `cannot`.
+    #[serde(skip)]
+    lines: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -55,8 +58,10 @@ struct GivenMfa {
 }
 
 /// How one expectation came out.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Outcome {
+    /// The line of the question, counted from 1.
+    pub line: usize,
     /// The name of the test, and what was asked.
     pub name: String,
     /// What was said instead; none if it is as expected.
@@ -70,13 +75,13 @@ impl Expectations {
     /// The first problem, with its line.
     pub fn from_yaml(text: &str) -> Result<Self, SourceError> {
         let source = Source::read(text)?;
-        let read: Self = source::read(&source)?;
-        for (number, test) in read.tests.iter().enumerate() {
+        let mut read: Self = source::read(&source)?;
+        for (number, test) in read.tests.iter_mut().enumerate() {
             for (list, questions) in [("can", &test.can), ("cannot", &test.cannot)] {
                 for (at, question) in questions.iter().enumerate() {
-                    question.parse::<Question>().map_err(|invalid| {
-                        SourceError::new(source.line(&format!("/tests/{number}/{list}/{at}")), invalid.to_string())
-                    })?;
+                    let line = source.line(&format!("/tests/{number}/{list}/{at}"));
+                    question.parse::<Question>().map_err(|invalid| SourceError::new(line, invalid.to_string()))?;
+                    test.lines.push(line);
                 }
             }
         }
@@ -101,7 +106,7 @@ impl Expectation {
         let facts = facts.supporting(Supported::ALL);
         let questions = self.can.iter().map(|text| (text, true)).chain(self.cannot.iter().map(|text| (text, false)));
         let mut outcomes = Vec::new();
-        for (text, expected) in questions {
+        for ((text, expected), line) in questions.zip(&self.lines) {
             let name = format!("{}: {} {text}", self.name, if expected { "can" } else { "cannot" });
             let failure = match (&who, cluster, text.parse::<Question>()) {
                 (None, _, _) => Some(format!("{:?} or one of its groups is not the name of one", self.user)),
@@ -124,31 +129,33 @@ impl Expectation {
                     }
                 }
             };
-            outcomes.push(Outcome { name, failure });
+            outcomes.push(Outcome { line: *line, name, failure });
         }
         outcomes
     }
 }
 
-/// The outcomes as JUnit writes them.
-pub fn junit(suite: &str, outcomes: &[Outcome]) -> String {
-    let failures = outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
-    let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    let suite = escaped(suite);
-    let _ = writeln!(xml, "<testsuite name=\"{suite}\" tests=\"{}\" failures=\"{failures}\">", outcomes.len());
-    for Outcome { name, failure } in outcomes {
-        let name = escaped(name);
-        let _ = match failure {
-            None => writeln!(xml, "  <testcase classname=\"{suite}\" name=\"{name}\"/>"),
-            Some(failure) => writeln!(
-                xml,
-                "  <testcase classname=\"{suite}\" name=\"{name}\"><failure message=\"not as expected\">{}</failure>\
-                 </testcase>",
-                escaped(failure)
-            ),
-        };
+/// The outcomes of each file as JUnit writes them.
+pub fn junit<N: AsRef<str>>(suites: &[(N, Vec<Outcome>)]) -> String {
+    let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n");
+    for (suite, outcomes) in suites {
+        let (suite, tests) = (escaped(suite.as_ref()), outcomes.len());
+        let failures = outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
+        let _ = writeln!(xml, "<testsuite name=\"{suite}\" tests=\"{tests}\" failures=\"{failures}\">");
+        for Outcome { line, name, failure } in outcomes {
+            let case = format!("  <testcase classname=\"{suite}\" name=\"{}\" line=\"{line}\"", escaped(name));
+            let _ = match failure {
+                None => writeln!(xml, "{case}/>"),
+                Some(failure) => writeln!(
+                    xml,
+                    "{case}><failure message=\"not as expected\">{}</failure></testcase>",
+                    escaped(failure)
+                ),
+            };
+        }
+        xml.push_str("</testsuite>\n");
     }
-    xml.push_str("</testsuite>\n");
+    xml.push_str("</testsuites>\n");
     xml
 }
 

@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use serde::Serialize;
 use ztka_core::{ClusterId, Principal};
 
 use crate::{Action, Facts, PolicySet, Verdict, condition::Request, matcher::Asked, policy::Answer};
 
 /// A decision with everything that was looked at.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Explanation {
     /// What was looked at, in order.
     pub steps: Vec<Step>,
@@ -18,7 +19,7 @@ pub struct Explanation {
 }
 
 /// One part of a policy that was looked at.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Step {
     /// `denial "freeze"`, `binding "developers", role "view"`.
     pub what: String,
@@ -27,7 +28,8 @@ pub struct Step {
 }
 
 /// What a part of a policy says to a question.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Finding {
     /// It allows it.
     Allows,

@@ -84,7 +84,7 @@ impl fmt::Display for Permission {
 }
 
 /// Somebody who may do what was asked.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct WhoCan {
     /// A user or a group by itself.
     pub subject: Subject,

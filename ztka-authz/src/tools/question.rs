@@ -30,12 +30,26 @@ impl FromStr for Question {
     type Err = InvalidQuestion;
 
     fn from_str(text: &str) -> Result<Self, InvalidQuestion> {
-        let invalid = || InvalidQuestion(text.into());
         let (question, command) = text.split_once(" -- ").unwrap_or((text, ""));
-        let mut words = question.split_whitespace();
+        let command = command.split_whitespace().map(str::to_owned).collect();
+        Self::from_words(question.split_whitespace(), command).map_err(|_| InvalidQuestion(text.into()))
+    }
+}
+
+impl Question {
+    /// The same by its words, the command of an exec apart: words of commands may be anything.
+    ///
+    /// # Errors
+    /// [`InvalidQuestion`] if a word is missing or too many.
+    pub fn from_words<'w>(
+        words: impl IntoIterator<Item = &'w str>,
+        command: Vec<String>,
+    ) -> Result<Self, InvalidQuestion> {
+        let all: Vec<&str> = words.into_iter().collect();
+        let invalid = || InvalidQuestion(all.join(" "));
+        let mut words = all.iter().copied();
         let (verb, what) = words.next().zip(words.next()).ok_or_else(invalid)?;
-        let mut read = Self { verb: verb.into(), ..Self::default() };
-        read.command = command.split_whitespace().map(str::to_owned).collect();
+        let mut read = Self { verb: verb.into(), command, ..Self::default() };
         match what.starts_with('/') {
             true => read.path = Some(what.into()),
             false => {
@@ -54,9 +68,7 @@ impl FromStr for Question {
         }
         Ok(read)
     }
-}
 
-impl Question {
     /// The same as it is asked.
     pub fn action(&self) -> Action<'_> {
         let target = match &self.path {

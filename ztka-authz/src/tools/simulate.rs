@@ -2,44 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use serde::Serialize;
 use ztka_core::{ClusterId, Principal};
 
-use crate::{Action, Facts, PolicySet, Supported, Target, Verdict};
-
-/// A request that was decided, as the audit log has it.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Recorded {
-    /// The user's name.
-    pub user: String,
-    /// The user's groups then.
-    pub groups: Vec<String>,
-    /// The cluster's id.
-    pub cluster: String,
-    /// The verb.
-    pub verb: String,
-    /// The path, where it was no resource.
-    pub path: Option<String>,
-    /// API group.
-    pub group: String,
-    /// Resource.
-    pub resource: String,
-    /// Subresource.
-    pub subresource: Option<String>,
-    /// Namespace.
-    pub namespace: Option<String>,
-    /// Name of the object.
-    pub name: Option<String>,
-    /// When.
-    pub at: Timestamp,
-    /// From where.
-    pub source: Option<IpAddr>,
-    /// What was decided.
-    pub allowed: bool,
-}
+use super::Recorded;
+use crate::{Action, Facts, PolicySet, Supported, Verdict};
 
 /// What would change.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
@@ -78,34 +45,6 @@ fn differences(found: Differences) -> Vec<Difference> {
     found.map(|((user, cluster, what), (times, why))| Difference { user, cluster, what, times, why }).collect()
 }
 
-impl Recorded {
-    fn action(&self) -> Action<'_> {
-        let target = match &self.path {
-            Some(path) => Target::Path(path),
-            None => Target::Resource {
-                group: &self.group,
-                resource: &self.resource,
-                subresource: self.subresource.as_deref(),
-                namespace: self.namespace.as_deref(),
-                name: self.name.as_deref(),
-            },
-        };
-        Action::new(&self.verb, target)
-    }
-
-    fn describe(&self) -> String {
-        match (&self.path, &self.namespace) {
-            (Some(path), _) => format!("{} {path}", self.verb),
-            (None, namespace) => {
-                let dot = if self.group.is_empty() { "" } else { "." };
-                let sub = self.subresource.as_ref().map(|sub| format!("/{sub}")).unwrap_or_default();
-                let place = namespace.as_ref().map(|name| format!(" -n {name}")).unwrap_or_default();
-                format!("{} {}{dot}{}{sub}{place}", self.verb, self.resource, self.group)
-            }
-        }
-    }
-}
-
 impl PolicySet {
     /// Decides on what was recorded as this policy would have, at the time it was asked and from where; obligations
     /// count as seen to.
@@ -124,9 +63,7 @@ impl PolicySet {
                 simulation.unreadable += 1;
                 continue;
             };
-            let action = event.action();
-            let facts = Facts::at(event.at).from_source(event.source).supporting(Supported::ALL);
-            let verdict = self.weigh(who, cluster, &action, &facts);
+            let Some((action, verdict)) = self.again(event, who, cluster) else { continue };
             let (list, why) = match verdict {
                 Verdict::Allow { .. } if event.allowed => {
                     simulation.same += 1;
@@ -144,5 +81,26 @@ impl PolicySet {
         }
         (simulation.newly_denied, simulation.newly_allowed) = (differences(denied), differences(allowed));
         simulation
+    }
+
+    /// The first denial, if one of what was asked is denied.
+    fn again<'p, 'e>(
+        &'p self,
+        event: &'e Recorded,
+        who: &Principal,
+        cluster: &ClusterId,
+    ) -> Option<(Action<'e>, Verdict<'p>)> {
+        let facts = Facts::at(event.at).from_source(event.source).supporting(Supported::ALL);
+        let command: Vec<&str> = event.command.iter().flatten().map(String::as_str).collect();
+        let facts = if event.command.is_some() { facts.running(&command) } else { facts };
+        let mut first = None;
+        for action in event.actions() {
+            let verdict = self.weigh(who, cluster, &action, &facts);
+            if matches!(verdict, Verdict::Deny { .. }) {
+                return Some((action, verdict));
+            }
+            first.get_or_insert((action, verdict));
+        }
+        first
     }
 }

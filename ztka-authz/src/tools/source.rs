@@ -23,6 +23,11 @@ impl SourceError {
     pub fn line(&self) -> usize {
         self.line
     }
+
+    /// What is wrong, without the line.
+    pub fn problem(&self) -> &str {
+        &self.problem
+    }
 }
 
 /// Reads a policy from YAML (of which JSON is a part) and checks it.
