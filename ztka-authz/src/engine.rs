@@ -156,6 +156,17 @@ impl Engine {
         self.review_with(who, cluster, action, &Facts::at(self.now()))
     }
 
+    /// The same from the address `source`, on which bindings may depend.
+    pub fn review_from(
+        &self,
+        who: &Principal,
+        cluster: &ClusterId,
+        action: &Action<'_>,
+        source: Option<IpAddr>,
+    ) -> Decision {
+        self.review_with(who, cluster, action, &Facts::at(self.now()).from_source(source))
+    }
+
     /// The same, with all that is known.
     pub fn review_with(
         &self,
@@ -189,6 +200,11 @@ impl Engine {
     /// [`Reason::NoPolicy`], as for [`Self::policy`].
     pub fn render(&self, who: &Principal, cluster: &ClusterId) -> Result<Option<Rendered>, Reason> {
         Ok(self.policy(who.org())?.render_at(who, cluster, self.now()))
+    }
+
+    /// True if policy may deny some of what [`Self::render`] lists ([`PolicySet::narrows`]); false without a policy.
+    pub fn narrows(&self, who: &Principal, cluster: &ClusterId) -> bool {
+        self.policy(who.org()).is_ok_and(|policy| policy.narrows(who, cluster, self.now()))
     }
 
     /// The revision in force in `org`, usable or not.

@@ -345,7 +345,7 @@ impl crate::compile::Denied {
     }
 }
 
-fn is_among(who: &Principal, subjects: &[Subject]) -> bool {
+pub(crate) fn is_among(who: &Principal, subjects: &[Subject]) -> bool {
     subjects.iter().any(|subject| match subject {
         Subject::User(name) => name == who.name(),
         Subject::Group(name) => who.groups().contains(name),

@@ -8,8 +8,9 @@ use ztka_core::{ClusterId, Principal};
 use crate::{
     Action, Gate, PolicySet, Rule, Target,
     action::STREAMS,
-    compile::Within,
+    compile::{Denied, Within},
     matcher::{Asked, Rules},
+    policy::is_among,
 };
 
 /// Rules for one account: what they allow under RBAC is what policy allows, but for what RBAC cannot say.
@@ -44,6 +45,25 @@ impl PolicySet {
         self.render_where(who, cluster, |from, until| {
             from.is_none_or(|from| from <= now) && until.is_none_or(|until| now < until)
         })
+    }
+
+    /// True if policy may deny some of what [`Self::render_at`] lists: by a condition, an obligation, a rule for some
+    /// ports only, a denial or a protected namespace. A list cannot say which.
+    pub fn narrows(&self, who: &Principal, cluster: &ClusterId, now: Timestamp) -> bool {
+        let Some(number) = self.number(who, cluster) else { return false };
+        let mut bound = self.bound_on(who, number);
+        let narrowed = bound.any(|bound| {
+            let terms = bound.terms.as_ref().filter(|terms| terms.out_of_term(now).is_none());
+            // What has run out is not listed.
+            let listed = bound.terms.is_none() || terms.is_some();
+            let ports = || bound.role.role.rules.iter().any(|rule| !rule.ports.is_empty());
+            listed && (terms.is_some_and(|terms| !terms.when.is_empty()) || bound.duties.is_some() || ports())
+        });
+        let mut denials = self.index.denied_to.of(who, number).filter_map(|at| self.index.denials.get(at as usize));
+        let over = |denied: &Denied| denied.terms.as_ref().is_some_and(|terms| terms.out_of_term(now).is_some());
+        narrowed
+            || denials.any(|denied| denied.reach.has(number) && !is_among(who, &denied.except) && !over(denied))
+            || self.index.protected.iter().any(|rail| rail.reach.has(number) && !is_among(who, &rail.except))
     }
 
     fn render_where(

@@ -1,6 +1,7 @@
 //! The service in front of the upstream that answers self-reviews and passes on everything else.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -18,6 +19,8 @@ use crate::{Accounts, accounts::Client};
 
 /// A self-review is small; the apiserver's own limit is 3 MiB.
 const MAX_BODY: usize = 64 * 1024;
+const NARROWED: &str = "conditions, denials or guardrails of the policy may deny some of what is listed; ask about it \
+                        with kubectl auth can-i VERB RESOURCE";
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
 /// Answers SelfSubjectAccessReviews, SelfSubjectRulesReviews and SelfSubjectReviews itself.
@@ -72,11 +75,11 @@ where
             Err(status) => return Either::Right(Box::pin(async move { Ok(status.into()) })),
         };
         let parts = self.parts.clone();
-        let (who, cluster) = (access.principal().clone(), access.cluster().clone());
+        let (who, cluster, source) = (access.principal().clone(), access.cluster().clone(), access.source());
         let request = access.into_request();
         Either::Right(Box::pin(async move {
             let (head, body) = request.into_parts();
-            Ok(parts.answer(kind, &who, &cluster, &head.headers, body).await.unwrap_or_else(Reply::from))
+            Ok(parts.answer(kind, &who, &cluster, source, &head.headers, body).await.unwrap_or_else(Reply::from))
         }))
     }
 }
@@ -87,13 +90,14 @@ impl Parts {
         kind: Kind,
         who: &Verified<Principal>,
         cluster: &ClusterId,
+        source: Option<IpAddr>,
         headers: &HeaderMap,
         body: Body,
     ) -> Result<Reply, Status> {
         accepts_json(headers)?;
         let mut object = decode(kind, headers, &read(body).await?)?;
         let status = match kind {
-            Kind::Access => self.access(who, cluster, &object).await?,
+            Kind::Access => self.access(who, cluster, source, &object).await?,
             Kind::Rules => self.rules(who, cluster, &object)?,
             Kind::Myself => myself(who),
         };
@@ -110,9 +114,15 @@ impl Parts {
     }
 
     /// Policy *and* apiserver.
-    async fn access(&self, who: &Verified<Principal>, cluster: &ClusterId, object: &Value) -> Result<Value, Status> {
+    async fn access(
+        &self,
+        who: &Verified<Principal>,
+        cluster: &ClusterId,
+        source: Option<IpAddr>,
+        object: &Value,
+    ) -> Result<Value, Status> {
         let spec = AccessSpec::read(object)?;
-        if let Decision::Deny(reason) = self.engine.review(who, cluster, &spec.action()) {
+        if let Decision::Deny(reason) = self.engine.review_from(who, cluster, &spec.action(), source) {
             return Ok(json!({"allowed": false, "reason": reason.to_string()}));
         }
         let authorization = self.accounts.authorization(who, spec.namespace()).await?;
@@ -155,7 +165,15 @@ impl Parts {
                 false => paths.push(rule_json),
             }
         }
-        Ok(json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false}))
+        let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false});
+        // kubectl prints it as a warning above the list.
+        if self.engine.narrows(who, cluster)
+            && let Some(status) = status.as_object_mut()
+        {
+            status.insert("incomplete".into(), true.into());
+            status.insert("evaluationError".into(), NARROWED.into());
+        }
+        Ok(status)
     }
 }
 

@@ -65,7 +65,6 @@ impl Stage {
 
     /// Puts a policy in force, with these bindings: subject, role, scope.
     pub(crate) fn policy(&mut self, bindings: &[(Value, &str, Value)]) -> Result<()> {
-        self.version += 1;
         let binding = |(number, (subject, role, scope)): (usize, &(Value, &str, Value))| {
             json!({
                 "name": format!("b{number}"), "subjects": [subject], "role": role,
@@ -73,12 +72,17 @@ impl Stage {
             })
         };
         let bindings: Vec<_> = bindings.iter().enumerate().map(binding).collect();
-        let body = json!({"clusters": [{"id": "c1", "name": "prod"}], "bindings": bindings});
+        self.document(&json!({"clusters": [{"id": "c1", "name": "prod"}], "bindings": bindings}))
+    }
+
+    /// Puts this policy in force.
+    pub(crate) fn document(&mut self, body: &Value) -> Result<()> {
+        self.version += 1;
         let series = SeriesKey { kind: DocumentKind::Policy, org: Some("acme".parse()?), subject: String::new() };
         let revision = Revision { epoch: 1, version: self.version };
         let header = DocumentHeader { series, revision, issued: self.clock.now(), expires: Timestamp::MAX };
         let sign = |_: &[u8]| Ok::<_, serde_json::Error>((KeyId(String::new()), Vec::new()));
-        let document = SignedDocument::sign(header, &body, sign)?.accept(&Any, None, self.clock.now())?;
+        let document = SignedDocument::sign(header, body, sign)?.accept(&Any, None, self.clock.now())?;
         self.engine.apply(&document)?;
         Ok(())
     }
