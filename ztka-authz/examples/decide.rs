@@ -16,9 +16,13 @@ bindings:
 - {name: look, subjects: [{group: dev}], role: view, clusters: {all: true}, scope: {namespaces: [shop]}}
 ";
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let (text, who, cluster, question) = match arguments.as_slice() {
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
+    print!("{}", decide(&env::args().skip(1).collect::<Vec<_>>())?);
+    Ok(())
+}
+
+pub(crate) fn decide(arguments: &[String]) -> Result<String, Box<dyn Error>> {
+    let (text, who, cluster, question) = match arguments {
         [] => (POLICY.to_owned(), "alice,dev", "prod", "list pods -n shop"),
         [file, who, cluster, question] => {
             (fs::read_to_string(file)?, who.as_str(), cluster.as_str(), question.as_str())
@@ -35,6 +39,5 @@ fn main() -> Result<(), Box<dyn Error>> {
     let who = policy.somebody(user, &groups).ok_or("a user or group has no valid name")?;
     let question: Question = question.parse()?;
     let facts = Facts::at(jiff::Timestamp::now()).supporting(Supported::ALL);
-    print!("{}", policy.explain(&who, &id, &question.action(), &facts));
-    Ok(())
+    Ok(policy.explain(&who, &id, &question.action(), &facts).to_string())
 }

@@ -16,7 +16,7 @@ const POLICY: &str = r#"{"clusters": [{"id": "c1", "name": "prod"}], "bindings":
     "subjects": [{"group": "dev"}], "clusters": {"all": true}, "scope": {"namespaces": ["shop"]}}]}"#;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), BoxError> {
+pub(crate) async fn main() -> Result<(), BoxError> {
     // A receiver verifies what a controller has signed; here nobody has, and it is put in force all the same.
     let series = SeriesKey { kind: DocumentKind::Policy, org: Some("acme".parse()?), subject: String::new() };
     let (revision, issued, expires) = (Revision::default(), Timestamp::now(), Timestamp::MAX);
@@ -39,6 +39,7 @@ async fn main() -> Result<(), BoxError> {
         let access = Recorded::assertion(access, AuditId::generate(), DecisionSlot::default()); // the audit layer's
         if let Reply::Response(answer) = AuthorizeLayer::new(engine.clone()).layer(inner).oneshot(access).await? {
             println!("{path}: {}", answer.status());
+            assert_eq!(answer.status().is_success(), path.contains("pods"), "as the policy has it");
         }
     }
     Ok(())
