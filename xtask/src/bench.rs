@@ -58,8 +58,8 @@ enum What {
     Pki,
     /// What the store costs on both databases, beside bare statements: reading, writing, a policy, a watcher, memory.
     Store,
-    /// What decisions of policy cost: by the number of bindings, beside a naive evaluator, with conditions; how long a
-    /// policy takes to compile and how much room; how fast recorded requests are decided again.
+    /// What decisions of policy cost: by the number of bindings, beside a naive evaluator and Cedar alone, with conditions; how
+    /// long a policy takes to compile and how much room; how fast recorded requests are decided again.
     Authz,
 }
 
@@ -84,7 +84,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             with_requests && with_agents
         }
         What::Store => cargo(&["bench", "--quiet", "--package", "ztka-store", "--bench", "store"]).status()?.success(),
-        What::Authz => cargo(&["bench", "--quiet", "--package", "ztka-authz", "--bench", "decide"]).status()?.success(),
+        What::Authz => {
+            let package = ["bench", "--quiet", "--package", "ztka-authz", "--features", "cedar"];
+            cargo(&package).args(["--bench", "decide"]).status()?.success()
+        }
         What::Recovery { rest } => Build::make()?.measure("recovery", &[], rest)?,
         What::Path { fast, apiserver, rest } => {
             let build = Build::make()?;

@@ -54,6 +54,7 @@ pub(crate) const SUITES: &[Suite] = &[
         about: "the other crypto provider, AWS-LC; minutes of C the first time",
         run: post_quantum,
     },
+    Suite { name: "cedar", about: "conditions of policy in Cedar; a minute more the first time", run: cedar },
     Suite { name: "doctests", about: "examples in the documentation", run: doctests },
     Suite { name: "kit", about: "the test clusters themselves", run: kit },
     Suite {
@@ -132,6 +133,10 @@ fn unit(long: bool) -> Result<Outcome> {
 
 fn post_quantum(_: bool) -> Result<Outcome> {
     tests(cargo(&["test", "--package=ztka-pki", "--features=crypto-aws-lc", "--test=post_quantum"]))
+}
+
+fn cedar(_: bool) -> Result<Outcome> {
+    tests(cargo(&["test", "--package=ztka-authz", "--features=cedar", "--tests"]))
 }
 
 fn doctests(_: bool) -> Result<Outcome> {

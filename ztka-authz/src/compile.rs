@@ -11,6 +11,7 @@ use ztka_core::{ClusterId, GroupName, UserName};
 use crate::{
     ClusterSelector, Guardrails, InvalidPolicy, PolicyDocument, ProtectedAccess, Scope, Subject,
     builtin::{BASIC, builtin_roles},
+    cedar,
     condition::Terms,
     document::carries,
     matcher::{Asked, Matcher, Rules},
@@ -192,6 +193,7 @@ pub(crate) struct Index {
 struct Compiler<'a> {
     document: &'a PolicyDocument,
     words: Words,
+    cedar: cedar::Conditions,
     reaches: HashMap<&'a ClusterSelector, Reach>,
     members: HashMap<&'a GroupName, BTreeSet<Subject>>,
     by_id: HashMap<&'a str, u32>,
@@ -206,6 +208,7 @@ pub(crate) fn index(document: &PolicyDocument) -> Result<Index, InvalidPolicy> {
     let mut compiler = Compiler {
         document,
         words: Words::default(),
+        cedar: cedar::Conditions::default(),
         reaches: HashMap::new(),
         members: members(document),
         by_id: each().map(|at| (at.1.id.as_str(), number(at))).collect(),
@@ -224,7 +227,13 @@ pub(crate) fn index(document: &PolicyDocument) -> Result<Index, InvalidPolicy> {
     let (mut by_who, mut bindings) = (ByWho::default(), Vec::with_capacity(document.bindings.len()));
     for binding in &document.bindings {
         let reach = compiler.reach(&binding.clusters);
-        let terms = Terms::new(&mut compiler.words, binding.valid_from, binding.valid_until, &binding.when);
+        let terms = Terms::new(
+            &mut compiler.words,
+            &mut compiler.cedar,
+            binding.valid_from,
+            binding.valid_until,
+            &binding.when,
+        );
         by_who.add(next(&bindings), &reach, &compiler.expand(&binding.subjects));
         bindings.push(Bound {
             name: binding.name.as_str().into(),
@@ -242,7 +251,8 @@ pub(crate) fn index(document: &PolicyDocument) -> Result<Index, InvalidPolicy> {
             true => denied_to.everybody.add(next(&denials), &reach),
             false => denied_to.add(next(&denials), &reach, &compiler.expand(&denial.subjects)),
         }
-        let terms = Terms::new(&mut compiler.words, denial.valid_from, denial.valid_until, &denial.when);
+        let terms =
+            Terms::new(&mut compiler.words, &mut compiler.cedar, denial.valid_from, denial.valid_until, &denial.when);
         denials.push(Denied {
             name: denial.name.as_str().into(),
             reason: denial.reason.as_str().into(),

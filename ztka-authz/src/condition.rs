@@ -3,7 +3,7 @@
 use jiff::{Timestamp, civil::Weekday};
 
 use crate::{
-    Clause, Cluster, Conditions, Day, Facts, Hours, Labels, Mfa, MfaDemand, Target, Unmet,
+    Clause, Cluster, Conditions, Day, Facts, Hours, Labels, Mfa, MfaDemand, Target, Unmet, cedar,
     document::carries,
     matcher::{Asked, Matcher},
     words::Words,
@@ -41,12 +41,14 @@ pub(crate) struct Terms {
     pub(crate) until: Option<Timestamp>,
     pub(crate) when: Clause<Conditions>,
     request: Box<[Matcher]>,
+    cedar: Option<cedar::Condition>,
 }
 
 impl Terms {
     /// None if it always counts.
     pub(crate) fn new(
         words: &mut Words,
+        cedar: &mut cedar::Conditions,
         from: Option<Timestamp>,
         until: Option<Timestamp>,
         when: &Clause<Conditions>,
@@ -56,7 +58,8 @@ impl Terms {
         }
         let rules = when.known().into_iter().flat_map(|when| &when.request);
         let request = rules.map(|rule| Matcher::new(words, rule)).collect();
-        Some(Box::new(Self { from, until, when: when.clone(), request }))
+        let cedar = when.known().and_then(|when| when.cedar.as_deref()).map(|text| cedar.read(text));
+        Some(Box::new(Self { from, until, when: when.clone(), request, cedar }))
     }
 
     /// True if the answer may change while nothing but time passes.
@@ -150,7 +153,7 @@ impl Terms {
     }
 
     fn what(&self, request: &Request<'_>) -> Holds<'_> {
-        let Some(Conditions { commands, request: rules, cedar, .. }) = self.when.known() else { return Holds::Yes };
+        let Some(Conditions { commands, request: rules, .. }) = self.when.known() else { return Holds::Yes };
         if !rules.is_empty() {
             let covers = self.request.iter().any(|matcher| matcher.covers(request.asked));
             if !covers && self.request.iter().any(|matcher| matcher.touches(request.asked)) {
@@ -170,10 +173,7 @@ impl Terms {
                 Some(_) => {}
             }
         }
-        match cedar {
-            None => Holds::Yes,
-            Some(_) => Holds::Unknown(Unmet::CedarError),
-        }
+        self.cedar.as_ref().map_or(Holds::Yes, |condition| condition.hold(request))
     }
 }
 

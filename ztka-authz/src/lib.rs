@@ -60,6 +60,7 @@
 //! ```
 mod action;
 mod builtin;
+mod cedar;
 mod compile;
 mod condition;
 mod document;

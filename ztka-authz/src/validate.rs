@@ -10,7 +10,7 @@ use ztka_core::GroupName;
 
 use crate::{
     Binding, Clause, ClusterSelector, Conditions, Denial, Operator, PolicyDocument, Rule, Scope, Subject,
-    builtin::builtin_roles,
+    builtin::builtin_roles, cedar,
 };
 
 /// Why a policy cannot be used, and what to change.
@@ -339,8 +339,8 @@ fn check_conditions(when: &Clause<Conditions>, strictness: Strictness) -> Result
         return flaw("user", "an attribute has no values, so that it would never hold");
     }
     match &when.cedar {
-        Some(_) if strictness == Strictness::Written => {
-            flaw("cedar", "this program was built without Cedar; use the built-in conditions")
+        Some(text) if strictness == Strictness::Written => {
+            cedar::check(text).or_else(|problem| flaw("cedar", &format!("the Cedar expression: {problem}")))
         }
         _ => Ok(()),
     }

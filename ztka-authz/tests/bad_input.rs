@@ -135,7 +135,7 @@ fn contradictions_are_refused() {
         (json!({"when": {"mfa": {"maxAge": "-1h"}}}), "above zero"),
         (json!({"when": {"user": {"team": []}}}), "no values"),
         (json!({"when": {"request": [{"verbs": ["get"]}]}}), "needs apiGroups"),
-        (json!({"when": {"cedar": "true"}}), "Cedar"),
+        (json!({"when": {"cedar": "moon ("}}), "Cedar"),
         (json!({"obligations": {"maxDuration": "0s"}}), "above zero"),
     ] {
         let error = binding(change.clone()).validate().expect_err(&change.to_string()).to_string();
