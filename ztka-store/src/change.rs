@@ -9,6 +9,7 @@ use ztka_identity::StoreError;
 use crate::{
     Failed,
     hints::Hints,
+    room,
     row::{number, org_or_empty, signed},
     sql::{Tx, sql},
 };
@@ -32,6 +33,8 @@ pub(crate) struct Change {
     action: Action,
     kind: ResourceKind,
     name: String,
+    /// By how much the policy has changed is counted; see [`crate::room`].
+    counted: bool,
 }
 
 impl Change {
@@ -50,7 +53,8 @@ impl Change {
         let row = tx.fetch_optional(raise.bind(org_or_empty(org))).await?;
         let row = row.ok_or_else(|| StoreError::not_found("organisation", org_or_empty(org)))?;
         let (version, compacted) = (number(&row, "version")?, number(&row, "compacted")?);
-        let mut change = Self { tx, hints, org: org.cloned(), version, action, kind, name: name.to_owned() };
+        let (org, name) = (org.cloned(), name.to_owned());
+        let mut change = Self { tx, hints, org, version, action, kind, name, counted: false };
         change.record().await?;
         if version.is_multiple_of(SWEEP) {
             change.sweep(version.saturating_sub(history).min(compacted + SWEPT)).await?;
@@ -129,8 +133,17 @@ impl Change {
         signed(self.version)
     }
 
-    /// The document of this kind says something new, or is new itself.
+    /// By how much this has changed the policy is counted.
+    pub(crate) fn policy_is_counted(&mut self) {
+        self.counted = true;
+    }
+
+    /// The document of this kind says something new, or is new itself. A policy whose change was not counted
+    /// ([`crate::room`]) is counted anew by the next one.
     pub(crate) async fn touch(&mut self, kind: DocumentKind) -> Result<(), Failed> {
+        if kind == DocumentKind::Policy && !self.counted {
+            room::forget(&mut self.tx, org_or_empty(self.org.as_ref())).await?;
+        }
         let text = "INSERT INTO series (kind, org, subject, version) VALUES ($1, $2, '', $3) \
                     ON CONFLICT (kind, org, subject) DO UPDATE SET version = excluded.version";
         let touch = sql(text).bind(kind.to_string()).bind(org_or_empty(self.org.as_ref())).bind(self.version());

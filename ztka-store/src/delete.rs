@@ -9,6 +9,7 @@ use ztka_pki::{AuthorityName, HierarchyState, OrgState};
 use crate::{
     Failed, Store,
     jobs::{Done, enqueue},
+    room,
     row::{json, micros, org_or_empty, signed, to_json},
     sql::{Statement, Tx, sql},
 };
@@ -154,6 +155,7 @@ impl Store {
                 tx.execute(end("DELETE FROM jobs WHERE kind = 'seal' AND subject = $1")).await?;
                 tx.execute(end("DELETE FROM orgs WHERE id = $1")).await?;
                 tx.execute(end("DELETE FROM versions WHERE org = $1")).await?;
+                room::forget(&mut tx, org).await?;
                 let finished = sql("UPDATE deleted_orgs SET finished = $1 WHERE org = $2");
                 tx.execute(finished.bind(micros(now)).bind(org)).await?;
                 return Ok(Done { tx, next: None, rows: 1 });

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use ztka_authz::PolicyDocument;
+use ztka_authz::{Binding, PolicyDocument, Role};
 use ztka_controller::store::{
     Action, Content, DocumentStore, FeedEntry, FeedScope, Published, ResourceKind, Revocable, RevokedFacts, Snapshot,
 };
@@ -12,6 +12,7 @@ use ztka_identity::StoreError;
 
 use crate::{
     Failed, Store,
+    bodies::Bodies,
     encryption::Place,
     identity::name_of,
     revocations::revocation,
@@ -34,22 +35,21 @@ fn series(row: &Row) -> Result<SeriesKey, Failed> {
 /// What a snapshot has read, before it is opened: that may need a connection more, and comes after the transaction.
 enum Read {
     Ready(Content),
-    Policy { clusters: Vec<ztka_authz::Cluster>, roles: Vec<Row>, bindings: Vec<Row> },
+    Policy { clusters: Vec<ztka_authz::Cluster>, roles: Bodies<Role>, bindings: Bodies<Binding> },
     Session { row: Row, groups: Vec<GroupName> },
 }
 
-async fn policy(read: &mut Tx, org: &OrgId) -> Result<Read, Failed> {
-    let clusters = sql("SELECT id, name, labels FROM clusters WHERE org = $1 AND deleted IS NULL ORDER BY id");
-    let clusters = read.fetch_all(clusters.bind(org.as_str())).await?;
-    let cluster = |row: &Row| {
-        let known = ztka_authz::Cluster::new(text(row, "id")?, text::<String>(row, "name")?);
-        Ok(ztka_authz::Cluster { labels: json(row, "labels")?, ..known })
+async fn policy(store: &Store, read: &mut Tx, org: &OrgId) -> Result<Read, Failed> {
+    let listed = sql("SELECT id, name, labels FROM clusters WHERE org = $1 AND deleted IS NULL ORDER BY id");
+    let mut clusters = Vec::new();
+    let cluster = |row: Row| {
+        let known = ztka_authz::Cluster::new(text(&row, "id")?, text::<String>(&row, "name")?);
+        clusters.push(ztka_authz::Cluster { labels: json(&row, "labels")?, ..known });
+        Ok(())
     };
-    let clusters = clusters.iter().map(cluster).collect::<Result<_, Failed>>()?;
-    let roles = sql("SELECT name, body, sealed FROM roles WHERE org = $1 ORDER BY name");
-    let roles = read.fetch_all(roles.bind(org.as_str())).await?;
-    let bindings = sql("SELECT name, body, sealed FROM bindings WHERE org = $1 ORDER BY name");
-    let bindings = read.fetch_all(bindings.bind(org.as_str())).await?;
+    read.each(listed.bind(org.as_str()), cluster).await?;
+    let roles = Bodies::read(store, read, "roles", org.as_str()).await?;
+    let bindings = Bodies::read(store, read, "bindings", org.as_str()).await?;
     Ok(Read::Policy { clusters, roles, bindings })
 }
 
@@ -104,8 +104,8 @@ impl Store {
         match read {
             Read::Ready(content) => Ok(content),
             Read::Policy { clusters, roles, bindings } => {
-                let roles = self.bodies("roles", org.as_str(), &roles).await?;
-                let bindings = self.bodies("bindings", org.as_str(), &bindings).await?;
+                let roles = roles.opened(self, "roles", org.as_str()).await?;
+                let bindings = bindings.opened(self, "bindings", org.as_str()).await?;
                 Ok(Content::Policy(PolicyDocument { clusters, roles, bindings, ..PolicyDocument::default() }))
             }
             Read::Session { row, groups } => {
@@ -157,8 +157,11 @@ impl DocumentStore for Store {
     }
 
     async fn snapshot(&self, series: &SeriesKey, now: Timestamp) -> Result<Option<Snapshot>, StoreError> {
-        let mut read = self.read().await?;
         let org = series.org.as_ref();
+        if let (DocumentKind::Policy, Some(org)) = (series.kind, org) {
+            self.at_hand(org.as_str()).await?;
+        }
+        let mut read = self.read().await?;
         let query = "SELECT version, (SELECT value FROM meta WHERE key = 'epoch') AS epoch FROM series \
                      WHERE kind = $1 AND org = $2 AND subject = $3";
         let query = sql(query).bind(series.kind.to_string()).bind(org_or_empty(org)).bind(&series.subject);
@@ -166,7 +169,7 @@ impl DocumentStore for Store {
         let revision = Revision { epoch: number(&row, "epoch")?, version: number(&row, "version")? };
         let content = match (series.kind, org) {
             (DocumentKind::Trust, None) => Read::Ready(Content::Trust),
-            (DocumentKind::Policy, Some(org)) => policy(&mut read, org).await?,
+            (DocumentKind::Policy, Some(org)) => policy(self, &mut read, org).await?,
             (DocumentKind::Session, Some(_)) => match session(&mut read, series, now).await? {
                 Some(session) => session,
                 None => return Ok(None),

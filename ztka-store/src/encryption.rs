@@ -49,6 +49,19 @@ impl Store {
         self.keyring.as_ref().ok_or(Failed::Locked)?.unseal(self, place, sealed).await
     }
 
+    /// Has the newest data key of an organisation at hand, if there is one. Comes before a transaction begins.
+    pub(crate) async fn at_hand(&self, org: &str) -> Result<(), Failed> {
+        match &self.keyring {
+            Some(keyring) => keyring.at_hand(self, org).await,
+            None => Ok(()),
+        }
+    }
+
+    /// [`Store::unseal`] if that needs nobody: the key is at hand.
+    pub(crate) fn unseal_now(&self, place: Place<'_>, sealed: &[u8]) -> Result<Option<Vec<u8>>, Failed> {
+        self.keyring.as_ref().ok_or(Failed::Locked)?.unseal_now(place, sealed)
+    }
+
     /// The text of the column `clear`, or what is sealed of it.
     pub(crate) async fn text_at(
         &self,

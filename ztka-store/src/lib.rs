@@ -40,6 +40,7 @@
 mod audit;
 mod authorities;
 mod backup;
+mod bodies;
 mod change;
 mod changes;
 mod delete;
@@ -58,6 +59,7 @@ mod postgres;
 mod purge;
 mod resources;
 mod revocations;
+mod room;
 mod row;
 mod sql;
 mod sqlite;

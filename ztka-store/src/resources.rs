@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
 use ztka_authz::{Binding, Role};
 use ztka_controller::store::{Action, Cluster, Instance, LARGEST_POLICY, Overdue, Proxy, ResourceKind, ResourceStore};
 use ztka_core::{BindingName, ClusterId, DocumentKind, InstanceId, OrgId, ProxyId, RoleName};
@@ -10,14 +9,16 @@ use ztka_identity::StoreError;
 
 use crate::{
     Failed, Store,
+    bodies::Bodies,
     change::Change,
     encryption::Place,
     error::taken,
+    room,
     row::{json, micros, number, some_time, text, time, to_json},
     sql::{Row, sql},
 };
 
-fn cluster(row: &Row) -> Result<Cluster, Failed> {
+pub(crate) fn cluster(row: &Row) -> Result<Cluster, Failed> {
     Ok(Cluster {
         id: text(row, "id")?,
         org: text(row, "org")?,
@@ -37,7 +38,7 @@ fn instance(row: &Row) -> Result<Instance, Failed> {
     })
 }
 
-fn proxy(row: &Row) -> Result<Proxy, Failed> {
+pub(crate) fn proxy(row: &Row) -> Result<Proxy, Failed> {
     Ok(Proxy {
         id: text(row, "id")?,
         created: time(row, "created")?,
@@ -46,14 +47,15 @@ fn proxy(row: &Row) -> Result<Proxy, Failed> {
     })
 }
 
-/// Whether followers could still take the policy, with what this change has added to it.
-async fn need_room(change: &mut Change, org: &OrgId) -> Result<(), StoreError> {
+/// Whether followers could still take the policy, with what this change has done so far: counts everything.
+pub(crate) async fn need_room(change: &mut Change, org: &OrgId) -> Result<(), StoreError> {
     // What is sealed is 49 bytes longer. Beside its texts a cluster has some quotes and the words for its fields.
     let query = "SELECT (SELECT coalesce(sum(length(body) + coalesce(length(sealed) - 49, 0)), 0) FROM roles WHERE org = $1) \
                  + (SELECT coalesce(sum(length(body) + coalesce(length(sealed) - 49, 0)), 0) FROM bindings WHERE org = $1) \
                  + (SELECT coalesce(sum(length(id) + length(name) + length(labels) + 32), 0) FROM clusters \
                     WHERE org = $1 AND deleted IS NULL) AS size";
     let size = number(&change.fetch_one(sql(query).bind(org.as_str())).await?, "size")?;
+    room::keep(change, org, size).await?;
     if usize::try_from(size).is_ok_and(|size| size <= LARGEST_POLICY) {
         return Ok(());
     }
@@ -63,25 +65,8 @@ async fn need_room(change: &mut Change, org: &OrgId) -> Result<(), StoreError> {
 }
 
 /// Where the body of a role or binding is.
-fn body_of<'a>(table: &'static str, org: &'a str, name: &'a str) -> Place<'a> {
+pub(crate) fn body_of<'a>(table: &'static str, org: &'a str, name: &'a str) -> Place<'a> {
     Place { org, table, column: "body", row: name }
-}
-
-impl Store {
-    /// The roles or bindings in these rows.
-    pub(crate) async fn bodies<T: DeserializeOwned>(
-        &self,
-        table: &'static str,
-        org: &str,
-        rows: &[Row],
-    ) -> Result<Vec<T>, Failed> {
-        let mut bodies = Vec::with_capacity(rows.len());
-        for row in rows {
-            let body = self.text_at(body_of(table, org, row.str("name")?), row, "body", "sealed").await?;
-            bodies.push(serde_json::from_str(&body).map_err(|_| Failed::Corrupt("body"))?);
-        }
-        Ok(bodies)
-    }
 }
 
 #[async_trait]
@@ -96,7 +81,7 @@ impl ResourceStore for Store {
             .bind(to_json(&cluster.labels)?)
             .bind(micros(cluster.created));
         change.execute(insert).await.map_err(taken("cluster", &cluster.name))?;
-        need_room(&mut change, &cluster.org).await?;
+        room::grow(&mut change, &cluster.org, room::of_cluster(cluster)?).await?;
         change.touch(DocumentKind::Policy).await?;
         Ok(change.commit().await?)
     }
@@ -200,20 +185,24 @@ impl ResourceStore for Store {
 
     async fn create_role(&self, org: &OrgId, name: &RoleName, role: &Role) -> Result<(), StoreError> {
         let sealer = self.sealer(org.as_str()).await?;
-        let (body, sealed) = sealer.seal(body_of("roles", org.as_str(), name.as_str()), to_json(role)?)?;
+        let body = to_json(role)?;
+        let bytes = body.len();
+        let (body, sealed) = sealer.seal(body_of("roles", org.as_str(), name.as_str()), body)?;
         let mut change = self.change(Some(org), Action::Created, ResourceKind::Role, name.as_str()).await?;
         let insert = sql("INSERT INTO roles (org, name, body, sealed) VALUES ($1, $2, $3, $4)");
         let insert = insert.bind(org.as_str()).bind(name.as_str()).bind(body).bind(sealed);
         change.execute(insert).await.map_err(taken("role", name))?;
-        need_room(&mut change, org).await?;
+        room::grow(&mut change, org, bytes).await?;
         change.touch(DocumentKind::Policy).await?;
         Ok(change.commit().await?)
     }
 
     async fn roles(&self, org: &OrgId) -> Result<Vec<Role>, StoreError> {
-        let query = sql("SELECT name, body, sealed FROM roles WHERE org = $1 ORDER BY name").bind(org.as_str());
-        let rows = self.readers().fetch_all(query).await?;
-        Ok(self.bodies("roles", org.as_str(), &rows).await?)
+        self.at_hand(org.as_str()).await?;
+        let mut read = self.read().await?;
+        let bodies = Bodies::read(self, &mut read, "roles", org.as_str()).await?;
+        drop(read);
+        Ok(bodies.opened(self, "roles", org.as_str()).await?)
     }
 
     async fn delete_role(&self, org: &OrgId, name: &RoleName) -> Result<(), StoreError> {
@@ -224,10 +213,11 @@ impl ResourceStore for Store {
             let message = format!("the binding \"{binding}\" gives the role \"{name}\"; delete the binding first");
             return Err(StoreError::Refused(message));
         }
-        let delete = sql("DELETE FROM roles WHERE org = $1 AND name = $2").bind(org.as_str()).bind(name.as_str());
-        if change.execute(delete).await? == 0 {
-            return Err(StoreError::not_found("role", name));
-        }
+        let delete = "DELETE FROM roles WHERE org = $1 AND name = $2 \
+                      RETURNING CAST(octet_length(body) + coalesce(octet_length(sealed) - 49, 0) AS BIGINT) AS size";
+        let delete = sql(delete).bind(org.as_str()).bind(name.as_str());
+        let deleted = change.fetch_optional(delete).await?.ok_or_else(|| StoreError::not_found("role", name))?;
+        room::shrink(&mut change, org, number(&deleted, "size")?).await?;
         change.touch(DocumentKind::Policy).await?;
         Ok(change.commit().await?)
     }
@@ -240,7 +230,9 @@ impl ResourceStore for Store {
         stored_role: Option<&RoleName>,
     ) -> Result<(), StoreError> {
         let sealer = self.sealer(org.as_str()).await?;
-        let (body, sealed) = sealer.seal(body_of("bindings", org.as_str(), name.as_str()), to_json(binding)?)?;
+        let body = to_json(binding)?;
+        let bytes = body.len();
+        let (body, sealed) = sealer.seal(body_of("bindings", org.as_str(), name.as_str()), body)?;
         let mut change = self.change(Some(org), Action::Created, ResourceKind::Binding, name.as_str()).await?;
         if let Some(role) = stored_role {
             let found = sql("SELECT 1 FROM roles WHERE org = $1 AND name = $2").bind(org.as_str()).bind(role.as_str());
@@ -249,23 +241,26 @@ impl ResourceStore for Store {
         let insert = sql("INSERT INTO bindings (org, name, role, body, sealed) VALUES ($1, $2, $3, $4, $5)");
         let insert = insert.bind(org.as_str()).bind(name.as_str()).bind(&binding.role).bind(body).bind(sealed);
         change.execute(insert).await.map_err(taken("binding", name))?;
-        need_room(&mut change, org).await?;
+        room::grow(&mut change, org, bytes).await?;
         change.touch(DocumentKind::Policy).await?;
         Ok(change.commit().await?)
     }
 
     async fn bindings(&self, org: &OrgId) -> Result<Vec<Binding>, StoreError> {
-        let query = sql("SELECT name, body, sealed FROM bindings WHERE org = $1 ORDER BY name").bind(org.as_str());
-        let rows = self.readers().fetch_all(query).await?;
-        Ok(self.bodies("bindings", org.as_str(), &rows).await?)
+        self.at_hand(org.as_str()).await?;
+        let mut read = self.read().await?;
+        let bodies = Bodies::read(self, &mut read, "bindings", org.as_str()).await?;
+        drop(read);
+        Ok(bodies.opened(self, "bindings", org.as_str()).await?)
     }
 
     async fn delete_binding(&self, org: &OrgId, name: &BindingName) -> Result<(), StoreError> {
         let mut change = self.change(Some(org), Action::Deleted, ResourceKind::Binding, name.as_str()).await?;
-        let delete = sql("DELETE FROM bindings WHERE org = $1 AND name = $2").bind(org.as_str()).bind(name.as_str());
-        if change.execute(delete).await? == 0 {
-            return Err(StoreError::not_found("binding", name));
-        }
+        let delete = "DELETE FROM bindings WHERE org = $1 AND name = $2 \
+                      RETURNING CAST(octet_length(body) + coalesce(octet_length(sealed) - 49, 0) AS BIGINT) AS size";
+        let delete = sql(delete).bind(org.as_str()).bind(name.as_str());
+        let deleted = change.fetch_optional(delete).await?.ok_or_else(|| StoreError::not_found("binding", name))?;
+        room::shrink(&mut change, org, number(&deleted, "size")?).await?;
         change.touch(DocumentKind::Policy).await?;
         Ok(change.commit().await?)
     }

@@ -277,6 +277,30 @@ impl Tx {
         })
     }
 
+    /// Takes the rows of a query one after the other, as they come: never all of them at once.
+    pub(crate) async fn each(
+        &mut self,
+        statement: Statement,
+        mut take: impl FnMut(Row) -> Result<(), Failed>,
+    ) -> Result<(), Failed> {
+        match self {
+            Self::Sqlite(tx) => {
+                let mut rows = statement.sqlite().fetch(&mut **tx);
+                while let Some(row) = rows.try_next().await? {
+                    take(Row::Sqlite(row))?;
+                }
+            }
+            Self::Postgres(tx) => {
+                let patient = statement.patient;
+                let mut rows = statement.postgres().fetch(&mut **tx);
+                while let Some(row) = answered(patient, rows.try_next()).await? {
+                    take(Row::Postgres(row))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The rows of a query one after the other, as they come: never all of them at once.
     pub(crate) fn rows(&mut self, text: String) -> BoxStream<'_, Result<Row, Failed>> {
         match self {

@@ -174,7 +174,7 @@ async fn everything_goes_whoever_is_killed(place: &Place) {
     assert_eq!(others_after, others, "nothing of anybody else (seed {seed})");
 
     // Each row was counted as removed once, whoever was killed in between.
-    for of_installation in ["orgs", "versions"] {
+    for of_installation in ["orgs", "versions", "meta"] {
         before.remove(of_installation);
     }
     let removed: i64 = before.values().sum::<i64>() - 1;

@@ -1,7 +1,8 @@
 //! Figures of this crate: `cargo bench -p ztka-store --bench store`, or `cargo xtask bench store`.
 //!
 //! One organisation with 1,000 clusters, 5,000 users and 10,000 bindings, in both databases, each in a process of its own,
-//! one after the other on the same disk; beside each figure that of the bare statements by sqlx, in the same process. A
+//! one after the other on the same disk; beside each figure that of the bare statements by sqlx, in the same process,
+//! and beside the writes those of a store that does not encrypt, in turn. A
 //! number as argument is the share of that size in per cent.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a bench")]
 
@@ -9,19 +10,19 @@ mod measure;
 
 use std::{env, process::Command};
 
-use measure::{Row, Scale};
-use ztka_store::Location;
+use measure::{Databases, Row, Scale};
 use ztka_test_postgres::Server;
 
-/// Tells a process of this program which database it is to measure.
+/// Tells a process of this program which databases it is to measure: the encrypted one, and the other.
 const DATABASE: &str = "ZTKA_BENCH_STORE_DATABASE";
+const CLEAR: &str = "ZTKA_BENCH_STORE_CLEAR";
 
 fn main() {
     let share = env::args().skip(1).find_map(|argument| argument.parse::<usize>().ok()).unwrap_or(100);
-    if let Ok(database) = env::var(DATABASE) {
+    if let (Ok(encrypted), Ok(clear)) = (env::var(DATABASE), env::var(CLEAR)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let location: Location = database.parse().unwrap();
-        for Row { what, figure, bare, bound } in runtime.block_on(measure::run(&location, Scale::of(share))) {
+        let databases = Databases { encrypted: encrypted.parse().unwrap(), clear: clear.parse().unwrap() };
+        for Row { what, figure, bare, bound } in runtime.block_on(measure::run(&databases, Scale::of(share))) {
             println!("| {what} | {figure} | {bare} | {bound} |");
         }
         return;
@@ -30,11 +31,13 @@ fn main() {
     println!("| what | figure | bare sqlx | bound |\n|---|---|---|---|");
     let disk = measure::disk(folder.path(), 300);
     println!("| the disk: 4 KiB written and fdatasync | {disk} | | |");
-    let mut databases = vec![format!("sqlite://{}", folder.path().join("ztka.db").display())];
+    let file = |name: &str| format!("sqlite://{}", folder.path().join(name).display());
+    let mut databases = vec![[file("ztka.db"), file("clear.db")]];
     let server = Server::start_or_skip().unwrap();
-    databases.extend(server.as_ref().map(|server| server.database().unwrap()));
-    for database in databases {
+    databases.extend(server.as_ref().map(|server| [(); 2].map(|()| server.database().unwrap())));
+    for [encrypted, clear] in databases {
         let mut again = Command::new(env::current_exe().unwrap());
-        assert!(again.arg(share.to_string()).env(DATABASE, database).status().unwrap().success());
+        again.arg(share.to_string()).env(DATABASE, encrypted).env(CLEAR, clear);
+        assert!(again.status().unwrap().success());
     }
 }

@@ -15,7 +15,7 @@ use ztka_authz::Binding;
 use ztka_controller::store::{ChangeStore as _, Cluster, DocumentStore as _, ResourceStore as _};
 use ztka_core::{DocumentKind, OrgId, SeriesKey, UserId};
 use ztka_identity::{IdentityStore as _, Org, User};
-use ztka_store::{Location, Store};
+use ztka_store::{Location, MasterKey, Masters, Store};
 
 /// A line of the table.
 pub(crate) struct Row {
@@ -210,13 +210,28 @@ fn row(what: impl Into<String>, figure: impl ToString, bare: impl ToString, boun
     Row { what: what.into(), figure: figure.to_string(), bare: bare.to_string(), bound: bound.into() }
 }
 
-/// All figures of one database, which is empty.
-pub(crate) async fn run(location: &Location, scale: Scale) -> Vec<Row> {
-    let (store, now) = (Store::open(location).await.unwrap(), Timestamp::now());
-    let (database, is_sqlite) = match location {
-        Location::Sqlite(_) => ("SQLite", true),
-        Location::Postgres(_) => ("PostgreSQL", false),
-    };
+/// Where a database is, which is empty, and another one for what is not encrypted.
+pub(crate) struct Databases {
+    pub(crate) encrypted: Location,
+    pub(crate) clear: Location,
+}
+
+impl Databases {
+    fn is_sqlite(&self) -> bool {
+        matches!(self.encrypted, Location::Sqlite(_))
+    }
+}
+
+/// As a controller has it: with a master key.
+async fn unlocked(location: &Location) -> Store {
+    let masters = Masters::of(MasterKey::new(&[7; 32]).unwrap());
+    Store::open(location).await.unwrap().unlock(masters).await.unwrap()
+}
+
+/// All figures of one kind of database.
+pub(crate) async fn run(databases: &Databases, scale: Scale) -> Vec<Row> {
+    let database = if databases.is_sqlite() { "SQLite" } else { "PostgreSQL" };
+    let (store, now) = (unlocked(&databases.encrypted).await, Timestamp::now());
     let begun = Instant::now();
     fill(&store, scale, now).await;
     let made = scale.users + scale.clusters + scale.bindings;
@@ -230,35 +245,56 @@ pub(crate) async fn run(location: &Location, scale: Scale) -> Vec<Row> {
     let write = times(scale.writes, async |number| create_binding(&store, scale.bindings + number).await).await;
     let policy = SeriesKey { kind: DocumentKind::Policy, org: Some(acme()), subject: String::new() };
     let snapshot = times(scale.snapshots, async |_| store.snapshot(&policy, now).await.unwrap().unwrap()).await;
-    let seen = watched(location, &store, scale).await;
+    let seen = watched(&databases.encrypted, &store, scale).await;
     // Before anything else that this process does takes some of it.
     let memory = memory();
 
-    let bare = Bare::open(location).await;
+    let bare = Bare::open(&databases.encrypted).await;
     let bare_read = times(scale.reads, async |_| bare.read(some().as_str()).await).await;
     let bare_write = times(scale.writes, async |number| bare.write(&format!("bare-{number}")).await).await;
     let bare_policy = times(scale.snapshots, async |_| assert!(bare.policy().await > 0)).await;
     drop(bare);
+    let (sealed, clear) = beside(databases, &store, scale, now).await;
     store.close().await;
     let beyond = |times: &Times| format!("p99 {}", ms(times.p99().saturating_sub(before.p99())));
-    let bound = if is_sqlite { "p99 ≤ 10 ms" } else { "" };
+    let bound = if databases.is_sqlite() { "p99 ≤ 10 ms" } else { "" };
     let what = |what: &str| format!("{database}: {what}");
     let of_it = what(&format!("of it beyond one fdatasync ({before} meanwhile)"));
+    let share = (sealed.at(0.5).as_secs_f64() / clear.at(0.5).as_secs_f64() - 1.0) * 100.0;
+    let of_encryption = what(&format!("… and in turn without encryption ({clear})"));
     vec![
         row(what("one resource read"), &read, bare_read, "p99 ≤ 2 ms"),
         row(what("a binding made"), &write, &bare_write, ""),
         row(of_it, beyond(&write), beyond(&bare_write), bound),
+        row(of_encryption, format!("{sealed}; p50 {share:+.1} %"), "", "≤ 10 %"),
         row(what("an organisation's policy read"), &snapshot, bare_policy, "≤ 200 ms"),
         row(what("from a change's begin to a watcher of another controller"), seen, "", "p99 ≤ 100 ms"),
         row(what("memory of the process now, and at most"), memory, "", "≤ 40 MB"),
     ]
 }
 
+/// The same change with encryption and without, in turn: what a noisy moment does, it does to both.
+async fn beside(databases: &Databases, sealed: &Store, scale: Scale, now: Timestamp) -> (Times, Times) {
+    let clear = Store::open(&databases.clear).await.unwrap();
+    fill(&clear, scale, now).await;
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for number in 0..2 * scale.writes {
+        let number = scale.bindings + scale.writes + number;
+        for turn in 0..2 {
+            let (store, times) = if (number + turn) % 2 == 0 { (sealed, &mut with) } else { (&clear, &mut without) };
+            let begun = Instant::now();
+            create_binding(store, number).await;
+            times.push(begun.elapsed());
+        }
+    }
+    clear.close().await;
+    (Times(with), Times(without))
+}
+
 /// How long after the beginning of a change another controller's watcher has it.
 async fn watched(location: &Location, store: &Store, scale: Scale) -> Times {
-    let other = Store::open(location).await.unwrap();
     // On one file there is one controller, and its watchers hear of changes in its own process.
-    let other = if matches!(location, Location::Sqlite(_)) { store.clone() } else { other };
+    let other = if matches!(location, Location::Sqlite(_)) { store.clone() } else { unlocked(location).await };
     let from = other.list(Some(&acme())).await.unwrap().revision;
     let (tell, mut told) = mpsc::unbounded_channel();
     let watcher = tokio::spawn(async move {

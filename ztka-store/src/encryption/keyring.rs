@@ -220,15 +220,24 @@ impl Keyring {
         data.retain(|_, key| Arc::strong_count(key) > 1);
     }
 
+    fn held(&self, org: &str) -> Option<Sealer> {
+        let orgs = self.orgs.read().unwrap_or_else(PoisonError::into_inner);
+        orgs.get(org).filter(|held| held.read.elapsed() < FRESH).map(|held| held.sealer.clone())
+    }
+
+    /// Reads the newest keys of an organisation, if there are any and they are not known.
+    pub(super) async fn at_hand(&self, store: &Store, org: &str) -> Result<(), Failed> {
+        match self.held(org) {
+            Some(_) => Ok(()),
+            None => self.read(store, org).await.map(drop),
+        }
+    }
+
     pub(super) async fn sealer(&self, store: &Store, org: &str) -> Result<Sealer, Failed> {
         let mut org = org;
         // The organisation's, made if need be; then the installation's, likewise.
         for _ in 0..4 {
-            let held = {
-                let orgs = self.orgs.read().unwrap_or_else(PoisonError::into_inner);
-                orgs.get(org).filter(|held| held.read.elapsed() < FRESH).map(|held| held.sealer.clone())
-            };
-            if let Some(sealer) = held {
+            if let Some(sealer) = self.held(org) {
                 return Ok(sealer);
             }
             if let Some(sealer) = self.read(store, org).await? {
@@ -309,6 +318,10 @@ impl Keyring {
             .bind(&key.wrapped[..])
             .bind(micros(Timestamp::now()));
         write.execute(insert).await.map(drop)
+    }
+
+    pub(super) fn unseal_now(&self, place: Place<'_>, sealed: &[u8]) -> Result<Option<Vec<u8>>, Failed> {
+        key_of(sealed).and_then(|id| self.known(id)).map(|key| key.open(place, sealed)).transpose()
     }
 
     pub(super) async fn unseal(&self, store: &Store, place: Place<'_>, sealed: &[u8]) -> Result<Vec<u8>, Failed> {
