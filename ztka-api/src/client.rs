@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use rustls::{ClientConfig, pki_types::ServerName};
@@ -17,6 +17,7 @@ use crate::{
     Problem, Proxy, RenewCredential, Revocation, Revoke, Role, Status, StepTaken, TakeStep, Token, UpdateOrg, User,
     WhoAmI,
     connection::{send, within},
+    page::{LARGEST_PAGE, next},
 };
 
 /// Answers are smaller than this, streams of events aside.
@@ -63,7 +64,7 @@ impl Client {
         self
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<(Incoming, u16), ClientError> {
+    async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Response<Incoming>, ClientError> {
         let mut request = Request::builder().method(method).uri(format!("{PREFIX}{path}"));
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -73,16 +74,15 @@ impl Client {
         let response = send(&self.endpoint, &self.tls, request).await?;
         let status = response.status();
         if status.is_success() {
-            return Ok((response.into_body(), status.as_u16()));
+            return Ok(response);
         }
         Err(problem(status, &collect(response.into_body(), status).await?))
     }
 
     async fn bytes(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<(Bytes, u16), ClientError> {
         within(self.limit, async {
-            let (body, status) = self.send(method, path, body).await?;
-            let code = StatusCode::from_u16(status).unwrap_or_default();
-            Ok((collect(body, code).await?, status))
+            let (head, body) = self.send(method, path, body).await?.into_parts();
+            Ok((collect(body, head.status).await?, head.status.as_u16()))
         })
         .await
     }
@@ -102,6 +102,26 @@ impl Client {
 
     async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.call(Method::GET, path, None::<&()>).await
+    }
+
+    /// All pages of a list, each within the time of a call.
+    async fn pages<T: DeserializeOwned>(&self, list: &str) -> Result<Vec<T>, ClientError> {
+        let (mut all, mut path) = (Vec::new(), format!("{list}?limit={LARGEST_PAGE}"));
+        loop {
+            let (head, body) = within(self.limit, async {
+                let (head, body) = self.send(Method::GET, &path, None).await?.into_parts();
+                let body = collect(body, head.status).await?;
+                Ok((head, body))
+            })
+            .await?;
+            let page: Vec<T> = serde_json::from_slice(&body)
+                .map_err(|source| ClientError::Unreadable { status: head.status.as_u16(), source: Some(source) })?;
+            all.extend(page);
+            match next(&head.headers) {
+                Some(next) => path = next,
+                None => return Ok(all),
+            }
+        }
     }
 
     async fn create<T: DeserializeOwned>(&self, path: &str, what: &impl Serialize) -> Result<T, ClientError> {
@@ -138,7 +158,7 @@ impl Client {
 
     /// The organisations that the caller may see, by name.
     pub async fn orgs(&self) -> Result<Vec<Org>, ClientError> {
-        self.read("/orgs").await
+        self.pages("/orgs").await
     }
 
     /// Changes an organisation.
@@ -154,7 +174,7 @@ impl Client {
 
     /// The organisations that were deleted, newest first.
     pub async fn deletions(&self) -> Result<Vec<Deletion>, ClientError> {
-        self.read("/deletions").await
+        self.pages("/deletions").await
     }
 
     /// Makes a proxy and the one-time token that it joins with.
@@ -164,7 +184,7 @@ impl Client {
 
     /// The proxies.
     pub async fn proxies(&self) -> Result<Vec<Proxy>, ClientError> {
-        self.read("/proxies").await
+        self.pages("/proxies").await
     }
 
     /// The certificate authorities.
@@ -184,7 +204,7 @@ impl Client {
 
     /// The clusters of an organisation that the caller may see, by name.
     pub async fn clusters(&self, org: &OrgId) -> Result<Vec<Cluster>, ClientError> {
-        self.read(&format!("/orgs/{org}/clusters")).await
+        self.pages(&format!("/orgs/{org}/clusters")).await
     }
 
     /// One cluster.
@@ -252,7 +272,10 @@ impl Client {
 
     /// The users of an organisation, by name.
     pub async fn users(&self, org: &OrgId) -> Result<Vec<User>, ClientError> {
-        self.read(&format!("/orgs/{org}/users")).await
+        let mut users: Vec<User> = self.pages(&format!("/orgs/{org}/users")).await?;
+        // Pages are in another order.
+        users.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(users)
     }
 
     /// One user.
@@ -297,7 +320,7 @@ impl Client {
 
     /// The credentials of a user, newest first.
     pub async fn credentials(&self, org: &OrgId, user: &UserId) -> Result<Vec<Credential>, ClientError> {
-        self.read(&format!("/orgs/{org}/users/{user}/credentials")).await
+        self.pages(&format!("/orgs/{org}/users/{user}/credentials")).await
     }
 
     /// Revokes a credential.
@@ -312,7 +335,7 @@ impl Client {
 
     /// What is revoked in an organisation beside credentials, oldest first.
     pub async fn revocations(&self, org: &OrgId) -> Result<Vec<Revocation>, ClientError> {
-        self.read(&format!("/orgs/{org}/revocations")).await
+        self.pages(&format!("/orgs/{org}/revocations")).await
     }
 
     /// Revokes a certificate or an agent of an organisation.
@@ -322,7 +345,7 @@ impl Client {
 
     /// Servers, proxies and whole organisations that are revoked, oldest first.
     pub async fn installation_revocations(&self) -> Result<Vec<Revocation>, ClientError> {
-        self.read("/revocations").await
+        self.pages("/revocations").await
     }
 
     /// Revokes a server's certificate, a proxy or a whole organisation.
@@ -347,7 +370,7 @@ impl Client {
 
     /// The groups of an organisation, by name.
     pub async fn groups(&self, org: &OrgId) -> Result<Vec<Group>, ClientError> {
-        self.read(&format!("/orgs/{org}/groups")).await
+        self.pages(&format!("/orgs/{org}/groups")).await
     }
 
     /// Makes a user a member of a group.
@@ -367,7 +390,7 @@ impl Client {
 
     /// The roles of an organisation, built-in ones first, then by name.
     pub async fn roles(&self, org: &OrgId) -> Result<Vec<Role>, ClientError> {
-        self.read(&format!("/orgs/{org}/roles")).await
+        self.pages(&format!("/orgs/{org}/roles")).await
     }
 
     /// Deletes a role that no binding gives.
@@ -382,7 +405,7 @@ impl Client {
 
     /// The bindings of an organisation, by name.
     pub async fn bindings(&self, org: &OrgId) -> Result<Vec<Binding>, ClientError> {
-        self.read(&format!("/orgs/{org}/bindings")).await
+        self.pages(&format!("/orgs/{org}/bindings")).await
     }
 
     /// Deletes a binding.
@@ -400,8 +423,8 @@ impl Client {
     pub async fn follow_events(&self, org: &OrgId, query: &EventQuery) -> Result<EventStream, ClientError> {
         let query = EventQuery { follow: true, ..query.clone() };
         let path = with_query(format!("/orgs/{org}/events"), &query)?;
-        let (body, status) = within(self.limit, self.send(Method::GET, &path, None)).await?;
-        Ok(EventStream { body, status, held: BytesMut::new() })
+        let (head, body) = within(self.limit, self.send(Method::GET, &path, None)).await?.into_parts();
+        Ok(EventStream { body, status: head.status.as_u16(), held: BytesMut::new() })
     }
 
     /// Where receipts and events disagree.

@@ -6,6 +6,12 @@
 //! version that a listing of `…/changes` has given for it, and then does so only if nobody else has changed it since. Times are RFC 3339, durations whole seconds. Every error is a
 //! [`Problem`] (RFC 9457) with a stable [`Code`] and what to do about it.
 //!
+//! Lists of what there may be many of (organisations, deletions, proxies, users, credentials, groups, clusters, roles, bindings,
+//! revocations) are answered a page at a time: [`DEFAULT_PAGE`] items, or as many as `?limit=` says, [`LARGEST_PAGE`] at
+//! most. If there are more the answer has a `Link: <…?limit=…&continue=…>; rel="next"` (RFC 8288) to the next page. Whoever goes
+//! through all of them sees everything exactly once that was there all the time, whatever comes and goes meanwhile.
+//! [`Client`] does so.
+//!
 //! | path | what | who may |
 //! |---|---|---|
 //! | `GET /whoami` | the caller | everybody |
@@ -53,6 +59,7 @@ mod cluster;
 mod connection;
 mod credential;
 mod kubeconfig;
+mod page;
 mod people;
 mod pki;
 mod policy;
@@ -71,6 +78,7 @@ pub use self::{
     connection::ClientError,
     credential::CredentialFile,
     kubeconfig::Kubeconfig,
+    page::{DEFAULT_PAGE, LARGEST_PAGE},
     people::{
         Access, AdminRole, CreateCredential, CreateGroup, CreateKubeconfig, CreateOrg, CreateUser, Credential,
         Deletion, Group, IssuedCredential, Member, Org, ReachableCluster, RenewCredential, UpdateOrg, User, WhoAmI,

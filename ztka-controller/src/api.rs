@@ -12,6 +12,7 @@ mod groups;
 mod guard;
 mod labels;
 mod orgs;
+mod paging;
 mod pki;
 mod policy;
 mod precondition;

@@ -4,6 +4,7 @@
 mod changes;
 mod jobs;
 mod members;
+mod pages;
 mod revocations;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ pub use self::{
     changes::{changes, compaction, conditions, replay},
     jobs::jobs,
     members::{authorities, controllers, live_tokens, members},
+    pages::pages,
     revocations::revocations,
 };
 use crate::store::{

@@ -32,6 +32,7 @@
 //! |---|---|
 //! | `ztka_identity::conformance::identity` | `IdentityStore` |
 //! | `conformance::{resources, documents, revocations, changes, compaction, conditions}` | [`ResourceStore`], [`DocumentStore`], [`RevocationStore`], [`ChangeStore`] |
+//! | `conformance::pages` | [`PageStore`] |
 //! | `conformance::{members, live_tokens, controllers, authorities}` | [`MemberStore`], [`AuthorityStore`] |
 //! | `ztka_pki::conformance::{key_store, enrolment_store}` | `KeyStore`, `EnrolmentStore` |
 //! | `ztka_audit::conformance::{events, receipts}` | `EventStore`, `ReceiptStore` |
@@ -45,6 +46,8 @@ mod documents;
 mod findings;
 mod jobs;
 mod members;
+mod page;
+mod pages;
 mod resources;
 mod revocations;
 
@@ -63,6 +66,8 @@ pub use self::{
     findings::{FindingStore, Found},
     jobs::{Deletion, Job, JobKind, JobStatus, JobStore, Step},
     members::{Acknowledgement, LiveCredential, LiveMember, LiveToken, MemberStore},
+    page::{Page, Paged},
+    pages::PageStore,
     resources::{Cluster, Instance, LARGEST_POLICY, Overdue, Proxy, ResourceStore},
     revocations::{Certificate, Revocable, Revocation, RevocationStore, StoredCrl},
 };
@@ -83,6 +88,7 @@ pub struct Stores {
     pub findings: Arc<dyn FindingStore>,
     pub members: Arc<dyn MemberStore>,
     pub jobs: Arc<dyn JobStore>,
+    pub pages: Arc<dyn PageStore>,
     pub keys: Arc<dyn KeyStore>,
 }
 
@@ -102,6 +108,7 @@ impl Stores {
             + FindingStore
             + MemberStore
             + JobStore
+            + PageStore
             + 'static,
     {
         Self {
@@ -116,7 +123,8 @@ impl Stores {
             receipts: store.clone(),
             findings: store.clone(),
             members: store.clone(),
-            jobs: store,
+            jobs: store.clone(),
+            pages: store,
             keys,
         }
     }

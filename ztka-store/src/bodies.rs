@@ -45,6 +45,13 @@ impl<T: DeserializeOwned> Bodies<T> {
         Ok(bodies)
     }
 
+    /// Of rows that are read already.
+    pub(crate) fn of(store: &Store, table: &'static str, org: &str, rows: &[Row]) -> Result<Self, Failed> {
+        let mut bodies = Self { read: Vec::new(), later: Vec::new() };
+        rows.iter().try_for_each(|row| bodies.take(store, table, org, row))?;
+        Ok(bodies)
+    }
+
     fn take(&mut self, store: &Store, table: &'static str, org: &str, row: &Row) -> Result<(), Failed> {
         let Some(sealed) = row.some_bytes("sealed")? else {
             self.read.push(parsed(row.str("body")?.as_bytes())?);

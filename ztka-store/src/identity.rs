@@ -15,7 +15,7 @@ use crate::{
     sql::{Row, sql},
 };
 
-fn org(row: &Row) -> Result<Org, Failed> {
+pub(crate) fn org(row: &Row) -> Result<Org, Failed> {
     Ok(Org {
         id: text(row, "id")?,
         name: text(row, "name")?,
@@ -48,7 +48,7 @@ fn user(row: &Row, name: UserName) -> Result<User, Failed> {
     })
 }
 
-fn credential(row: &Row) -> Result<Credential, Failed> {
+pub(crate) fn credential(row: &Row) -> Result<Credential, Failed> {
     Ok(Credential {
         id: text(row, "id")?,
         org: text(row, "org")?,
@@ -61,13 +61,30 @@ fn credential(row: &Row) -> Result<Credential, Failed> {
     })
 }
 
+/// The groups of these rows, each of which is a member, or a group without any.
+pub(crate) fn groups(org: &OrgId, rows: &[Row]) -> Result<Vec<Group>, Failed> {
+    let mut groups: Vec<Group> = Vec::new();
+    for row in rows {
+        let name: GroupName = text(row, "name")?;
+        let is_next = groups.last().is_none_or(|last| last.name != name);
+        if is_next {
+            groups.push(Group { org: org.clone(), name, members: Vec::new() });
+        }
+        let has_member = row.some_str("user_id")?.is_some();
+        if let (true, Some(group)) = (has_member, groups.last_mut()) {
+            group.members.push(text(row, "user_id")?);
+        }
+    }
+    Ok(groups)
+}
+
 /// Where the name of a user is.
 pub(crate) fn name_of<'a>(org: &'a str, user: &'a str) -> Place<'a> {
     Place { org, table: "users", column: "name", row: user }
 }
 
 impl Store {
-    async fn read_user(&self, row: &Row) -> Result<User, Failed> {
+    pub(crate) async fn read_user(&self, row: &Row) -> Result<User, Failed> {
         let place = name_of(row.str("org")?, row.str("id")?);
         let name = self.text_at(place, row, "name", "sealed").await?;
         user(row, name.parse().map_err(|_| Failed::Corrupt("name"))?)
@@ -248,19 +265,7 @@ impl IdentityStore for Store {
                      LEFT JOIN members m ON m.org = g.org AND m.group_name = g.name \
                      WHERE g.org = $1 ORDER BY g.name, m.user_id";
         let rows = self.readers().fetch_all(sql(query).bind(org.as_str())).await?;
-        let mut groups: Vec<Group> = Vec::new();
-        for row in &rows {
-            let name: GroupName = text(row, "name")?;
-            let is_next = groups.last().is_none_or(|last| last.name != name);
-            if is_next {
-                groups.push(Group { org: org.clone(), name, members: Vec::new() });
-            }
-            let has_member = row.some_str("user_id")?.is_some();
-            if let (true, Some(group)) = (has_member, groups.last_mut()) {
-                group.members.push(text(row, "user_id")?);
-            }
-        }
-        Ok(groups)
+        Ok(groups(org, &rows)?)
     }
 
     async fn groups_of(&self, user: &UserId) -> Result<Vec<GroupName>, StoreError> {

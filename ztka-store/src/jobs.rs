@@ -35,7 +35,7 @@ fn status(row: &Row) -> Result<JobStatus, Failed> {
     })
 }
 
-fn deletion(row: &Row) -> Result<Deletion, Failed> {
+pub(crate) fn deletion(row: &Row) -> Result<Deletion, Failed> {
     Ok(Deletion {
         org: text(row, "org")?,
         since: time(row, "since")?,

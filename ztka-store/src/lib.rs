@@ -55,6 +55,7 @@ mod keys;
 mod location;
 mod members;
 mod migrate;
+mod pages;
 mod postgres;
 mod purge;
 mod resources;

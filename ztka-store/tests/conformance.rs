@@ -30,7 +30,12 @@ kit::on_both!(
     controllers,
     authorities,
     jobs,
+    pages,
 );
+
+async fn pages(place: &Place) {
+    ztka_controller::conformance::pages(&place.unlocked().await).await;
+}
 
 async fn jobs(place: &Place) {
     ztka_controller::conformance::jobs(&place.unlocked().await).await;

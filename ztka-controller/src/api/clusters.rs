@@ -14,9 +14,13 @@ use ztka_pki::{Enrollee, RenewalStatus};
 use super::{
     answer::{Answer, ApiError, Created, Json},
     labels,
+    paging::Paging,
     precondition::Expected,
 };
-use crate::{Controller, manifest, store};
+use crate::{
+    Controller, manifest,
+    store::{self, Paged},
+};
 
 impl Controller {
     /// The TLS server name of a cluster.
@@ -52,8 +56,9 @@ pub(super) async fn list(
     State(controller): State<Controller>,
     Extension(caller): Extension<Caller>,
     Path(org): Path<OrgId>,
-) -> Answer<Json<Vec<Cluster>>> {
-    let mut clusters = controller.0.stores.resources.clusters(&org).await?;
+    paging: Paging,
+) -> Answer<Response> {
+    let Paged { items: mut clusters, next } = controller.0.stores.pages.clusters_page(&org, paging.page()).await?;
     if !caller.administers(&org) {
         let visible = controller.visible(&caller.user).await?;
         clusters.retain(|cluster| visible.iter().any(|seen| seen.id == cluster.id));
@@ -62,7 +67,7 @@ pub(super) async fn list(
     for cluster in clusters {
         listed.push(controller.wire_cluster(cluster).await?);
     }
-    Ok(Json(listed))
+    Ok(paging.answer(Paged { items: listed, next }))
 }
 
 pub(super) async fn create(

@@ -19,6 +19,7 @@ use ztka_pki::{Issued, Peer, PublicKey, SoftwareKey, ValidCsr};
 
 use super::{
     answer::{Answer, ApiError, Created, Json},
+    paging::Paging,
     precondition::Expected,
 };
 use crate::{Controller, authority::OrgAuthorityError, store::Content};
@@ -221,10 +222,11 @@ pub(super) async fn access(
 pub(super) async fn list(
     State(controller): State<Controller>,
     Path((org, id)): Path<(OrgId, UserId)>,
-) -> Answer<Json<Vec<Credential>>> {
+    paging: Paging,
+) -> Answer<Response> {
     let user = controller.user_of(&org, &id).await?;
-    let credentials = controller.directory().store().credentials(&user.id).await?;
-    Ok(Json(credentials.into_iter().map(wire).collect()))
+    let credentials = controller.0.stores.pages.credentials_page(&user.id, paging.page()).await?;
+    Ok(paging.answer(credentials.map(wire)))
 }
 
 pub(super) async fn create(

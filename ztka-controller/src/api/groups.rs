@@ -2,21 +2,28 @@
 
 use std::collections::HashMap;
 
-use axum::extract::{Path, State};
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
 use http::StatusCode;
 use ztka_api::{CreateGroup, Group, Member};
 use ztka_core::{GroupName, OrgId, UserId, UserName};
 
 use super::{
     answer::{Answer, Created, Json},
+    paging::Paging,
     precondition::Expected,
 };
 use crate::Controller;
 
-pub(super) async fn list(State(controller): State<Controller>, Path(org): Path<OrgId>) -> Answer<Json<Vec<Group>>> {
-    let store = controller.directory().store();
-    let groups = store.groups(&org).await?;
-    let users = store.users(&org).await?;
+pub(super) async fn list(
+    State(controller): State<Controller>,
+    Path(org): Path<OrgId>,
+    paging: Paging,
+) -> Answer<Response> {
+    let groups = controller.0.stores.pages.groups_page(&org, paging.page()).await?;
+    let users = controller.directory().store().users(&org).await?;
     let names: HashMap<UserId, UserName> = users.into_iter().map(|user| (user.id, user.name)).collect();
     let wire = |group: ztka_identity::Group| {
         let member = |id: UserId| names.get(&id).cloned().map(|name| Member { id, name });
@@ -24,7 +31,7 @@ pub(super) async fn list(State(controller): State<Controller>, Path(org): Path<O
         members.sort_by(|a, b| a.name.cmp(&b.name));
         Group { name: group.name, members }
     };
-    Ok(Json(groups.into_iter().map(wire).collect()))
+    Ok(paging.answer(groups.map(wire)))
 }
 
 pub(super) async fn create(

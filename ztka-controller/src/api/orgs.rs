@@ -3,6 +3,7 @@
 use axum::{
     Extension,
     extract::{Path, State},
+    response::Response,
 };
 use http::StatusCode;
 use jiff::SignedDuration;
@@ -12,9 +13,10 @@ use ztka_identity::Caller;
 
 use super::{
     answer::{Answer, ApiError, Created, Json},
+    paging::Paging,
     precondition::Expected,
 };
-use crate::Controller;
+use crate::{Controller, store::Paged};
 
 pub(super) fn wire(org: ztka_identity::Org) -> Org {
     let longest = org.longest_credential.and_then(|longest| u32::try_from(longest.as_secs()).ok());
@@ -24,13 +26,16 @@ pub(super) fn wire(org: ztka_identity::Org) -> Org {
 pub(super) async fn list(
     State(controller): State<Controller>,
     Extension(caller): Extension<Caller>,
-) -> Answer<Json<Vec<Org>>> {
-    let store = controller.directory().store();
+    paging: Paging,
+) -> Answer<Response> {
     let orgs = match caller.is_system_admin() {
-        true => store.orgs().await?,
-        false => store.org(&caller.user.org).await?.into_iter().collect(),
+        true => controller.0.stores.pages.orgs_page(paging.page()).await?,
+        false => {
+            let own = controller.directory().store().org(&caller.user.org).await?;
+            Paged { items: own.into_iter().collect(), next: None }
+        }
     };
-    Ok(Json(orgs.into_iter().map(wire).collect()))
+    Ok(paging.answer(orgs.map(wire)))
 }
 
 pub(super) async fn create(State(controller): State<Controller>, Json(asked): Json<CreateOrg>) -> Answer<Created<Org>> {
@@ -63,7 +68,7 @@ pub(super) async fn delete(
     Ok(StatusCode::ACCEPTED)
 }
 
-pub(super) async fn deletions(State(controller): State<Controller>) -> Answer<Json<Vec<Deletion>>> {
+pub(super) async fn deletions(State(controller): State<Controller>, paging: Paging) -> Answer<Response> {
     let wire = |deletion: crate::store::Deletion| Deletion {
         org: deletion.org,
         since: deletion.since,
@@ -71,5 +76,6 @@ pub(super) async fn deletions(State(controller): State<Controller>) -> Answer<Js
         removed: deletion.removed,
         failed: deletion.failed,
     };
-    Ok(Json(controller.0.stores.jobs.deletions().await?.into_iter().map(wire).collect()))
+    let deletions = controller.0.stores.pages.deletions_page(paging.page()).await?;
+    Ok(paging.answer(deletions.map(wire)))
 }

@@ -1,6 +1,9 @@
 //! Roles and bindings.
 
-use axum::extract::{Path, State};
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
 use http::StatusCode;
 use serde::{Serialize, de::DeserializeOwned};
 use ztka_api::{Binding, CreateBinding, CreateRole, Role};
@@ -9,9 +12,10 @@ use ztka_core::{BindingName, OrgId, RoleName};
 
 use super::{
     answer::{Answer, ApiError, Created, Json},
+    paging::Paging,
     precondition::Expected,
 };
-use crate::Controller;
+use crate::{Controller, store::Paged};
 
 /// From the policy's own form to the wire's and back, which are the same JSON.
 fn convert<T: DeserializeOwned>(from: &impl Serialize) -> Answer<T> {
@@ -24,12 +28,17 @@ fn wire_role(role: &ztka_authz::Role, built_in: bool) -> Answer<Role> {
     Ok(Role { name, rules: convert(&role.rules)?, built_in })
 }
 
-pub(super) async fn roles(State(controller): State<Controller>, Path(org): Path<OrgId>) -> Answer<Json<Vec<Role>>> {
-    let stored = controller.0.stores.resources.roles(&org).await?;
-    let built_in = builtin_roles(&Settings::default());
+pub(super) async fn roles(
+    State(controller): State<Controller>,
+    Path(org): Path<OrgId>,
+    paging: Paging,
+) -> Answer<Response> {
+    let Paged { items, next } = controller.0.stores.pages.roles_page(&org, paging.page()).await?;
+    // Beside the first page, which they come before.
+    let built_in = if paging.is_first() { builtin_roles(&Settings::default()) } else { Vec::new() };
     let built_in = built_in.iter().map(|role| wire_role(role, true));
-    let stored = stored.iter().map(|role| wire_role(role, false));
-    Ok(Json(built_in.chain(stored).collect::<Answer<_>>()?))
+    let stored = items.iter().map(|role| wire_role(role, false));
+    Ok(paging.answer(Paged { items: built_in.chain(stored).collect::<Answer<Vec<_>>>()?, next }))
 }
 
 pub(super) async fn create_role(
@@ -60,9 +69,11 @@ pub(super) async fn delete_role(
 pub(super) async fn bindings(
     State(controller): State<Controller>,
     Path(org): Path<OrgId>,
-) -> Answer<Json<Vec<Binding>>> {
-    let stored = controller.0.stores.resources.bindings(&org).await?;
-    Ok(Json(stored.iter().map(convert).collect::<Answer<_>>()?))
+    paging: Paging,
+) -> Answer<Response> {
+    let Paged { items, next } = controller.0.stores.pages.bindings_page(&org, paging.page()).await?;
+    let items = items.iter().map(convert::<Binding>).collect::<Answer<Vec<_>>>()?;
+    Ok(paging.answer(Paged { items, next }))
 }
 
 pub(super) async fn create_binding(

@@ -1,25 +1,26 @@
 //! Proxies.
 
-use axum::extract::State;
+use axum::{extract::State, response::Response};
 use ztka_api::{CreateToken, EnrolmentToken, Proxy};
 use ztka_core::ProxyId;
 use ztka_pki::{Enrollee, RenewalStatus};
 
 use super::{
     answer::{Answer, ApiError, Created, Json},
+    paging::Paging,
     tokens,
 };
 use crate::{Controller, store};
 
-pub(super) async fn list(State(controller): State<Controller>) -> Answer<Json<Vec<Proxy>>> {
-    let proxies = controller.0.stores.resources.proxies().await?;
+pub(super) async fn list(State(controller): State<Controller>, paging: Paging) -> Answer<Response> {
+    let proxies = controller.0.stores.pages.proxies_page(paging.page()).await?;
     let now = controller.now();
     let wire = |proxy: store::Proxy| {
         let store::Proxy { id, created, not_after, renewed } = proxy;
         let status = renewed.zip(not_after).map(|(issued, not_after)| RenewalStatus::new(issued, not_after, now));
         Proxy { id, created, not_after, renewed, overdue: status.is_some_and(|status| status.overdue) }
     };
-    Ok(Json(proxies.into_iter().map(wire).collect()))
+    Ok(paging.answer(proxies.map(wire)))
 }
 
 pub(super) async fn create(

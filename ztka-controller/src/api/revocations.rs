@@ -1,12 +1,18 @@
 //! What is revoked by serial number, as an agent, a proxy or an organisation. Credentials have a place of their own.
 
-use axum::extract::{Path, State};
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use ztka_api::{Code, Revocation, Revoke};
 use ztka_core::OrgId;
 
-use super::answer::{Answer, ApiError, Created, Json};
+use super::{
+    answer::{Answer, ApiError, Created, Json},
+    paging::Paging,
+};
 use crate::{
     Controller,
     store::{self, Revocable},
@@ -88,17 +94,18 @@ impl Controller {
         Ok(Created(wire(revocation)))
     }
 
-    async fn revocations(&self, org: Option<&OrgId>) -> Answer<Json<Vec<Revocation>>> {
-        let revoked = self.0.stores.revocations.revocations(org, self.now()).await?;
-        Ok(Json(revoked.into_iter().map(wire).collect()))
+    async fn revocations(&self, org: Option<&OrgId>, paging: Paging) -> Answer<Response> {
+        let revoked = self.0.stores.pages.revocations_page(org, self.now(), paging.page()).await?;
+        Ok(paging.answer(revoked.map(wire)))
     }
 }
 
 pub(super) async fn list(
     State(controller): State<Controller>,
     Path(org): Path<OrgId>,
-) -> Answer<Json<Vec<Revocation>>> {
-    controller.revocations(Some(&org)).await
+    paging: Paging,
+) -> Answer<Response> {
+    controller.revocations(Some(&org), paging).await
 }
 
 pub(super) async fn create(
@@ -109,8 +116,8 @@ pub(super) async fn create(
     controller.revoke(Some(org), asked).await
 }
 
-pub(super) async fn list_all(State(controller): State<Controller>) -> Answer<Json<Vec<Revocation>>> {
-    controller.revocations(None).await
+pub(super) async fn list_all(State(controller): State<Controller>, paging: Paging) -> Answer<Response> {
+    controller.revocations(None, paging).await
 }
 
 pub(super) async fn create_any(

@@ -3,6 +3,7 @@
 use axum::{
     Extension,
     extract::{Path, State},
+    response::Response,
 };
 use http::StatusCode;
 use ztka_api::{AdminRole, CreateUser, User, WhoAmI};
@@ -12,9 +13,10 @@ use ztka_identity::Caller;
 use super::{
     answer::{Answer, ApiError, Created, Json},
     orgs,
+    paging::Paging,
     precondition::Expected,
 };
-use crate::Controller;
+use crate::{Controller, store::Paged};
 
 fn role(admin: ztka_identity::AdminRole) -> AdminRole {
     match admin {
@@ -54,13 +56,17 @@ pub(super) async fn whoami(
     Ok(Json(WhoAmI { user, org, credential: caller.credential.id, active_until: caller.active_until }))
 }
 
-pub(super) async fn list(State(controller): State<Controller>, Path(org): Path<OrgId>) -> Answer<Json<Vec<User>>> {
-    let users = controller.directory().store().users(&org).await?;
-    let mut listed = Vec::with_capacity(users.len());
-    for user in users {
+pub(super) async fn list(
+    State(controller): State<Controller>,
+    Path(org): Path<OrgId>,
+    paging: Paging,
+) -> Answer<Response> {
+    let Paged { items, next } = controller.0.stores.pages.users_page(&org, paging.page()).await?;
+    let mut listed = Vec::with_capacity(items.len());
+    for user in items {
         listed.push(controller.wire_user(user).await?);
     }
-    Ok(Json(listed))
+    Ok(paging.answer(Paged { items: listed, next }))
 }
 
 pub(super) async fn create(

@@ -77,6 +77,10 @@ impl Kit {
         directory.whoami(&user.id, &credential.id).await.unwrap()
     }
 
+    pub(crate) async fn store_group(&self, org: &OrgId, name: &str) {
+        self.controller.directory().create_group(org, &name.parse().unwrap()).await.unwrap();
+    }
+
     pub(crate) async fn system_admin(&self) -> Caller {
         self.user(&OrgId::installation(), "root", Some(AdminRole::SystemAdmin)).await
     }
