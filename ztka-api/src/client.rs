@@ -17,6 +17,7 @@ use crate::{
     Problem, Proxy, RenewCredential, Revocation, Revoke, Role, Status, StepTaken, TakeStep, Token, UpdateOrg, User,
     WhoAmI,
     connection::{send, within},
+    encryption::{DataKeys, MasterKeys},
     page::{LARGEST_PAGE, next},
 };
 
@@ -195,6 +196,27 @@ impl Client {
     /// Takes a step of the rotation of a certificate authority.
     pub async fn rotate(&self, authority: &str, step: PkiStep, how: &TakeStep) -> Result<StepTaken, ClientError> {
         self.create(&format!("/pki/authorities/{authority}/{step}"), how).await
+    }
+
+    /// The keys that what an organisation has is sealed under.
+    pub async fn data_keys(&self, org: &OrgId) -> Result<DataKeys, ClientError> {
+        self.read(&format!("/orgs/{org}/data-keys")).await
+    }
+
+    /// Replaces the data key of an organisation: what is written from now on is under a new one, and what there is follows
+    /// by itself, as [`Self::data_keys`] shows.
+    pub async fn rotate_data_key(&self, org: &OrgId) -> Result<DataKeys, ClientError> {
+        self.call(Method::POST, &format!("/orgs/{org}/data-keys"), None::<&()>).await
+    }
+
+    /// The keys that wrap data keys.
+    pub async fn master_keys(&self) -> Result<MasterKeys, ClientError> {
+        self.read("/master-keys").await
+    }
+
+    /// Begins now to wrap data keys anew that are under another master key than the current one.
+    pub async fn rewrap(&self) -> Result<MasterKeys, ClientError> {
+        self.call(Method::POST, "/master-keys/rewrap", None::<&()>).await
     }
 
     /// Makes a cluster.

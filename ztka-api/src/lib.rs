@@ -20,6 +20,8 @@
 //! | `GET, POST /orgs` | organisations | one's own; all and new ones: system-admin |
 //! | `PUT /orgs/{org}` | how long its credentials may last | org-admin |
 //! | `DELETE /orgs/{org}`, `GET /deletions` | an organisation goes, with all it has | system-admin |
+//! | `GET, POST /orgs/{org}/data-keys` | the keys that what an organisation has is sealed under; a new one | org-admin |
+//! | `GET /master-keys`, `POST /master-keys/rewrap` | the keys that wrap those | system-admin |
 //! | `GET, POST /proxies` | proxies, join tokens | system-admin |
 //! | `GET /pki`, `POST /pki/authorities/{authority}/{step}` | certificate authorities and their rotation | system-admin |
 //! | `GET, POST /orgs/{org}/clusters` | clusters | members see those policy lets them reach; org-admin |
@@ -58,6 +60,7 @@ mod client;
 mod cluster;
 mod connection;
 mod credential;
+mod encryption;
 mod kubeconfig;
 mod page;
 mod people;
@@ -77,6 +80,7 @@ pub use self::{
     },
     connection::ClientError,
     credential::CredentialFile,
+    encryption::{DataKey, DataKeys, MasterKey, MasterKeys, Progress},
     kubeconfig::Kubeconfig,
     page::{DEFAULT_PAGE, LARGEST_PAGE},
     people::{

@@ -10,6 +10,7 @@ mod credentials;
 mod events;
 mod groups;
 mod guard;
+mod keys;
 mod labels;
 mod orgs;
 mod paging;
@@ -96,6 +97,10 @@ routes! {
     PUT    "/orgs/{org}"                                          OrgAdmin    orgs::update;
     DELETE "/orgs/{org}"                                          SystemAdmin orgs::delete;
     GET    "/deletions"                                           SystemAdmin orgs::deletions;
+    GET    "/master-keys"                                         SystemAdmin keys::masters;
+    POST   "/master-keys/rewrap"                                  SystemAdmin keys::rewrap;
+    GET    "/orgs/{org}/data-keys"                                OrgAdmin    keys::list;
+    POST   "/orgs/{org}/data-keys"                                OrgAdmin    keys::rotate;
     GET    "/proxies"                                             SystemAdmin proxies::list;
     POST   "/proxies"                                             SystemAdmin proxies::create;
     GET    "/pki"                                                 SystemAdmin pki::status;

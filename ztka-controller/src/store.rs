@@ -64,7 +64,7 @@ pub use self::{
     changes::{Action, Change, ChangeStore, Changes, Conditional, Listed, Listing, ResourceKind, UnknownWord},
     documents::{Content, DocumentStore, FeedEntry, FeedScope, Published, RevokedFacts, Snapshot},
     findings::{FindingStore, Found},
-    jobs::{Deletion, Job, JobKind, JobStatus, JobStore, Step},
+    jobs::{DataKey, Deletion, Job, JobKind, JobStatus, JobStore, MasterKey, Step},
     members::{Acknowledgement, LiveCredential, LiveMember, LiveToken, MemberStore},
     page::{Page, Paged},
     pages::PageStore,

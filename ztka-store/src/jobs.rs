@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use ztka_controller::store::{Deletion, Job, JobKind, JobStatus, JobStore, Step};
+use ztka_controller::store::{DataKey, Deletion, Job, JobKind, JobStatus, JobStore, MasterKey, Step};
 use ztka_core::OrgId;
 use ztka_identity::StoreError;
 
@@ -170,6 +170,18 @@ impl JobStore for Store {
 
     async fn rotate_data_key(&self, org: Option<&OrgId>, now: Timestamp) -> Result<(), StoreError> {
         self.rotate(org_or_empty(org), now).await
+    }
+
+    async fn data_keys(&self, org: Option<&OrgId>) -> Result<Vec<DataKey>, StoreError> {
+        self.stored_data_keys(org_or_empty(org)).await
+    }
+
+    async fn master_keys(&self) -> Result<Vec<MasterKey>, StoreError> {
+        self.known_masters().await
+    }
+
+    async fn rewrap(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.rewrap_now(now).await
     }
 
     fn forget_unused_keys(&self) {

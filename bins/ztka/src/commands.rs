@@ -8,6 +8,7 @@ pub(crate) mod credential;
 pub(crate) mod group;
 pub(crate) mod issue;
 pub(crate) mod kubeconfig;
+pub(crate) mod master_key;
 pub(crate) mod org;
 pub(crate) mod pki;
 pub(crate) mod policy;

@@ -48,6 +48,9 @@ enum Command {
     /// Organisations
     #[command(subcommand)]
     Org(commands::org::Org),
+    /// Master keys, which wrap the data keys of organisations
+    #[command(subcommand)]
+    MasterKey(commands::master_key::MasterKey),
     /// Certificate authorities: how they are, and their rotation
     #[command(subcommand)]
     Pki(commands::pki::Pki),
@@ -132,6 +135,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Status => commands::status(&session).await,
             Command::Whoami => commands::whoami(&session).await,
             Command::Org(command) => command.run(&session).await,
+            Command::MasterKey(command) => command.run(&session).await,
             Command::Pki(command) => command.run(&session).await,
             Command::Proxy(command) => command.run(&session).await,
             Command::Cluster(command) => command.run(&session).await,

@@ -41,12 +41,21 @@ impl Output {
         heads: [&str; N],
         row: impl Fn(&T) -> [String; N],
     ) -> anyhow::Result<()> {
+        self.rows(things, heads, things.iter().map(row))
+    }
+
+    /// Prints a list that is part of a `thing`, which JSON shows: `heads` and these rows for people.
+    pub(crate) fn rows<const N: usize>(
+        self,
+        thing: &(impl Serialize + ?Sized),
+        heads: [&str; N],
+        rows: impl Iterator<Item = [String; N]>,
+    ) -> anyhow::Result<()> {
         if self == Self::Json {
-            println!("{}", serde_json::to_string_pretty(things)?);
+            println!("{}", serde_json::to_string_pretty(thing)?);
             return Ok(());
         }
-        let rows: Vec<Vec<String>> =
-            std::iter::once(heads.map(String::from)).chain(things.iter().map(row)).map(Vec::from).collect();
+        let rows: Vec<Vec<String>> = std::iter::once(heads.map(String::from)).chain(rows).map(Vec::from).collect();
         print!("{}", columns(&rows));
         Ok(())
     }

@@ -263,6 +263,22 @@ async fn the_keys_may_be_in_a_token() -> Result<()> {
     drop(controller);
     fs::remove_dir_all(site.path("data"))?;
 
+    // So may the master key: it is made there with the database, and found again.
+    let master = format!("module = '{module}', label = 'ztka', pin_file = '{}'", site.path("pin"));
+    let master = format!("{token}[encryption]\nmaster = {{ token = {{ {master} }} }}\n");
+    for again in [false, true] {
+        let (controller, admin) = site.start_with(&master).await?;
+        if !again {
+            ztka(Some(&admin), &["org", "create", "acme"]).await?;
+        }
+        ztka(Some(&admin), &["--org", "acme", "user", "create", if again { "bob" } else { "alice" }]).await?;
+        let keys = ztka(Some(&admin), &["master-key", "list"]).await?;
+        ensure!(keys.lines().count() == 2 && keys.contains("pkcs11:") && keys.contains("wraps"), "{keys}");
+        ensure!(!Path::new(&site.path("data/master.key")).exists(), "it is in the token");
+        drop(controller);
+    }
+    fs::remove_dir_all(site.path("data"))?;
+
     let (controller, admin) = site.start_with(&token).await?;
     ztka(Some(&admin), &["org", "create", "acme"]).await?;
     // Not for these keys, but for what else is stored.

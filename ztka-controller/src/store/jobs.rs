@@ -104,6 +104,28 @@ pub struct Deletion {
     pub failed: Option<String>,
 }
 
+/// A data key of an organisation, and nothing of what it is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DataKey {
+    /// When it was made.
+    pub created: Timestamp,
+    /// The id of the master key that it is wrapped by.
+    pub master: String,
+}
+
+/// A master key, and nothing of what it is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MasterKey {
+    /// What it is called in the database.
+    pub id: String,
+    /// True if this controller wraps with it.
+    pub current: bool,
+    /// True if this controller can open what is wrapped by it.
+    pub configured: bool,
+    /// How many data keys are wrapped by it.
+    pub data_keys: u64,
+}
+
 /// What has become of a job by a step.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Step {
@@ -147,6 +169,17 @@ pub trait JobStore: Send + Sync + fmt::Debug + 'static {
     /// Begins to seal for an organisation (none: for the installation) under a new data key; what is there follows by a
     /// job. [`StoreError::Refused`] if the store does not encrypt.
     async fn rotate_data_key(&self, org: Option<&OrgId>, now: Timestamp) -> Result<(), StoreError>;
+
+    /// The data keys of an organisation (none: of the installation), newest first, which is the one that seals. More than one
+    /// until what is under the others is sealed anew.
+    async fn data_keys(&self, org: Option<&OrgId>) -> Result<Vec<DataKey>, StoreError>;
+
+    /// The master keys that are configured, and those that data keys are wrapped by, in the order of their ids.
+    async fn master_keys(&self) -> Result<Vec<MasterKey>, StoreError>;
+
+    /// Begins now to wrap data keys anew that are under another master key than the current one. [`StoreError::Refused`] if
+    /// the store does not encrypt.
+    async fn rewrap(&self, now: Timestamp) -> Result<(), StoreError>;
 
     /// Wipes keys from memory that nobody has used for a while.
     fn forget_unused_keys(&self);

@@ -39,6 +39,7 @@ impl Kit {
     pub(crate) async fn starting_at(now: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::sqlite(&directory.path().join("ztka.db")).await.unwrap();
+        let store = store.unlock(Masters::of(MasterKey::new(&[7; 32]).unwrap())).await.unwrap();
         let stores = Stores::of(Arc::new(store.clone()), Arc::new(MemoryKeyStore::new(provider())));
         let clock = ManualClock::at(now.parse().unwrap());
         let controller = open(stores.clone(), &clock).await;

@@ -78,7 +78,7 @@ impl Masters {
         self
     }
 
-    fn all(&self) -> impl Iterator<Item = &Arc<dyn KeyEncryption>> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<dyn KeyEncryption>> {
         std::iter::once(&self.current).chain(&self.also)
     }
 

@@ -1,14 +1,17 @@
 //! New data keys, and data keys under a new master key.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
-use ztka_controller::store::JobKind;
+use ztka_controller::store::{DataKey, JobKind, MasterKey};
 use ztka_identity::StoreError;
 
 use super::keyring::context;
 use crate::{
     Failed, Store,
     jobs::{Done, enqueue},
-    sql::sql,
+    row::{micros, number, time},
+    sql::{Row, sql},
 };
 
 /// Data keys that are wrapped anew in one step.
@@ -30,11 +33,51 @@ impl Store {
         keyring.insert(&mut write, &key).await?;
         // From the beginning, should it be under way for an earlier key.
         let begin = sql("UPDATE jobs SET state = '', due = $1, lease = 0 WHERE kind = 'seal' AND subject = $2");
-        write.execute(begin.bind(crate::row::micros(now)).bind(org)).await?;
+        write.execute(begin.bind(micros(now)).bind(org)).await?;
         enqueue(&mut write, JobKind::Seal, org, now).await?;
         write.commit().await?;
         keyring.forget(Some(org));
         Ok(())
+    }
+
+    /// The data keys of an organisation, newest first.
+    pub(crate) async fn stored_data_keys(&self, org: &str) -> Result<Vec<DataKey>, StoreError> {
+        let query =
+            "SELECT master, created FROM data_keys WHERE org = $1 AND kind = 'data' ORDER BY created DESC, id DESC";
+        let rows = self.readers().fetch_all(sql(query).bind(org)).await?;
+        let key = |row: &Row| Ok(DataKey { created: time(row, "created")?, master: row.str("master")?.to_owned() });
+        Ok(rows.iter().map(key).collect::<Result<_, Failed>>()?)
+    }
+
+    /// The master keys that are known here, and those that are found on data keys.
+    pub(crate) async fn known_masters(&self) -> Result<Vec<MasterKey>, StoreError> {
+        let mut known = BTreeMap::new();
+        if let Some(keyring) = &self.keyring {
+            for master in keyring.masters.all() {
+                let (id, current) = (master.id().to_owned(), master.id() == keyring.masters.current.id());
+                known.insert(id.clone(), MasterKey { id, current, configured: true, data_keys: 0 });
+            }
+        }
+        let query = sql("SELECT master, count(*) AS wrapped FROM data_keys GROUP BY master");
+        for row in self.readers().fetch_all(query).await? {
+            let (id, data_keys) = (row.str("master")?.to_owned(), number(&row, "wrapped")?);
+            let unknown = MasterKey { id: id.clone(), current: false, configured: false, data_keys };
+            known.entry(id).or_insert(unknown).data_keys = data_keys;
+        }
+        Ok(known.into_values().collect())
+    }
+
+    /// Asks for data keys to be wrapped anew, beginning now.
+    pub(crate) async fn rewrap_now(&self, now: Timestamp) -> Result<(), StoreError> {
+        if self.keyring.is_none() {
+            return Err(StoreError::Refused("the store does not encrypt; configure a master key".into()));
+        }
+        let mut write = self.write().await?;
+        enqueue(&mut write, JobKind::Rewrap, "", now).await?;
+        // One that was put off does not wait any longer.
+        let due = sql("UPDATE jobs SET due = $1 WHERE kind = 'rewrap' AND due > $1").bind(micros(now));
+        write.execute(due).await?;
+        Ok(write.commit().await?)
     }
 
     /// Wraps some data keys anew that are under another master key than the current one.

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{bail, ensure};
 use clap::Subcommand;
-use ztka_api::{CreateOrg, UpdateOrg};
+use ztka_api::{CreateOrg, Progress, UpdateOrg};
 use ztka_core::OrgName;
 
 use super::{duration, seconds};
@@ -33,6 +33,14 @@ pub(crate) enum Org {
     },
     /// List the organisations that were deleted, and how far their removal is
     Deletions,
+    /// Replace the data key of the organisation: what is written from now on is sealed under a new one, the rest follows
+    RotateKey {
+        /// Return at once instead of when everything is sealed under the new key
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// List the data keys of the organisation, newest first, and how far sealing is
+    Keys,
     /// Limit how long credentials of the organisation may last, renewals included; those that there are keep their end
     Limit {
         /// 30 s to 366 days, which is the limit if none is given
@@ -56,6 +64,35 @@ impl Org {
                     Some(seconds) => format!("credentials of {} last {seconds} s at most", org.name),
                     None => format!("credentials of {} last 366 days at most", org.name),
                 })
+            }
+            Self::RotateKey { no_wait } => {
+                let org = session.org().await?;
+                let mut keys = session.api.rotate_data_key(&org).await?;
+                while !no_wait && keys.sealing.is_some() {
+                    tokio::time::sleep(LOOK).await;
+                    keys = session.api.data_keys(&org).await?;
+                }
+                session.output.one(&keys, || match &keys.sealing {
+                    Some(_) => "a new data key seals from now on; see: ztka org keys".into(),
+                    None => "everything is sealed under a new data key; the one before goes by itself".into(),
+                })
+            }
+            Self::Keys => {
+                let keys = session.api.data_keys(&session.org().await?).await?;
+                let sealing = |newest: bool| match &keys.sealing {
+                    _ if newest => "seals".to_owned(),
+                    Some(Progress { failed: Some(failed), .. }) => format!("put off: {failed}"),
+                    Some(progress) => format!("being replaced, {} values so far", progress.done),
+                    None => "goes by itself".into(),
+                };
+                session.output.rows(
+                    &keys,
+                    ["CREATED", "MASTER KEY", "STATE"],
+                    keys.keys
+                        .iter()
+                        .enumerate()
+                        .map(|(place, key)| [key.created.to_string(), key.master.clone(), sealing(place == 0)]),
+                )
             }
             Self::Delete { yes, no_wait } => delete(session, yes, no_wait).await,
             Self::Deletions => {
