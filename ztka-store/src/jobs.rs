@@ -114,14 +114,18 @@ impl JobStore for Store {
 
     async fn take_job(&self, holder: &str, now: Timestamp, lease: SignedDuration) -> Result<Option<Job>, StoreError> {
         // Looked at first without a transaction that writes: mostly there is nothing to do.
-        let due =
-            sql("SELECT kind, subject FROM jobs WHERE due <= $1 AND lease <= $1 ORDER BY due, kind, subject LIMIT 1");
-        let Some(due) = self.readers().fetch_optional(due.bind(micros(now))).await? else { return Ok(None) };
+        let due = "SELECT kind, subject FROM jobs WHERE due <= $1 AND (lease <= $1 OR lease > $2) \
+                   ORDER BY due, kind, subject LIMIT 1";
+        // Nobody can hold it for longer: what says so was written by a clock that has been set back since.
+        let longest = micros(after(now, lease.saturating_mul(2)));
+        let due = sql(due).bind(micros(now)).bind(longest);
+        let Some(due) = self.readers().fetch_optional(due).await? else { return Ok(None) };
         // Of two who come at once the second finds it held.
         let take = "UPDATE jobs SET holder = $1, lease = $2, fence = fence + 1 \
-                    WHERE kind = $3 AND subject = $4 AND due <= $5 AND lease <= $5 RETURNING kind, subject, state, fence";
+                    WHERE kind = $3 AND subject = $4 AND due <= $5 AND (lease <= $5 OR lease > $6) \
+                    RETURNING kind, subject, state, fence";
         let take = sql(take).bind(holder).bind(micros(after(now, lease)));
-        let take = take.bind(due.str("kind")?).bind(due.str("subject")?).bind(micros(now));
+        let take = take.bind(due.str("kind")?).bind(due.str("subject")?).bind(micros(now)).bind(longest);
         let mut write = self.write().await?;
         let taken = write.fetch_optional(take).await?.as_ref().map(job).transpose()?;
         write.commit().await?;

@@ -1,4 +1,8 @@
 //! What members have confirmed.
+//!
+//! What was said last counts, so that of two controllers the slower one does not bring back what was said before. What is
+//! noted as said more than five minutes (300,000,000 µs) from now was noted by a clock that has been set back since, and
+//! counts no more.
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
@@ -35,7 +39,9 @@ impl MemberStore for Store {
                       VALUES ($1, $2, $3, $4, $5, $6) \
                       ON CONFLICT (member) DO UPDATE SET epoch = excluded.epoch, version = excluded.version, \
                           authorities = excluded.authorities, server_chain = excluded.server_chain, at = excluded.at \
-                      WHERE acknowledgements.at <= excluded.at";
+                      WHERE acknowledgements.at <= excluded.at OR acknowledgements.at > excluded.at + 300000000 \
+                      OR acknowledgements.epoch < excluded.epoch \
+                      OR (acknowledgements.epoch = excluded.epoch AND acknowledgements.version < excluded.version)";
         let upsert = sql(upsert)
             .bind(member.to_string())
             .bind(signed(trust.epoch))
@@ -57,7 +63,7 @@ impl MemberStore for Store {
         let upsert = "INSERT INTO announcements (proxy, zone, address, peers, at) VALUES ($1, $2, $3, $4, $5) \
                       ON CONFLICT (proxy) DO UPDATE SET zone = excluded.zone, address = excluded.address, \
                           peers = excluded.peers, at = excluded.at \
-                      WHERE announcements.at <= excluded.at";
+                      WHERE announcements.at <= excluded.at OR announcements.at > excluded.at + 300000000";
         let upsert = sql(upsert)
             .bind(proxy.id.as_str())
             .bind(proxy.zone.as_ref().map(Zone::as_str))
@@ -71,7 +77,7 @@ impl MemberStore for Store {
 
     async fn withdraw(&self, proxy: &ProxyId, at: Timestamp) -> Result<(), StoreError> {
         let mut write = self.write().await?;
-        let delete = sql("DELETE FROM announcements WHERE proxy = $1 AND at <= $2");
+        let delete = sql("DELETE FROM announcements WHERE proxy = $1 AND (at <= $2 OR at > $2 + 300000000)");
         write.execute(delete.bind(proxy.as_str()).bind(micros(at))).await?;
         Ok(write.commit().await?)
     }
