@@ -6,6 +6,7 @@
 //! believe what comes now although they have seen newer versions. `docs/backup.md` is the operator's page.
 //!
 //! What is encrypted in the database is so in the backup; the master key is in neither.
+mod fits;
 mod history;
 mod key;
 mod record;
@@ -23,6 +24,7 @@ use ztka_identity::OutageKind;
 
 use self::record::{Head, Reader, Record, Table, Writer};
 pub use self::{
+    fits::fits,
     history::new_history,
     key::BackupKey,
     restore::{Plan, Replaced, restore},
@@ -78,6 +80,13 @@ pub enum BackupError {
     #[error("the backup was made by a newer version ({program}, schema {schema}); restore it with that")]
     #[expect(missing_docs, reason = "the message says it")]
     Newer { program: String, schema: i64 },
+    /// What is encrypted in it is under another master key.
+    #[error(
+        "the backup is encrypted under the master key {needed}, and what is given is {given}; give the master key of that \
+         time, without which nothing that is encrypted could be read again"
+    )]
+    #[expect(missing_docs, reason = "the message says it")]
+    OtherMaster { needed: String, given: String },
     /// There is something already.
     #[error(
         "the database holds an installation already, and was left as it is; restore into an empty one, or say --force to replace what is there"
@@ -280,3 +289,6 @@ async fn rows<R: AsyncRead + Unpin>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,8 +23,8 @@ use crate::{
 #[cfg(feature = "pkcs11")]
 pub use self::token::TokenKey;
 pub(crate) use self::{
-    envelope::Place,
-    keyring::{Keyring, Sealer},
+    envelope::{Place, key_of},
+    keyring::{Keyring, Sealer, context as wrapped_context, legacy_context},
 };
 pub use self::{
     keyring::{Masters, UnlockError},

@@ -70,7 +70,7 @@ mod store;
 pub use self::encryption::TokenKey;
 pub(crate) use self::error::Failed;
 pub use self::{
-    backup::{BackupError, BackupKey, Contents, Plan, Replaced, back_up, check, new_history, restore},
+    backup::{BackupError, BackupKey, Contents, Plan, Replaced, back_up, check, fits, new_history, restore},
     encryption::{KeyEncryption, MasterKey, MasterKeyError, Masters, NotOpened, UnlockError},
     keys::SealedKeyStore,
     location::{BadLocation, Location, OpenError, Unsuitable},

@@ -19,7 +19,7 @@ use ztka_authz::Role;
 use ztka_controller::store::{ChangeStore as _, DocumentStore as _, Published, ResourceStore as _};
 use ztka_core::{DocumentKind, OrgId, Revision, SeriesKey};
 use ztka_identity::{IdentityStore as _, Org, StoreError};
-use ztka_store::{BackupError, BackupKey, Contents, Location, Plan, Store};
+use ztka_store::{BackupError, BackupKey, Contents, Location, MasterKey, Masters, Plan, Store};
 
 kit::on_both!(
     is_restored_into_either_database_under_a_new_epoch,
@@ -27,6 +27,7 @@ kit::on_both!(
     is_refused_where_somebody_lives_and_left_alone,
     a_new_history_begins_without_a_backup,
     is_restored_whole_or_not_at_all_whoever_is_killed,
+    a_master_key_is_held_against_a_backup_before_it_is_restored,
 );
 
 fn now() -> Timestamp {
@@ -329,6 +330,31 @@ async fn is_restored_whole_or_not_at_all_whoever_is_killed(place: &Place) {
         store.close().await;
     }
     assert!(epochs.is_sorted() && epochs.last().is_some_and(|last| *last > 1), "{epochs:?}");
+}
+
+async fn a_master_key_is_held_against_a_backup_before_it_is_restored(place: &Place) {
+    let store = place.unlocked().await;
+    create_org(&store).await;
+    store.create_role(&acme(), &"one".parse().unwrap(), &role("one")).await.unwrap();
+    let file = File::new();
+    file.write(&place.location).await;
+    let bytes = std::fs::read(file.path()).unwrap();
+    let fits = async |masters: Masters| ztka_store::fits(&*bytes, &key(), &masters).await;
+    fits(kit::masters(1)).await.unwrap();
+    fits(kit::masters(2).and(MasterKey::new(&[1; 32]).unwrap())).await.unwrap();
+    let refused = fits(kit::masters(2)).await.unwrap_err();
+    assert!(matches!(refused, BackupError::OtherMaster { .. }), "{refused:?}");
+    let (needed, given) = (MasterKey::new(&[1; 32]).unwrap(), MasterKey::new(&[2; 32]).unwrap());
+    use ztka_store::KeyEncryption as _;
+    assert!(refused.to_string().contains(needed.id()) && refused.to_string().contains(given.id()), "{refused}");
+    assert!(refused.to_string().contains("give the master key of that time"), "{refused}");
+
+    // What has nothing encrypted in it needs none.
+    let clear = Place::sqlite().unwrap();
+    create_org(&clear.open().await).await;
+    let file = File::new();
+    file.write(&clear.location).await;
+    ztka_store::fits(&*std::fs::read(file.path()).unwrap(), &key(), &kit::masters(3)).await.unwrap();
 }
 
 #[tokio::test]

@@ -77,8 +77,15 @@ async fn what_was_restored_is_believed_by_those_who_had_seen_newer_versions() ->
     let refused = fleet.ztka(&restore(&[])).await.err().context("something is there")?.to_string();
     assert!(refused.contains("--force"), "{refused}");
     assert!(fleet.ztka(&restore(&["--check"])).await?.starts_with("whole"));
+    // Nor with another master key than that of the time, which is said before anything is written.
+    let other = fleet.path("other-master.key");
+    fs::write(&other, "0".repeat(64))?;
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o600))?;
+    let with_other = all(&[&["restore"], &place, &here, &["--force", "--master-key-file", text(&other)?]]);
+    let refused = fleet.ztka(&with_other).await.err().context("another master key")?.to_string();
+    assert!(refused.contains("give the master key of that time"), "{refused}");
     let told = fleet.ztka(&restore(&["--force"])).await?;
-    assert!(told.starts_with("restored") && told.contains("master key"), "{told}");
+    assert!(told.starts_with("restored") && told.contains("master key fits"), "{told}");
     fleet.restart_controller()?;
     allowed(&alice, &fleet).await?;
     let roles = fleet.ztka_json("acme", &["role", "list"]).await?;

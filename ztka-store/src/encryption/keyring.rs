@@ -82,12 +82,21 @@ impl Masters {
         std::iter::once(&self.current).chain(&self.also)
     }
 
-    pub(super) fn named(&self, id: &str) -> Option<&Arc<dyn KeyEncryption>> {
+    /// Their ids, one behind the other.
+    pub(crate) fn ids(&self) -> String {
+        self.all().map(|master| master.id()).collect::<Vec<_>>().join(", ")
+    }
+
+    pub(crate) fn named(&self, id: &str) -> Option<&Arc<dyn KeyEncryption>> {
         self.all().find(|master| master.id() == id)
     }
 
     /// What a program of before has sealed under a master key itself.
-    async fn open_legacy(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, MasterKeyError> {
+    pub(crate) async fn open_legacy(
+        &self,
+        context: &[u8],
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, MasterKeyError> {
         let mut refused = MasterKeyError::NotOpened(super::NotOpened);
         for master in self.all() {
             match master.unwrap(context, sealed).await {
@@ -99,8 +108,13 @@ impl Masters {
     }
 }
 
+/// What a private key is authenticated with that is under a master key itself.
+pub(crate) fn legacy_context(name: &str) -> Vec<u8> {
+    [b"ztka private key v1\0", name.as_bytes()].concat()
+}
+
 /// What a wrapped data key is authenticated with.
-pub(super) fn context(org: &str, kind: &str, id: i64) -> Vec<u8> {
+pub(crate) fn context(org: &str, kind: &str, id: i64) -> Vec<u8> {
     format!("ztka data key v1\0{kind}\0{id}\0{org}").into_bytes()
 }
 
@@ -347,8 +361,7 @@ impl Keyring {
         if key_of(sealed).is_some() {
             return Ok(Zeroizing::new(self.unseal(store, place, sealed).await?));
         }
-        let context = [b"ztka private key v1\0", place.row.as_bytes()].concat();
-        self.masters.open_legacy(&context, sealed).await.map_err(Failed::Master)
+        self.masters.open_legacy(&legacy_context(place.row), sealed).await.map_err(Failed::Master)
     }
 }
 
@@ -382,8 +395,7 @@ impl Store {
         for row in self.readers().fetch_all(query).await.map_err(UnlockError::from)? {
             let found = row.str("master").map_err(UnlockError::from)?;
             if keyring.masters.named(found).is_none() {
-                let configured: Vec<_> = keyring.masters.all().map(|master| master.id()).collect();
-                return Err(UnlockError::OtherMaster { found: found.to_owned(), configured: configured.join(", ") });
+                return Err(UnlockError::OtherMaster { found: found.to_owned(), configured: keyring.masters.ids() });
             }
         }
         let current = keyring.masters.current.clone();

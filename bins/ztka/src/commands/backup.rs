@@ -13,7 +13,8 @@ use tokio::{
     fs::{self, File, OpenOptions},
     io::{AsyncWriteExt as _, BufReader, BufWriter},
 };
-use ztka_store::{BackupKey, Contents, Location, Plan};
+use zeroize::Zeroizing;
+use ztka_store::{BackupKey, Contents, Location, MasterKey, Masters, Plan};
 
 use crate::output::Output;
 
@@ -87,6 +88,16 @@ pub(crate) struct Restore {
     /// Replace what the database holds
     #[arg(long, conflicts_with = "new_history")]
     force: bool,
+    /// Master key of that time (a private file), to see before anything is written that it opens what is encrypted; may be
+    /// repeated. By default master.key in --data, if it is there
+    #[arg(long, value_name = "FILE", conflicts_with = "new_history")]
+    master_key_file: Vec<PathBuf>,
+    /// The same in a variable of the environment; may be repeated
+    #[arg(long, value_name = "VARIABLE", conflicts_with = "new_history")]
+    master_key_env: Vec<String>,
+    /// Do not look at a master key: it is in a token, or comes later
+    #[arg(long, conflicts_with_all = ["master_key_file", "master_key_env"])]
+    no_master_key: bool,
     /// Restore nothing: the database was put back by other means (a snapshot of its disk, a recovery to a point in time, a
     /// standby that had not everything), and only a new history begins
     #[arg(long, conflicts_with = "file")]
@@ -173,6 +184,27 @@ async fn write(part: &Path, location: &Location, key: &BackupKey) -> anyhow::Res
 }
 
 impl Restore {
+    /// The master keys that are at hand; none if there is none to look at.
+    fn masters(&self) -> anyhow::Result<Option<Masters>> {
+        let beside = self.database.data.join("master.key");
+        let mut files: Vec<&Path> = self.master_key_file.iter().map(PathBuf::as_path).collect();
+        if files.is_empty() && self.master_key_env.is_empty() {
+            if self.no_master_key || !beside.exists() {
+                return Ok(None);
+            }
+            files.push(&beside);
+        }
+        let of_files = files.into_iter().map(|file| MasterKey::load(file).map_err(anyhow::Error::from));
+        let of_environment = self.master_key_env.iter().map(|name| {
+            let text = std::env::var(name).map(Zeroizing::new);
+            let text = text.with_context(|| format!("the environment variable {name} is not set, or not text"))?;
+            MasterKey::parse(&text).with_context(|| format!("the environment variable {name}"))
+        });
+        let mut all = of_files.chain(of_environment).collect::<anyhow::Result<Vec<_>>>()?.into_iter();
+        let first = all.next().map(Masters::of);
+        Ok(first.map(|first| all.fold(first, Masters::and)))
+    }
+
     pub(crate) async fn run(self, output: Output) -> anyhow::Result<()> {
         let location = self.database.location()?;
         if self.new_history {
@@ -182,6 +214,11 @@ impl Restore {
         }
         let file = self.file.context("--file")?;
         let key = self.key.open()?;
+        let masters = self.masters()?;
+        if let Some(masters) = &masters {
+            let input = File::open(&file).await.with_context(|| format!("{} cannot be read", file.display()))?;
+            ztka_store::fits(BufReader::new(input), &key, masters).await?;
+        }
         if self.check {
             let contents = check(&file, &key).await?;
             return show(output, "whole", &contents, contents.epoch);
@@ -194,7 +231,13 @@ impl Restore {
         let done = ztka_store::restore(&location, &key, &file, plan).await?;
         show(output, "restored", &done.contents, done.epoch)?;
         if matches!(output, Output::Table) {
-            println!("Put the master key of that time beside the configuration, then start the controllers.");
+            println!(
+                "{}",
+                match masters {
+                    Some(_) => "The master key fits. Start the controllers.",
+                    None => "Put the master key of that time beside the configuration, then start the controllers.",
+                }
+            );
         }
         Ok(())
     }
