@@ -10,6 +10,7 @@ mod alone;
 mod edges;
 mod proofs;
 mod source;
+mod sql;
 mod text;
 
 pub(crate) fn run() -> Result<ExitCode> {
@@ -19,8 +20,9 @@ pub(crate) fn run() -> Result<ExitCode> {
 /// Applies every rule and says what breaks it; a rule counts as one test.
 pub(crate) fn tally() -> Result<Tally> {
     let members = workspace::members()?;
-    let rules: [(&str, Vec<String>); 6] = [
+    let rules: [(&str, Vec<String>); 7] = [
         ("members depend on each other only as the architecture says", edges::check(&members)),
+        ("nobody but the store talks to a database", sql::check(&members)?),
         ("no file has over 800 lines of code", text::sizes(&members)?),
         ("nothing panics outside tests", text::panics(&members)?),
         ("every proof has its one caller", proofs::check(&members)?),

@@ -152,6 +152,7 @@ pub async fn conditions(store: &(impl ChangeStore + ResourceStore + IdentityStor
         (ResourceKind::Credential, credential.id.as_str()),
         (ResourceKind::User, alice.id.as_str()),
         (ResourceKind::Cluster, test.id.as_str()),
+        (ResourceKind::Org, acme.as_str()),
     ] {
         let listing = store.list(Some(&acme)).await.unwrap();
         let listed = listing.resources.iter().find(|listed| listed.kind == kind && listed.name == name);
@@ -165,6 +166,7 @@ pub async fn conditions(store: &(impl ChangeStore + ResourceStore + IdentityStor
                 ResourceKind::Group => identity.add_member(&acme, &dev, &alice.id).await,
                 ResourceKind::Credential => identity.revoke_credential(&credential.id, at(1)).await,
                 ResourceKind::User => identity.disable_user(&alice.id, at(1)).await,
+                ResourceKind::Org => identity.limit_credentials(&acme, None).await,
                 _ => resources.delete_cluster(&acme, &test.id, at(1)).await,
             }
         };

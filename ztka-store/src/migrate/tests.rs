@@ -139,3 +139,17 @@ async fn a_backup_of_every_earlier_version_is_restored_and_brought_up_to_date() 
         assert_eq!(of_another, *version != SCHEMA_VERSION, "{refused:?}");
     }
 }
+
+#[test]
+fn every_migration_of_a_server_says_which_locks_it_takes() {
+    for migration in MIGRATIONS.iter().filter(|migration| !migration.postgres.is_empty()) {
+        let head: String = migration.postgres.lines().take_while(|line| line.starts_with("--")).collect();
+        assert!(head.contains("-- Locks: "), "{}: say at its top which locks it takes", migration.version);
+        // What blocks everybody for long, or cannot be undone, has no place in a migration that runs while others serve.
+        let text = migration.postgres.to_uppercase();
+        for blocking in ["VACUUM FULL", "REINDEX", "ALTER COLUMN", "LOCK TABLE"] {
+            let statement = |line: &str| !line.starts_with("--") && line.contains(blocking);
+            assert!(!text.lines().any(statement), "{}: {blocking}", migration.version);
+        }
+    }
+}
