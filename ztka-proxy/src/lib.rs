@@ -99,6 +99,7 @@ mod shed;
 mod splice;
 mod tunnels;
 mod users;
+mod windows;
 
 pub use self::{
     acceptor::{Accepted, Acceptor, Arrival, Drain, Handler, Listener, Stopping},

@@ -27,6 +27,7 @@ use crate::{
     head,
     limits::{Account, Kind, UserArrivals, UserCounts, UserResets},
     pace::{UserBody, is_timeless},
+    windows::UserWindows,
 };
 
 /// Header list that is unpacked at all: enough beyond [`head::LIST`] for an answer that says what is wrong. What is
@@ -36,9 +37,9 @@ const HEADER_LIST: u32 = 256 * 1024;
 const HTTP1_BUFFER: usize = 256 * 1024;
 const STREAMS: u32 = 2_000;
 const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const FRAME: u32 = 64 * 1024;
-const SEND_BUFFER: usize = 1024 * 1024;
+/// Bytes of one stream that wait for a client which does not take them.
+const SEND_BUFFER: usize = 128 * 1024;
 /// A peer that does not answer a PING in this time is gone.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
 
@@ -52,6 +53,7 @@ pub struct Users<S> {
     counts: UserCounts,
     arrivals: UserArrivals,
     resets: UserResets,
+    windows: UserWindows,
     refusals: Arc<dyn RefusalSink>,
     http1: auto::Builder<TokioExecutor>,
     http2: auto::Builder<TokioExecutor>,
@@ -82,8 +84,6 @@ impl<S> Users<S> {
             .keep_alive_interval(KEEP_ALIVE.0)
             .keep_alive_timeout(KEEP_ALIVE.1)
             .max_concurrent_streams(STREAMS)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(HEADER_LIST);
@@ -97,10 +97,20 @@ impl<S> Users<S> {
             counts: UserCounts::default(),
             arrivals,
             resets,
+            windows: UserWindows::new(limits.user_memory_mib << 20),
             refusals,
             http1,
             http2,
         }
+    }
+}
+
+impl<S> Users<S> {
+    /// Reads what connections of users may hold before it is read, in bytes: of all users, and of the one who may most. It works
+    /// as long as there is a clone of these users.
+    pub fn window_bytes(&self) -> impl Fn() -> (usize, usize) + Send + Sync + use<S> {
+        let windows = self.windows.clone();
+        move || windows.granted()
     }
 }
 
@@ -163,8 +173,17 @@ where
         };
         let user = connection.certificate().and_then(user);
         let account = user.clone().map(|user| Account { resets: self.resets.clone(), user });
+        let (mut granted, mut http2) = (None, None);
         let (io, builder) = match is_http2 {
-            true => (Guarded::http2_server(io, FloodLimits::USER), &self.http2),
+            true => {
+                let window = granted.insert(self.windows.grant(user.as_ref())).window;
+                let mut builder = self.http2.clone();
+                builder
+                    .http2()
+                    .initial_stream_window_size(STREAM_WINDOW.min(window))
+                    .initial_connection_window_size(window);
+                (Guarded::http2_server(io, FloodLimits::USER), &*http2.insert(builder))
+            }
             false => (Guarded::http1(io), &self.http1),
         };
         let connection = connection.served(io.framing(), drain.streams().clone(), drain.cut().child_token());

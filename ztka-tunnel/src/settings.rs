@@ -16,6 +16,12 @@ pub struct Settings {
     pub tunnel_memory: usize,
     /// The same of all tunnels of a registry or a dialer. Default 512 MiB.
     pub memory: usize,
+    /// Bytes that the streams of one user may be ahead of their readers, on all tunnels of a registry or a dialer. Beyond it, and
+    /// 16 KiB for each stream, those that were not read for longest are ended. Default 128 MiB.
+    pub user_memory: usize,
+    /// Where readers that do not read hold up others, so that windows are less than a quarter of `stream_window`, a user may
+    /// leave a quarter of `tunnel_memory` unread for so long; then streams are ended. Default 30 s.
+    pub unread_for: Duration,
     /// Bytes that all streams of a tunnel together can be ahead of their readers. Default 384 MiB: more than `tunnel_memory`
     /// and 16 KiB for each of `max_streams`, for readers who do not read must not be able to use it up. Then the tunnel
     /// would stand still for everybody.
@@ -48,6 +54,8 @@ impl Default for Settings {
             stream_window: 12 << 20,
             tunnel_memory: 64 << 20,
             memory: 512 << 20,
+            user_memory: 128 << 20,
+            unread_for: Duration::from_secs(30),
             connection_window: 384 << 20,
             max_header_list: 192 << 10,
             keepalive: Duration::from_secs(5),

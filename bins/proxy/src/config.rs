@@ -96,6 +96,8 @@ pub struct ProxyProtocol {
     pub trusted: Vec<String>,
 }
 
+/// More than any machine has, in MiB.
+const USER_MEMORY: usize = 1 << 24;
 /// More than any disk has; in bytes it is far from what a number holds.
 const QUOTA: u64 = 1 << 24;
 
@@ -136,6 +138,10 @@ impl Configuration for Config {
         ensure!(!self.grace.is_negative(), "grace must not be negative");
         ensure!(!self.shutdown_delay.is_negative(), "shutdown_delay must not be negative");
         ensure!(self.limits.without_certificate.is_positive(), "limits.without_certificate must be longer than 0 s");
+        ensure!(
+            (1..=USER_MEMORY).contains(&self.limits.user_memory_mib),
+            "limits.user_memory_mib must be from 1 to {USER_MEMORY}"
+        );
         let quota = self.audit.quota_mib.unwrap_or(1);
         ensure!((1..=QUOTA).contains(&quota), "audit.quota_mib must be from 1 to {QUOTA} (16 TiB)");
         self.balancers()?;

@@ -14,13 +14,16 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Takes the figures now and then, until dropped.
 pub(crate) async fn keep(
     open: Open<Directory>,
-    connections: Connections,
+    (connections, windows): (Connections, impl Fn() -> (usize, usize)),
     (registry, peers): (Registry, Option<(Peers, Open<PeerWitness>)>),
     spool: Spool,
     recorder: Recorder,
 ) {
     loop {
         gauge!("ztka_proxy_connections").set(float(connections.count()));
+        let (all, most) = windows();
+        gauge!("ztka_proxy_window_bytes").set(float(all));
+        gauge!("ztka_proxy_user_window_bytes_max").set(float(most));
         gauge!("ztka_proxy_streams").set(float(open.streams()));
         gauge!("ztka_proxy_tunnels").set(float(registry.peers().len()));
         gauge!("ztka_proxy_tunnel_streams").set(float(registry.streams()));

@@ -21,7 +21,7 @@ use ztka_proxy::{
     PeerEvidenceLayer, PeerWitness, PerUserLayer, ServerCertificate, ShedLayer, SpliceLayer, Stopping, Tunnels, Users,
 };
 use ztka_runtime::Process;
-use ztka_tunnel::{Dispatch, LastHop, Registry, TraceLayer};
+use ztka_tunnel::{Dispatch, LastHop, Registry, Settings, TraceLayer};
 
 pub use self::config::{Audit, Config, PeersConfig, ProxyProtocol};
 
@@ -61,7 +61,8 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     let directory = Directory::new(documents.clone(), &config.login);
     let open = Open::new(directory.clone(), engine.clone());
     let connections = Connections::new(directory.clone());
-    let registry = Registry::new(clock.clone());
+    let user_memory = config.limits.user_memory_mib << 20;
+    let registry = Registry::with_settings(clock.clone(), Settings { user_memory, ..Settings::default() });
     let spool = spool(&config, &*clock)?;
     let recorder = Recorder::new(Arc::new(spool.clone()), clock.clone());
     let refusals = Arc::new(recorder.clone());
@@ -106,7 +107,9 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     let users = ClientAuth::Requested(Purpose::Users);
     let make = if config.allow_tls12 { tls::server_for_users } else { tls::server };
     let users = make(provider.clone(), server.source().clone(), users, trust.clone(), &[b"h2", b"http/1.1"])?;
-    let users = Listener::new(users, Users::new(access, connections.clone(), trust.clone(), &limits, refusals.clone()));
+    let serving = Users::new(access, connections.clone(), trust.clone(), &limits, refusals.clone());
+    let windows = serving.window_bytes();
+    let users = Listener::new(users, serving);
     let agents = ClientAuth::Required(Purpose::Agents);
     let agents =
         tls::server(provider.clone(), member.credentials().clone(), agents, trust.clone(), &[ztka_tunnel::ALPN])?;
@@ -118,7 +121,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     tokio::spawn(ztka_proxy::publish(documents.clone(), move |org, name, wire| publish.publish(org, name, wire)));
     let beyond = links.as_ref().map(|links| (links.peers.clone(), passed_on.clone()));
     let tunnels = (registry.clone(), beyond);
-    tokio::spawn(figures::keep(open.clone(), connections.clone(), tunnels, spool.clone(), refusals_of));
+    tokio::spawn(figures::keep(open.clone(), (connections.clone(), windows), tunnels, spool.clone(), refusals_of));
     let certificates = [("proxy", member.credentials().clone()), ("servers", server.source().clone())];
     tokio::spawn(figures::keep_certificates(certificates));
     tokio::spawn(open.clone().enforce());

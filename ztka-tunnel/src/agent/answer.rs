@@ -18,8 +18,8 @@ use super::{
 use crate::{
     Channel, DRAIN_PATH, HELLO_PATH, PROTOCOL, PROTOCOL_HEADER, READY_PATH,
     stream::{
-        Received,
-        memory::{Share, Watched},
+        Inflow, Received,
+        memory::{Payer, Share},
         pump,
     },
     wire,
@@ -30,11 +30,8 @@ pub(super) enum Asked {
     /// Already answered.
     Answered(Response<Body>),
     /// A request for the service, and the receiving half of an upgrade.
-    Request(Request<Body>, Option<Receiving>),
+    Request(Request<Body>, Option<Inflow>),
 }
-
-/// The receiving half of an upgrade, counted as long as it is held.
-pub(super) type Receiving = (RecvStream, Option<Watched>);
 
 /// Reads one request; what proxies say about the tunnel itself is answered here.
 pub(super) fn read(
@@ -57,7 +54,7 @@ pub(super) fn read(
 /// of its answer is dropped at once.
 pub(super) async fn answer(
     mut reply: BoxFuture<'static, Result<Reply, BoxError>>,
-    upgrade: Option<Receiving>,
+    upgrade: Option<Inflow>,
     mut respond: SendResponse<Bytes>,
 ) {
     let reply = poll_fn(|cx| match respond.poll_reset(cx) {
@@ -85,12 +82,12 @@ pub(super) async fn answer(
             let text = "the apiserver upgraded a request that did not ask for it";
             send(Status::new(StatusCode::BAD_GATEWAY, text).into_response(), respond).await;
         }
-        (Reply::Upgraded { head, io }, Some((receive, watched))) => {
+        (Reply::Upgraded { head, io }, Some(receive)) => {
             let mut head = clean(head);
             *head.status_mut() = StatusCode::OK;
             head.headers_mut().remove(header::CONTENT_LENGTH);
             if let Ok(send) = respond.send_response(head, false) {
-                splice(Channel::new(send, receive, watched), io).await;
+                splice(Channel::counted(send, receive, ()), io).await;
             }
         }
     }
@@ -131,9 +128,9 @@ fn restore(
     proxy: Verified<ProxyId>,
     end: End,
     share: &Arc<Share>,
-) -> Result<(Request<Body>, Option<Receiving>), Status> {
+) -> Result<(Request<Body>, Option<Inflow>), Status> {
     let bad = |text: &'static str| Status::new(StatusCode::BAD_REQUEST, text);
-    let (mut head, mut stream) = request.into_parts();
+    let (mut head, stream) = request.into_parts();
     let path = head.uri.path_and_query().cloned().ok_or_else(|| bad("a request without a path"))?;
     if let End::Proxy = end {
         let named = head.uri.authority().and_then(|cluster| cluster.as_str().parse::<ClusterId>().ok());
@@ -149,8 +146,8 @@ fn restore(
         let body = match stream.is_end_stream() {
             true => empty(),
             false => {
-                let watched = share.watch(&mut stream, Some(&head.headers));
-                Received::new(stream, watched).boxed_unsync()
+                let stream = share.watch(stream, Some(&head.headers), || Payer::of(&head.headers));
+                Received::new(stream, ()).boxed_unsync()
             }
         };
         return Ok((Request::from_parts(head, body), None));
@@ -164,8 +161,8 @@ fn restore(
         Some(b"POST") => Method::POST,
         _ => return Err(bad("an upgrade is a GET or a POST; ztka-method says which")),
     };
-    let watched = share.watch(&mut stream, None);
-    Ok((Request::from_parts(head, empty()), Some((stream, watched))))
+    let stream = share.watch(stream, None, || Payer::of(&head.headers));
+    Ok((Request::from_parts(head, empty()), Some(stream)))
 }
 
 /// Without what describes the connection that the answer came on.

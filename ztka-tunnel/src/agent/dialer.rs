@@ -151,6 +151,11 @@ impl Dialer {
         self.memory.held()
     }
 
+    /// The same of that credential of a user which has most, and how many streams were ended because nobody read them.
+    pub fn buffered_by_one(&self) -> (usize, u64) {
+        (self.memory.most_of_a_user(), self.memory.ended())
+    }
+
     /// State of each tunnel that is wanted, in no particular order.
     pub fn states(&self) -> watch::Receiver<Vec<TunnelState>> {
         self.states.clone()

@@ -65,7 +65,7 @@ where
                 *refusal.status_mut() = StatusCode::NOT_FOUND;
                 return Ok(Reply::Response(refusal));
             }
-            Ok(registry.send(Parcel { org, cluster, evidence: None, head }, body, Beyond::Nothing).await)
+            Ok(registry.send(Parcel { org, cluster, evidence: None, user: None, head }, body, Beyond::Nothing).await)
         })
     }
 }

@@ -12,7 +12,8 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri, header::CONTENT_TYPE};
 use http_body::Body;
 use tower::Service;
 use ztka_core::{
-    Access, BoxError, ClusterId, Evidence, OrgId, Permitted, ProxyId, Reason, Reply, SentTwice, Status, Via, body,
+    Access, BoxError, ClusterId, Evidence, OrgId, Permitted, ProxyId, Reason, Reply, SentTwice, Status, UserId, Via,
+    body,
 };
 
 use super::{
@@ -91,6 +92,8 @@ pub(crate) struct Parcel {
     pub(crate) cluster: ClusterId,
     /// What proves whose it is; none for what is nobody's.
     pub(crate) evidence: Option<Evidence>,
+    /// Whose it is, by id; none for what is nobody's.
+    pub(crate) user: Option<UserId>,
     pub(crate) head: Request<()>,
 }
 
@@ -109,7 +112,7 @@ impl Parcel {
             (&ztka_core::SOURCE, access.source().as_ref().map(value)),
         ];
         let (org, cluster) = (access.principal().org().clone(), access.cluster().clone());
-        let evidence = Some(access.evidence().clone());
+        let (evidence, user) = (Some(access.evidence().clone()), Some(access.principal().user().clone()));
         let (head, body) = access.into_request().into_parts();
         let mut head = Request::from_parts(head, ());
         // Ours come last, into headers that nothing of the client's can be in.
@@ -118,7 +121,7 @@ impl Parcel {
                 head.headers_mut().insert(name, value?);
             }
         }
-        Ok((Self { org, cluster, evidence, head }, body))
+        Ok((Self { org, cluster, evidence, user, head }, body))
     }
 }
 
@@ -158,14 +161,14 @@ impl Registry {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError> + Send,
     {
-        let Parcel { org, cluster, evidence, head } = parcel;
-        let evidence = evidence.as_ref();
+        let Parcel { org, cluster, evidence, user, head } = parcel;
+        let (evidence, user) = (evidence.as_ref(), user.as_ref());
         let say = |status: Status| if evidence.is_some() { status.into() } else { plain(status) };
         let mut broken = false;
         let mut tried = Vec::new();
         for _ in 0..ATTEMPTS {
             let (step, via) = match self.place(&org, &cluster) {
-                Ok(lease) => (attempt(lease, evidence, &head, body).await, None),
+                Ok(lease) => (attempt(lease, (evidence, user), &head, body).await, None),
                 Err(NoPlace::Full) => {
                     let reason = Reason::Overloaded("the cluster's tunnels carry all the requests they can; try again");
                     return say(Status::from(&reason));
@@ -187,7 +190,7 @@ impl Registry {
                     let mut named = head.clone();
                     let Some(uri) = for_peer(&cluster, &head) else { return say(away(&cluster)) };
                     *named.uri_mut() = uri;
-                    (attempt(lease, evidence, &named, body).await, Some(id))
+                    (attempt(lease, (evidence, user), &named, body).await, Some(id))
                 }
             };
             body = match step {
@@ -220,7 +223,12 @@ impl Registry {
 }
 
 /// One way of a request: proven first, then sent.
-async fn attempt<P, B>(lease: Lease<P>, evidence: Option<&Evidence>, head: &Request<()>, body: B) -> Step<B>
+async fn attempt<P, B>(
+    lease: Lease<P>,
+    (evidence, user): (Option<&Evidence>, Option<&UserId>),
+    head: &Request<()>,
+    body: B,
+) -> Step<B>
 where
     P: Debug + Send + Sync + 'static,
     B: Body<Data = Bytes> + Send + 'static,
@@ -239,7 +247,7 @@ where
         };
     }
     let forget = || evidence.map(|evidence| tunnel.proven.forget(evidence.id()));
-    match exchange(lease, head.clone(), body).await {
+    match exchange(lease, head.clone(), body, user).await {
         Outcome::Reply(reply) => Step::Done(reply),
         Outcome::Untouched(body) => Step::Again(body),
         Outcome::Unproven(body) => match forget() {

@@ -7,12 +7,12 @@ use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, ext::Protocol};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::BodyExt as _;
-use ztka_core::{BoxError, Reply, Upgrade, empty, strip_trailers};
+use ztka_core::{BoxError, Reply, Upgrade, UserId, empty, strip_trailers};
 
 use super::lease::{AbortOnDrop, Lease};
 use crate::{
     Channel, UNKNOWN,
-    stream::{Received, pump},
+    stream::{Received, memory::Payer, pump},
     wire::{self, NONE, TUNNEL},
 };
 
@@ -54,8 +54,8 @@ impl fmt::Display for Cause {
 
 /// Sends `head` with `body`; an [`Upgrade`] among its extensions makes it an extended CONNECT (RFC 8441).
 ///
-/// Dropped, it resets the stream. A reply that is dropped does so as well.
-pub(super) async fn exchange<P, B>(lease: Lease<P>, mut head: Request<()>, body: B) -> Outcome<B>
+/// Dropped, it resets the stream. A reply that is dropped does so as well. What of it nobody has read yet is `user`'s.
+pub(super) async fn exchange<P, B>(lease: Lease<P>, mut head: Request<()>, body: B, user: Option<&UserId>) -> Outcome<B>
 where
     P: Send + Sync + 'static,
     Lease<P>: fmt::Debug,
@@ -93,11 +93,11 @@ where
 
     match upgrade {
         Some(upgrade) => match response.await {
-            Ok(response) => upgraded(upgrade, response, stream, lease, body),
+            Ok(response) => upgraded(upgrade, response, stream, (lease, user), body),
             Err(error) => failed(error, Some(body), false),
         },
         None if end => match response.await {
-            Ok(response) => answered(response, Some(body), repeatable, (lease, None)),
+            Ok(response) => answered(response, Some(body), repeatable, (lease, None), user),
             Err(error) => {
                 if !error.is_reset() {
                     tunnel.leave();
@@ -105,7 +105,7 @@ where
                 failed(error, Some(body), repeatable)
             }
         },
-        None => with_body(response, stream, lease, body).await,
+        None => with_body(response, stream, (lease, user), body).await,
     }
 }
 
@@ -118,7 +118,7 @@ fn is_repeatable(method: &Method) -> bool {
 async fn with_body<P, B>(
     mut response: ResponseFuture,
     stream: SendStream<Bytes>,
-    lease: Lease<P>,
+    (lease, user): (Lease<P>, Option<&UserId>),
     body: B,
 ) -> Outcome<B>
 where
@@ -144,7 +144,7 @@ where
                 let sending = tokio::spawn(async move { drop(sending.await) });
                 AbortOnDrop(sending.abort_handle())
             });
-            answered(response, None, false, (lease, sending))
+            answered(response, None, false, (lease, sending), user)
         }
         Err(error) => failed(error, None, false),
     }
@@ -169,12 +169,13 @@ fn answered<P, B>(
     body: Option<B>,
     repeatable: bool,
     held: (Lease<P>, Option<AbortOnDrop>),
+    user: Option<&UserId>,
 ) -> Outcome<B>
 where
     P: Send + Sync + 'static,
     Lease<P>: fmt::Debug,
 {
-    let (mut head, mut stream) = response.into_parts();
+    let (mut head, stream) = response.into_parts();
     if held.0.tunnel().is_link()
         && let Some(said) = head.headers.get(&TUNNEL)
     {
@@ -193,8 +194,8 @@ where
     let body = match stream.is_end_stream() {
         true => empty(),
         false => {
-            let watched = held.0.tunnel().memory.watch(&mut stream, Some(&head.headers));
-            Received::new(stream, (held, watched)).boxed_unsync()
+            let stream = held.0.tunnel().memory.watch(stream, Some(&head.headers), || payer(user));
+            Received::new(stream, held).boxed_unsync()
         }
     };
     Outcome::Reply(Reply::Response(Response::from_parts(head, body)))
@@ -204,7 +205,7 @@ fn upgraded<P, B>(
     upgrade: Upgrade,
     response: Response<RecvStream>,
     mut stream: SendStream<Bytes>,
-    lease: Lease<P>,
+    (lease, user): (Lease<P>, Option<&UserId>),
     body: B,
 ) -> Outcome<B>
 where
@@ -214,15 +215,19 @@ where
     if response.status() != StatusCode::OK {
         // Nothing will be said on our half any more; fails only for a stream that has ended.
         let _ = stream.send_data(Bytes::new(), true);
-        return answered(response, Some(body), false, (lease, None));
+        return answered(response, Some(body), false, (lease, None), user);
     }
-    let (mut head, mut receive) = response.into_parts();
+    let (mut head, receive) = response.into_parts();
     wire::strip_internal(&mut head.headers);
     head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     head.headers.insert(header::UPGRADE, HeaderValue::from_static(upgrade.token()));
     head.status = StatusCode::SWITCHING_PROTOCOLS;
     head.version = http::Version::default();
-    let watched = lease.tunnel().memory.watch(&mut receive, None);
-    let io = Box::pin(Channel::new(stream, receive, (lease, watched)));
+    let receive = lease.tunnel().memory.watch(receive, None, || payer(user));
+    let io = Box::pin(Channel::counted(stream, receive, lease));
     Outcome::Reply(Reply::Upgraded { head: Response::from_parts(head, ()), io })
+}
+
+fn payer(user: Option<&UserId>) -> Option<Payer> {
+    user.cloned().map(Payer::User)
 }

@@ -153,6 +153,11 @@ impl Registry {
         self.0.memory.held()
     }
 
+    /// The same of that user who has most, and how many streams were ended because their users did not read.
+    pub fn buffered_by_one(&self) -> (usize, u64) {
+        (self.0.memory.most_of_a_user(), self.0.memory.ended())
+    }
+
     /// Wakes when a tunnel has come or gone.
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.0.changed.subscribe()

@@ -176,7 +176,6 @@ impl<P> Tunnel<P> {
             stream.send_data(body, true)?;
         }
         let (head, mut stream) = response.await?.into_parts();
-        let _watched = self.memory.watch(&mut stream, Some(&head.headers));
         let mut answer = BytesMut::new();
         while let Some(data) = stream.data().await {
             let data = data?;

@@ -10,6 +10,8 @@ use bytes::{Buf as _, Bytes};
 use futures_io::{AsyncRead, AsyncWrite};
 use h2::{Reason, RecvStream, SendStream};
 
+use super::{Broken, Inflow};
+
 /// The most that one write takes.
 const PIECE: usize = 64 << 10;
 
@@ -19,7 +21,7 @@ const PIECE: usize = 64 << 10;
 /// an error on both sides. Dropped before both directions have ended, the stream is reset.
 pub struct Channel<K = ()> {
     send: SendStream<Bytes>,
-    receive: RecvStream,
+    receive: Inflow,
     unread: Bytes,
     closed: bool,
     _held: K,
@@ -28,21 +30,22 @@ pub struct Channel<K = ()> {
 impl<K> Channel<K> {
     /// Puts the two halves of a stream together.
     pub fn new(send: SendStream<Bytes>, receive: RecvStream, held: K) -> Self {
+        Self::counted(send, Inflow::little(receive), held)
+    }
+
+    pub(crate) fn counted(send: SendStream<Bytes>, receive: Inflow, held: K) -> Self {
         Self { send, receive, unread: Bytes::new(), closed: false, _held: held }
     }
 }
 
 impl<K> fmt::Debug for Channel<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Channel").field(&self.receive.stream_id()).finish()
+        f.debug_tuple("Channel").field(&self.receive).finish()
     }
 }
 
 fn broken(error: h2::Error) -> io::Error {
-    match error.is_io() {
-        true => error.into_io().unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into()),
-        false => io::Error::new(io::ErrorKind::ConnectionReset, error),
-    }
+    Broken::from(error).into()
 }
 
 impl<K: Unpin> AsyncRead for Channel<K> {
@@ -51,13 +54,12 @@ impl<K: Unpin> AsyncRead for Channel<K> {
         while this.unread.is_empty() {
             match ready!(this.receive.poll_data(cx)) {
                 None => return Poll::Ready(Ok(0)),
-                Some(chunk) => this.unread = chunk.map_err(broken)?,
+                Some(chunk) => this.unread = chunk?,
             }
         }
         let taken = this.unread.len().min(buf.len());
         this.unread.copy_to_slice(buf.get_mut(..taken).unwrap_or_default());
-        // Fails only for a stream that has ended meanwhile.
-        let _ = this.receive.flow_control().release_capacity(taken);
+        this.receive.release(taken);
         Poll::Ready(Ok(taken))
     }
 }

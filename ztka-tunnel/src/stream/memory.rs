@@ -6,6 +6,9 @@
 //! [`FLOOR`], and the window of the connection is larger than the share and the floor of every stream together:
 //! however many readers do not read, nobody else's stream waits for them.
 //!
+//! Windows are the same for all users, so that they cannot bound what one of them holds. Whoever holds more than a user may
+//! loses streams, that which was not read for longest first, see [`overdrawn`](super::overdrawn).
+//!
 //! What is held is counted now and then, when enough has been received to make a difference, and of streams only that
 //! may have much: a small answer costs nothing here.
 
@@ -13,13 +16,20 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use h2::{FlowControl, RecvStream, StreamId};
-use http::{HeaderMap, header::CONTENT_LENGTH};
+use http::{HeaderMap, HeaderValue, header::CONTENT_LENGTH};
+use tokio::time::Instant;
+use ztka_core::UserId;
 
+use super::{
+    inflow::{Inflow, Slot},
+    overdrawn,
+};
 use crate::Settings;
 
 /// Bytes that a stream may be ahead of its reader, however little memory is left.
@@ -31,23 +41,95 @@ const STEP: u64 = 1 << 20;
 /// A stream may take this part of what is left of a tunnel's share, and of the server's.
 const OF_TUNNEL: usize = 4;
 const OF_SERVER: usize = 16;
+/// With windows below this part of the full one others are held up.
+const PRESSED: u32 = 4;
+
+/// To whose account it goes what waits on a stream.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Payer {
+    /// Of a user that is known.
+    User(UserId),
+    /// Of whoever has the evidence that a request names: an agent knows no more before it has looked.
+    Evidence(HeaderValue),
+}
+
+impl Payer {
+    /// Who pays for what the request with these headers sends.
+    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
+        headers.get(&ztka_core::EVIDENCE).cloned().map(Self::Evidence)
+    }
+}
+
+/// Bytes by account.
+pub(super) type Accounts = HashMap<Payer, usize>;
 
 /// Of one server: all its tunnels together.
 #[derive(Debug)]
 pub(crate) struct Memory {
     limit: usize,
     held: AtomicUsize,
+    /// What each user may hold, and for how long it may wait if others are held up by it.
+    user_limit: usize,
+    unread_for: Duration,
+    users: Mutex<Accounts>,
+    ended: AtomicU64,
 }
 
 impl Memory {
     pub(crate) fn new(settings: &Settings) -> Arc<Self> {
-        Arc::new(Self { limit: settings.memory, held: AtomicUsize::new(0) })
+        let Settings { memory: limit, user_memory: user_limit, unread_for, .. } = *settings;
+        let (held, users, ended) = (AtomicUsize::new(0), Mutex::default(), AtomicU64::new(0));
+        Arc::new(Self { limit, held, user_limit, unread_for, users, ended })
     }
 
     /// Bytes received that nobody has read yet, as last counted.
     pub(crate) fn held(&self) -> usize {
         self.held.load(Relaxed)
     }
+
+    /// The same of that user who has most.
+    pub(crate) fn most_of_a_user(&self) -> usize {
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.values().copied().max().unwrap_or(0)
+    }
+
+    /// Streams that were ended because their users did not read.
+    pub(crate) fn ended(&self) -> u64 {
+        self.ended.load(Relaxed)
+    }
+
+    /// One tunnel's accounts have become what they are `now`; says what of these users is beyond what they may hold.
+    fn settle(&self, before: &Accounts, now: &Accounts) -> Accounts {
+        if before.is_empty() && now.is_empty() {
+            return Accounts::new();
+        }
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        for (payer, held) in now {
+            *users.entry(payer.clone()).or_default() += held;
+        }
+        for (payer, held) in before {
+            if let Some(all) = users.get_mut(payer) {
+                *all -= held;
+                if *all == 0 {
+                    users.remove(payer);
+                }
+            }
+        }
+        let beyond = |payer: &Payer| users.get(payer).map_or(0, |all| all.saturating_sub(self.user_limit));
+        now.keys().map(|payer| (payer.clone(), beyond(payer))).filter(|(_, beyond)| *beyond > 0).collect()
+    }
+}
+
+/// A stream that is counted.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    flow: FlowControl,
+    pub(super) slot: Arc<Slot>,
+    pub(super) payer: Option<Payer>,
+    /// Bytes, as last counted.
+    pub(super) held: usize,
+    /// Nothing was seen to be read from then on.
+    pub(super) since: Instant,
 }
 
 /// Of one tunnel.
@@ -57,34 +139,87 @@ pub(crate) struct Share {
     limit: usize,
     most: u32,
     held: AtomicUsize,
-    streams: Mutex<HashMap<StreamId, FlowControl>>,
+    streams: Mutex<HashMap<StreamId, Waiting>>,
+    accounts: Mutex<Accounts>,
 }
 
 impl Share {
     pub(crate) fn new(memory: Arc<Memory>, settings: &Settings) -> Arc<Self> {
         let (limit, most) = (settings.tunnel_memory, settings.stream_window);
-        Arc::new(Self { memory, limit, most, held: AtomicUsize::new(0), streams: Mutex::default() })
+        let (held, streams, accounts) = (AtomicUsize::new(0), Mutex::default(), Mutex::default());
+        Arc::new(Self { memory, limit, most, held, streams, accounts })
     }
 
-    /// Counts what waits on `stream` until the guard is dropped, if its `headers` do not say that it is little.
-    pub(crate) fn watch(self: &Arc<Self>, stream: &mut RecvStream, headers: Option<&HeaderMap>) -> Option<Watched> {
+    /// Counts what waits on `stream` for `payer` as long as it is held, if its `headers` do not say that it is little.
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        mut stream: RecvStream,
+        headers: Option<&HeaderMap>,
+        payer: impl FnOnce() -> Option<Payer>,
+    ) -> Inflow {
         let length = headers
             .and_then(|headers| headers.get(CONTENT_LENGTH))
             .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         if length.is_some_and(|length| length <= SMALL) || stream.is_end_stream() {
-            return None;
+            return Inflow::little(stream);
         }
         let (id, flow) = (stream.stream_id(), stream.flow_control().clone());
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).insert(id, flow);
-        Some(Watched { share: self.clone(), id })
+        let slot = Slot::of(stream);
+        let waiting = Waiting { flow, slot: slot.clone(), payer: payer(), held: 0, since: Instant::now() };
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).insert(id, waiting);
+        Inflow::counted(self.clone(), id, slot)
     }
 
-    /// Counts what is held now.
+    /// The stream is not held any more.
+    pub(super) fn forget(&self, id: StreamId) {
+        // The last handle of a stream may reset it, which is not for under the lock.
+        let waiting = self.streams.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        drop(waiting);
+    }
+
+    /// Counts what is held now, and ends what is too much of a user's.
     fn count(&self) {
-        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        let now: usize = streams.values().map(FlowControl::used_capacity).sum();
+        let now = Instant::now();
+        let (mut held, mut accounts) = (0, Accounts::new());
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        for waiting in streams.values_mut() {
+            let used = waiting.flow.used_capacity();
+            if used < waiting.held || used == 0 {
+                waiting.since = now;
+            }
+            waiting.held = used;
+            held += used;
+            if used > 0
+                && let Some(payer) = &waiting.payer
+            {
+                *accounts.entry(payer.clone()).or_default() += used;
+            }
+        }
+        self.note(held);
+        let beyond = self.settle(&accounts);
+        let mut ended = overdrawn::beyond(&streams, beyond);
+        if self.window() < self.most / PRESSED {
+            let before = now.checked_sub(self.memory.unread_for);
+            let unread = |waiting: &Waiting| before.is_some_and(|before| waiting.since <= before);
+            ended.extend(overdrawn::unread(&streams, &accounts, self.limit, unread));
+        }
+        let ended: Vec<_> = ended.into_iter().filter_map(|id| streams.remove(&id)).collect();
         drop(streams);
-        self.note(now);
+        if ended.is_empty() {
+            return;
+        }
+        self.memory.ended.fetch_add(ended.len() as u64, Relaxed);
+        for waiting in ended {
+            if let Some(held) = waiting.payer.as_ref().and_then(|payer| accounts.get_mut(payer)) {
+                *held -= waiting.held;
+            }
+            held -= waiting.held;
+            tracing::warn!(bytes = waiting.held, "a stream is ended that nobody reads, for its user holds too much");
+            waiting.slot.take();
+        }
+        accounts.retain(|_, held| *held > 0);
+        self.note(held);
+        self.settle(&accounts);
     }
 
     /// Has every stream look whether its peer is to be told of what was read of it.
@@ -94,13 +229,20 @@ impl Share {
     fn nudge(&self) {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         // Fails only for more than what is held.
-        streams.values_mut().for_each(|stream| drop(stream.release_capacity(0)));
+        streams.values_mut().for_each(|stream| drop(stream.flow.release_capacity(0)));
     }
 
     fn note(&self, now: usize) {
         let before = self.held.swap(now, Relaxed);
         self.memory.held.fetch_add(now, Relaxed);
         self.memory.held.fetch_sub(before, Relaxed);
+    }
+
+    fn settle(&self, now: &Accounts) -> Accounts {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let beyond = self.memory.settle(&accounts, now);
+        accounts.clone_from(now);
+        beyond
     }
 
     /// The window that there is memory for.
@@ -120,21 +262,7 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.note(0);
-    }
-}
-
-/// A stream that is counted.
-#[derive(Debug)]
-pub(crate) struct Watched {
-    share: Arc<Share>,
-    id: StreamId,
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        // The last handle of a stream may reset it, which is not for under the lock.
-        let flow = self.share.streams.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
-        drop(flow);
+        self.settle(&Accounts::new());
     }
 }
 

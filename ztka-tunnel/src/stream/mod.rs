@@ -1,12 +1,15 @@
 //! One HTTP/2 stream as the rest of ZTKA sees it: bodies, and a connection that has changed protocol.
 
 mod channel;
+mod inflow;
 pub(crate) mod memory;
+mod overdrawn;
 mod pump;
 mod received;
 
 pub use self::channel::Channel;
 pub(crate) use self::{
+    inflow::{Broken, Inflow},
     pump::{Unfinished, pump},
     received::Received,
 };

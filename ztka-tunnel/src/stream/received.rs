@@ -7,27 +7,28 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::RecvStream;
 use http_body::{Body, Frame};
 use ztka_core::BoxError;
+
+use super::Inflow;
 
 /// What the peer sends on one stream, with `held` kept until the body is dropped.
 ///
 /// Window is given back as chunks are taken. Dropped early, it resets the stream once nobody else holds it.
 pub(crate) struct Received<K> {
-    stream: RecvStream,
+    stream: Inflow,
     _held: K,
 }
 
 impl<K> Received<K> {
-    pub(crate) fn new(stream: RecvStream, held: K) -> Self {
+    pub(crate) fn new(stream: Inflow, held: K) -> Self {
         Self { stream, _held: held }
     }
 }
 
 impl<K> fmt::Debug for Received<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Received").field(&self.stream.stream_id()).finish()
+        f.debug_tuple("Received").field(&self.stream).finish()
     }
 }
 
@@ -42,8 +43,7 @@ impl<K: Unpin> Body for Received<K> {
                 Ok(data) => data,
                 Err(error) => return Poll::Ready(Some(Err(error.into()))),
             };
-            // Fails only for a stream that has ended meanwhile.
-            let _ = stream.flow_control().release_capacity(data.len());
+            stream.release(data.len());
             // An empty frame only carried the end.
             if !data.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(data))));

@@ -209,11 +209,12 @@ pub(crate) struct Ask {
     pub(crate) org: &'static str,
     pub(crate) cluster: &'static str,
     pub(crate) evidence: &'static str,
+    pub(crate) user: &'static str,
 }
 
 pub(crate) fn ask(method: Method, path: &str) -> Ask {
     let request = Request::builder().method(method).uri(path).body(empty()).unwrap();
-    Ask { request, org: "acme", cluster: "c1", evidence: "alice" }
+    Ask { request, org: "acme", cluster: "c1", evidence: "alice", user: "u1" }
 }
 
 pub(crate) fn get(path: &str) -> Access<Permitted, Body> {
@@ -224,6 +225,11 @@ impl Ask {
     pub(crate) fn body(mut self, body: Body) -> Self {
         *self.request.body_mut() = body;
         self
+    }
+
+    /// Somebody else than alice.
+    pub(crate) fn by(self, user: &'static str) -> Self {
+        Self { user, evidence: user, ..self }
     }
 
     pub(crate) fn upgrade(mut self, upgrade: Upgrade) -> Self {
@@ -238,7 +244,7 @@ impl Ask {
 
     pub(crate) fn permitted(self) -> Access<Permitted, Body> {
         let session = Session {
-            user: "u1".parse().unwrap(),
+            user: self.user.parse().unwrap(),
             credential: "k1".parse().unwrap(),
             name: "alice".parse().unwrap(),
             groups: Vec::new(),

@@ -84,7 +84,8 @@ async fn a_gigabyte_that_nobody_reads_is_not_fetched() {
 
 #[tokio::test(start_paused = true)]
 async fn however_many_do_not_read_nobody_else_waits() {
-    let net = Net::new(1);
+    // They are one user's: see `budget` for what becomes of them after half a minute.
+    let net = Net::with(1, Settings { unread_for: Duration::from_secs(3600), ..Settings::default() });
     let (agent, _) = sending(20 << 20);
     let _dialer = net.connected(&agent).await;
     let mut stalled = Vec::new();

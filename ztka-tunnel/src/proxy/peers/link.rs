@@ -27,7 +27,7 @@ use super::{
     Held, Table,
     held::{ALL, END, GONE, HELD},
 };
-use crate::{CLUSTERS_PATH, Settings, TunnelError, stream::memory::Memory};
+use crate::{CLUSTERS_PATH, Settings, TunnelError};
 
 /// One proxy tells of no more; an id of ours takes some 100 bytes here.
 const MAX_CLUSTERS: usize = 250_000;
@@ -56,7 +56,7 @@ where
 {
     let _left = left.clone().drop_guard();
     let far = Far { peer, authority: None, on_leave: OnLeave::new(move || left.cancel()) };
-    drive(io, settings, Memory::new(&settings), far, |tunnel| live(tunnel, table, told)).await
+    drive(io, settings, table.1.clone(), far, |tunnel| live(tunnel, table, told)).await
 }
 
 async fn live(

@@ -16,7 +16,7 @@ use ztka_core::{ClusterId, ProxyId};
 
 pub use self::end::{LastHop, Peered};
 use super::{lease::Lease, tunnel::Tunnel};
-use crate::{Connect, ProxyAddress, Settings};
+use crate::{Connect, ProxyAddress, Settings, stream::memory::Memory};
 
 /// A proxy to which requests may be passed on.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -67,9 +67,9 @@ struct Inner {
     directory: watch::Sender<Arc<[KnownPeer]>>,
 }
 
-/// Links that are set up.
-#[derive(Debug, Default)]
-struct Table(RwLock<Vec<Arc<Held>>>);
+/// Links that are set up, and what all of them may hold together.
+#[derive(Debug)]
+struct Table(RwLock<Vec<Arc<Held>>>, Arc<Memory>);
 
 /// What there is at the far end of one link.
 #[derive(Debug)]
@@ -81,7 +81,8 @@ struct Held {
 impl Peers {
     /// Starts to dial whom it will [learn](Self::learn) of. To be called inside a tokio runtime.
     pub fn start(connect: impl Connect, settings: Settings, dial: PeerSettings) -> Self {
-        let (directory, table) = (watch::Sender::new(Arc::default()), Arc::new(Table::default()));
+        let (directory, table) = (watch::Sender::new(Arc::default()), Table(RwLock::default(), Memory::new(&settings)));
+        let table = Arc::new(table);
         tokio::spawn(dial::keep(Arc::new(connect), directory.subscribe(), table.clone(), (settings, dial)));
         Self(Arc::new(Inner { table, directory }))
     }
@@ -114,6 +115,11 @@ impl Peers {
     pub fn streams(&self) -> usize {
         let links = self.0.table.0.read().unwrap_or_else(PoisonError::into_inner);
         links.iter().map(|held| held.tunnel.load.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Bytes received on links that nobody has read yet; as last counted, some seconds ago at the most.
+    pub fn buffered(&self) -> usize {
+        self.0.table.1.held()
     }
 
     /// Ends the links to each proxy that `is_over` says so of, with all their streams; says how many there were. For revoked
