@@ -29,6 +29,26 @@
 //! dropped future or body resets the stream, and a reset drops the agent's future or body at once, a quiet one too.
 //! Either end notices in under 15 s that its peer is dead, or that packets are dropped in one direction. `docs/protocol.md` has the wire contract.
 //!
+//! # Metrics
+//!
+//! By the facade of the crate `metrics`; whoever wants them installs a recorder. The label `end` says whose end of the
+//! tunnel it is: `proxy`, `agent`, or of a link between proxies `link` (who has dialled) and `peer`. Of what goes on all the
+//! time tunnels tell with the timer of their PINGs, some seconds late; nothing is told on the way of a request.
+//!
+//! | name | kind | what it is |
+//! |---|---|---|
+//! | `ztka_tunnel_tunnels` | gauge | tunnels that are ready |
+//! | `ztka_tunnel_streams` | gauge | requests and streams that are open |
+//! | `ztka_tunnel_requests_total` | counter | requests begun |
+//! | `ztka_tunnel_retries_total` | counter | requests sent into another tunnel; the first one has done nothing (`first="untouched"`) or has broken (`broken`) |
+//! | `ztka_tunnel_resets_total` | counter | streams that the peer has reset |
+//! | `ztka_tunnel_handshakes_total` | counter | set-ups of tunnels, by `outcome`: `ready`, `failed` |
+//! | `ztka_tunnel_dials_total`, `ztka_tunnel_redials_total`, `ztka_tunnel_dial_failures_total` | counter | attempts to connect; those in the place of another tunnel; those that led to no connection |
+//! | `ztka_tunnel_buffered_bytes` | gauge | received and not read yet, of all tunnels |
+//! | `ztka_tunnel_tunnel_buffered_bytes_max`, `ztka_tunnel_user_buffered_bytes_max` | gauge | the same of the tunnel, and of the user (in an agent: of the credential), that has most |
+//! | `ztka_tunnel_window_bytes` | gauge | windows granted to streams that may hold more than 16 KiB |
+//! | `ztka_tunnel_unread_ended_total` | counter | streams ended because their users held too much unread |
+//!
 //! # Example
 //!
 //! Both ends over a pipe. The service stands for everything behind the agent, and sees requests as users sent them.
@@ -115,6 +135,7 @@
 mod agent;
 mod egress;
 mod error;
+mod figures;
 mod io;
 mod link;
 mod proxy;

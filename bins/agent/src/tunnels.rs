@@ -53,11 +53,7 @@ where
     let dialer = Dialer::start_with(connect, config.addresses()?, access, Settings::default(), dial);
 
     let mut renewals = credentials.changes();
-    let mut states = dialer.states();
     loop {
-        let live = states.borrow_and_update().iter().filter(|state| state.proxy.is_some()).count();
-        gauge!("ztka_agent_tunnels").set(u32::try_from(live).unwrap_or(u32::MAX));
-        gauge!("ztka_agent_tunnel_buffered_bytes").set(u32::try_from(dialer.buffered()).unwrap_or(u32::MAX));
         let now = jiff::Timestamp::now();
         let status = RenewalStatus::of(&credentials.current(), now);
         let left = status.not_after.duration_since(now).as_secs_f64().max(0.0);
@@ -66,7 +62,6 @@ where
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             () = renewals.changed() => dialer.renew(),
-            Ok(()) = states.changed() => {}
             Ok(()) = proxies.changed() => {
                 let entries = proxies.borrow_and_update().clone();
                 dialer.learn(entries.iter().map(|entry| known(config, entry)).collect::<Vec<_>>());

@@ -1,4 +1,4 @@
-//! What `/metrics` shows of a proxy. No name of a user or a cluster is in it.
+//! What `/metrics` shows of a proxy, beside what `ztka-tunnel` tells itself. No name of a user or a cluster is in it.
 
 use std::time::Duration;
 
@@ -6,8 +6,7 @@ use metrics::{counter, gauge};
 use ztka_audit::{Recorder, Spool};
 use ztka_authz::Open;
 use ztka_pki::{CredentialSource, RenewalStatus};
-use ztka_proxy::{Connections, Directory, PeerWitness};
-use ztka_tunnel::{Peers, Registry};
+use ztka_proxy::{Connections, Directory};
 
 const EVERY: Duration = Duration::from_secs(2);
 
@@ -15,7 +14,6 @@ const EVERY: Duration = Duration::from_secs(2);
 pub(crate) async fn keep(
     open: Open<Directory>,
     (connections, windows): (Connections, impl Fn() -> (usize, usize)),
-    (registry, peers): (Registry, Option<(Peers, Open<PeerWitness>)>),
     spool: Spool,
     recorder: Recorder,
 ) {
@@ -25,14 +23,6 @@ pub(crate) async fn keep(
         gauge!("ztka_proxy_window_bytes").set(float(all));
         gauge!("ztka_proxy_user_window_bytes_max").set(float(most));
         gauge!("ztka_proxy_streams").set(float(open.streams()));
-        gauge!("ztka_proxy_tunnels").set(float(registry.peers().len()));
-        gauge!("ztka_proxy_tunnel_streams").set(float(registry.streams()));
-        if let Some((peers, passed_on)) = &peers {
-            gauge!("ztka_proxy_peers").set(float(peers.linked().len()));
-            gauge!("ztka_proxy_peer_streams_sent").set(float(peers.streams()));
-            gauge!("ztka_proxy_peer_streams_taken").set(float(passed_on.streams()));
-        }
-        gauge!("ztka_proxy_tunnel_buffered_bytes").set(float(registry.buffered()));
         counter!("ztka_proxy_refusals_total").absolute(recorder.refusals());
         let status = spool.status();
         gauge!("ztka_audit_spool_bytes").set(float(usize::try_from(status.bytes).unwrap_or(usize::MAX)));

@@ -119,9 +119,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     ship(&config, &spool, ToController::events(channel.clone()))?;
     let publish = registry.clone();
     tokio::spawn(ztka_proxy::publish(documents.clone(), move |org, name, wire| publish.publish(org, name, wire)));
-    let beyond = links.as_ref().map(|links| (links.peers.clone(), passed_on.clone()));
-    let tunnels = (registry.clone(), beyond);
-    tokio::spawn(figures::keep(open.clone(), (connections.clone(), windows), tunnels, spool.clone(), refusals_of));
+    tokio::spawn(figures::keep(open.clone(), (connections.clone(), windows), spool.clone(), refusals_of));
     let certificates = [("proxy", member.credentials().clone()), ("servers", server.source().clone())];
     tokio::spawn(figures::keep_certificates(certificates));
     tokio::spawn(open.clone().enforce());

@@ -33,7 +33,7 @@ async fn a_proxy_tells_its_state_on_loopback_and_no_name_of_anybody() -> Result<
     ensure!(get(health, "/readyz").await?.starts_with("HTTP/1.1 200"), "not ready");
     let metrics = wait_for("the agent's tunnel in the metrics", || async {
         let metrics = get(health, "/metrics").await?;
-        ensure!(metrics.contains("\nztka_proxy_tunnels 1"), "{metrics}");
+        ensure!(metrics.contains("\nztka_tunnel_tunnels{end=\"proxy\"} 1"), "{metrics}");
         Ok(metrics)
     });
     let metrics = metrics.await.with_context(|| fleet.tails())?;

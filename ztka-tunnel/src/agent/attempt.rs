@@ -16,7 +16,11 @@ use super::{
     hold::{Event, TunnelId},
     serve::{End, Phase, serve},
 };
-use crate::{Settings, stream::memory::Memory};
+use crate::{
+    Settings,
+    figures::{self, Side, Up},
+    stream::memory::Memory,
+};
 
 /// What every tunnel is made of.
 pub(super) struct Attempt<C, S> {
@@ -34,6 +38,8 @@ pub(super) struct Handle {
     task: AbortHandle,
     go: Option<oneshot::Sender<()>>,
     drain: CancellationToken,
+    /// Once it is ready.
+    pub(super) up: Option<Up>,
 }
 
 impl Handle {
@@ -74,23 +80,30 @@ where
         let task = tasks.spawn(async move {
             let (io, proxy) = match connect.connect(&to).await {
                 Ok(connected) => connected,
-                Err(error) => return teller.blame(&error),
+                Err(error) => {
+                    figures::not_connected(Side::Agent);
+                    return teller.blame(&error);
+                }
             };
             teller.tell(Event::Connected(tunnel, ProxyId::clone(&proxy)));
             if going.await.is_err() {
                 return;
             }
             let (phase, phases) = watch::channel(Phase::SetUp);
+            let set_up = phases.clone();
             tokio::select! {
                 served = serve(io, (End::Agent, proxy), service, settings, memory, drained, phase) => {
                     if let Err(error) = served {
+                        if *set_up.borrow() == Phase::SetUp {
+                            figures::not_ready(Side::Agent);
+                        }
                         teller.blame(&error);
                     }
                 }
                 () = teller.follow(phases) => {}
             }
         });
-        Handle { address, task, go: Some(go), drain }
+        Handle { address, task, go: Some(go), drain, up: None }
     }
 }
 

@@ -22,7 +22,11 @@ use super::{
     connect::{Connect, ProxyAddress},
     hold::{Action, Event, Holder, KnownProxy, TunnelId},
 };
-use crate::{Settings, stream::memory::Memory};
+use crate::{
+    Settings,
+    figures::{self, Side, Up},
+    stream::memory::Memory,
+};
 
 /// How many tunnels there are to be, and when and how patiently proxies are dialled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -121,6 +125,7 @@ impl Dialer {
             holder,
             attempt: Attempt { connect: Arc::new(connect), service, settings, memory: memory.clone(), told },
             tunnels: HashMap::new(),
+            fresh: dial.tunnels,
             tasks: JoinSet::new(),
             states,
         };
@@ -176,6 +181,8 @@ struct Shell<C, S> {
     holder: Holder,
     attempt: Attempt<C, S>,
     tunnels: HashMap<TunnelId, Handle>,
+    /// So many attempts are not in the place of another one.
+    fresh: usize,
     tasks: JoinSet<()>,
     states: watch::Sender<Vec<TunnelState>>,
 }
@@ -226,8 +233,14 @@ where
             match event {
                 Some(event) => {
                     self.log(&event);
-                    if let Event::Ended(tunnel, _) = &event {
-                        self.tunnels.remove(tunnel);
+                    match &event {
+                        Event::Ready(tunnel) => {
+                            if let Some(handle) = self.tunnels.get_mut(tunnel) {
+                                handle.up.get_or_insert_with(|| Up::new(Side::Agent));
+                            }
+                        }
+                        Event::Ended(tunnel, _) => drop(self.tunnels.remove(tunnel)),
+                        _ => {}
                     }
                     self.holder.handle(event, now);
                 }
@@ -239,6 +252,8 @@ where
     fn act(&mut self, action: Action) {
         match action {
             Action::Dial(tunnel, address) => {
+                figures::dialled(Side::Agent, self.fresh == 0);
+                self.fresh = self.fresh.saturating_sub(1);
                 let handle = self.attempt.start(tunnel, address, &mut self.tasks);
                 self.tunnels.insert(tunnel, handle);
             }

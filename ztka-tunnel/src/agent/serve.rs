@@ -21,6 +21,7 @@ use ztka_core::{Body, BoxError, ProxyId, Reply, Verified};
 use super::answer::{Asked, answer, read, send};
 use crate::{
     FrameGuard, Settings, TunnelError,
+    figures::{Running, Side},
     io::gather,
     link::Link,
     stream::memory::{Memory, Share},
@@ -78,7 +79,14 @@ where
     });
     let mut connection = timeout(settings.setup, handshake).await.map_err(|_| TunnelError::SetUp(settings.setup))??;
     let ping = connection.ping_pong().ok_or(TunnelError::Protocol("no PING"))?;
-    let share = Share::new(memory, &settings);
+    let share = Share::new(
+        memory,
+        &settings,
+        match end {
+            End::Agent => Side::Agent,
+            End::Proxy => Side::Peer,
+        },
+    );
     let mut link = Link::new(wire, ping, share.clone(), settings);
     let mut drained = pin!(drain.cancelled());
     let mut draining = false;
@@ -95,8 +103,9 @@ where
                     match read(request, proxy.clone(), end, &phase, &share) {
                         Asked::Answered(response) => tokio::spawn(send(response, respond)),
                         Asked::Request(request, upgrade) => {
+                            let running = Running::begin(&share.figures);
                             let reply = service.clone().oneshot(request).map_err(Into::into).boxed();
-                            tokio::spawn(answer(reply, upgrade, respond))
+                            tokio::spawn(answer(reply, upgrade, respond).inspect(move |()| drop(running)))
                         }
                     };
                 }

@@ -91,6 +91,8 @@ pub struct FrameGuard {
     resets: Bucket,
     /// SETTINGS of ours that the peer has acknowledged.
     acknowledged: u32,
+    /// RST_STREAM frames.
+    resets_seen: u32,
 }
 
 impl FrameGuard {
@@ -110,7 +112,8 @@ impl FrameGuard {
     fn new(limits: FloodLimits, preface: &'static [u8], now: Instant) -> Self {
         let bucket = || Bucket { limits, left: limits.burst, filled: now };
         let (header, have, payload, block) = ([0; FRAME_HEADER], 0, 0, None);
-        Self { preface, header, have, payload, block, noise: bucket(), resets: bucket(), acknowledged: 0 }
+        let (acknowledged, resets_seen) = (0, 0);
+        Self { preface, header, have, payload, block, noise: bucket(), resets: bucket(), acknowledged, resets_seen }
     }
 
     /// Takes note of the next bytes.
@@ -154,6 +157,11 @@ impl FrameGuard {
         self.acknowledged
     }
 
+    /// How many streams it has reset.
+    pub(crate) fn resets_seen(&self) -> u32 {
+        self.resets_seen
+    }
+
     fn frame(&mut self, now: Instant) -> Result<(), BadFrames> {
         let [a, b, c, kind, flags, ..] = self.header;
         let length = u32::from_be_bytes([0, a, b, c]);
@@ -174,6 +182,7 @@ impl FrameGuard {
                 };
             }
             RST_STREAM => {
+                self.resets_seen = self.resets_seen.wrapping_add(1);
                 return match self.resets.take(now) {
                     true => Ok(()),
                     false => Err(BadFrames::Flood("RST_STREAM frames")),

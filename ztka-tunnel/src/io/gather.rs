@@ -121,10 +121,10 @@ impl<T: AsyncWrite + Unpin> Wire<T> {
         lock(&self.0).moved
     }
 
-    /// Bytes that have come from the peer in all, and how many SETTINGS of ours it has acknowledged.
-    pub(crate) fn heard(&self) -> (u64, u32) {
+    /// Bytes that have come from the peer in all, how many SETTINGS of ours it has acknowledged, and how many streams reset.
+    pub(crate) fn heard(&self) -> (u64, u32, u32) {
         let state = lock(&self.0);
-        (state.received, state.guard.acknowledged())
+        (state.received, state.guard.acknowledged(), state.guard.resets_seen())
     }
 
     /// Since when the peer owes the rest of a header block, if it does.

@@ -23,7 +23,7 @@ use super::{
     registry::{NoPlace, Registry},
 };
 use crate::{
-    AUDIT_ID, OWN_PATHS,
+    AUDIT_ID, OWN_PATHS, figures,
     wire::{BROKEN, NONE, TUNNEL},
 };
 
@@ -196,6 +196,7 @@ impl Registry {
             body = match step {
                 Step::Done(reply) => return note(reply, broken, via),
                 Step::Again(body) => {
+                    figures::retried("untouched");
                     if via.is_some() {
                         tried.pop();
                     }
@@ -206,6 +207,7 @@ impl Registry {
                 Step::NotThere(None) => return say(moved()),
                 Step::Broken(body) if !broken && !matches!(beyond, Beyond::Back) => {
                     tracing::info!(%cluster, "the request is sent once more");
+                    figures::retried("broken");
                     broken = true;
                     body
                 }

@@ -15,6 +15,7 @@ impl<P> Lease<P> {
     pub(super) fn take(tunnel: &Arc<Tunnel<P>>) -> Option<Self> {
         let more = |load: usize| (load < tunnel.limit()).then_some(load + 1);
         tunnel.load.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        tunnel.memory.figures.begin();
         Some(Self(tunnel.clone()))
     }
 
@@ -26,6 +27,7 @@ impl<P> Lease<P> {
 impl<P> Drop for Lease<P> {
     fn drop(&mut self) {
         self.0.load.fetch_sub(1, Ordering::Relaxed);
+        self.0.memory.figures.end();
     }
 }
 

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     FrameGuard, HELLO_PATH, PROTOCOL, PROTOCOL_HEADER, READY_PATH, Settings, TunnelError, TunnelPeer,
+    figures::{self, Side, Up},
     io::gather,
     link::Link,
     stream::memory::{Memory, Share},
@@ -56,14 +57,15 @@ where
         let _ = news.send(cluster.clone());
     });
     let settings = registry.settings();
-    drive(io, settings, registry.memory(), Far { peer, authority, on_leave }, |tunnel| live(registry, tunnel)).await
+    let memory = (registry.memory(), Side::Proxy);
+    drive(io, settings, memory, Far { peer, authority, on_leave }, |tunnel| live(registry, tunnel)).await
 }
 
 /// The client's end of the connection `io`, to its end or to that of what `live` makes of it.
 pub(super) async fn drive<T, P, L>(
     io: T,
     settings: Settings,
-    memory: Arc<Memory>,
+    (memory, side): (Arc<Memory>, Side),
     far: Far<P>,
     live: impl FnOnce(Arc<Tunnel<P>>) -> L,
 ) -> Result<(), TunnelError>
@@ -76,7 +78,7 @@ where
     // thousand of this future, and it would keep room for what is needed here alone.
     let (sender, mut connection) = Box::pin(async move { settings.client().handshake(io).await }).await?;
     let ping = connection.ping_pong().ok_or(TunnelError::Protocol("no PING"))?;
-    let share = Share::new(memory, &settings);
+    let share = Share::new(memory, &settings, side);
     let mut link = Link::new(pushed, ping, share.clone(), settings);
     let end = CancellationToken::new();
     let tunnel = Arc::new(Tunnel::new(far, sender, end.clone(), settings, link.quiet(), share));
@@ -110,7 +112,9 @@ async fn live(registry: Registry, tunnel: Arc<Tunnel>) -> Result<Infallible, Tun
     let settings = registry.settings();
     let mut news = registry.board().follow(&tunnel.peer.org);
     let late = |_| TunnelError::SetUp(settings.setup);
-    let _entry = timeout(settings.setup, Box::pin(set_up(&registry, &tunnel, &mut news))).await.map_err(late)??;
+    let set_up = timeout(settings.setup, Box::pin(set_up(&registry, &tunnel, &mut news))).await.map_err(late);
+    let _entry = set_up.flatten().inspect_err(|_| figures::not_ready(Side::Proxy))?;
+    let _up = Up::new(Side::Proxy);
     tracing::info!("tunnel is ready");
     let mut expiry = pin!(expire(&registry, &tunnel));
     let tell = async {

@@ -30,7 +30,10 @@ use super::{
     inflow::{Inflow, Slot},
     overdrawn,
 };
-use crate::Settings;
+use crate::{
+    Settings,
+    figures::{self, Figures, Now, Side},
+};
 
 /// Bytes that a stream may be ahead of its reader, however little memory is left.
 pub(crate) const FLOOR: u32 = 16 << 10;
@@ -73,13 +76,16 @@ pub(crate) struct Memory {
     unread_for: Duration,
     users: Mutex<Accounts>,
     ended: AtomicU64,
+    /// The tunnel that holds most, as far as they have counted, and how much.
+    fullest: Mutex<(usize, usize)>,
 }
 
 impl Memory {
     pub(crate) fn new(settings: &Settings) -> Arc<Self> {
         let Settings { memory: limit, user_memory: user_limit, unread_for, .. } = *settings;
+        figures::describe();
         let (held, users, ended) = (AtomicUsize::new(0), Mutex::default(), AtomicU64::new(0));
-        Arc::new(Self { limit, held, user_limit, unread_for, users, ended })
+        Arc::new(Self { limit, held, user_limit, unread_for, users, ended, fullest: Mutex::default() })
     }
 
     /// Bytes received that nobody has read yet, as last counted.
@@ -91,6 +97,15 @@ impl Memory {
     pub(crate) fn most_of_a_user(&self) -> usize {
         let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
         users.values().copied().max().unwrap_or(0)
+    }
+
+    /// Takes note of what one `tunnel` holds; the most that any does.
+    fn compare(&self, tunnel: usize, held: usize) -> usize {
+        let mut fullest = self.fullest.lock().unwrap_or_else(PoisonError::into_inner);
+        if fullest.0 == tunnel || fullest.1 <= held {
+            *fullest = (tunnel, held);
+        }
+        fullest.1
     }
 
     /// Streams that were ended because their users did not read.
@@ -141,13 +156,15 @@ pub(crate) struct Share {
     held: AtomicUsize,
     streams: Mutex<HashMap<StreamId, Waiting>>,
     accounts: Mutex<Accounts>,
+    pub(crate) figures: Arc<Figures>,
 }
 
 impl Share {
-    pub(crate) fn new(memory: Arc<Memory>, settings: &Settings) -> Arc<Self> {
+    pub(crate) fn new(memory: Arc<Memory>, settings: &Settings, side: Side) -> Arc<Self> {
         let (limit, most) = (settings.tunnel_memory, settings.stream_window);
         let (held, streams, accounts) = (AtomicUsize::new(0), Mutex::default(), Mutex::default());
-        Arc::new(Self { memory, limit, most, held, streams, accounts })
+        let figures = Arc::new(Figures::new(side));
+        Arc::new(Self { memory, limit, most, held, streams, accounts, figures })
     }
 
     /// Counts what waits on `stream` for `payer` as long as it is held, if its `headers` do not say that it is little.
@@ -209,6 +226,7 @@ impl Share {
             return;
         }
         self.memory.ended.fetch_add(ended.len() as u64, Relaxed);
+        figures::unread(self.figures.side(), ended.len());
         for waiting in ended {
             if let Some(held) = waiting.payer.as_ref().and_then(|payer| accounts.get_mut(payer)) {
                 *held -= waiting.held;
@@ -220,6 +238,17 @@ impl Share {
         accounts.retain(|_, held| *held > 0);
         self.note(held);
         self.settle(&accounts);
+    }
+
+    /// Tells of it what has changed; streams have this `window`.
+    fn tell(&self, window: u32, resets: u32) {
+        let buffered = self.held.load(Relaxed);
+        let counted = self.streams.lock().unwrap_or_else(PoisonError::into_inner).len();
+        self.figures.tell(Now { buffered, windows: counted.saturating_mul(window as usize), resets });
+        let most = self.memory.compare(std::ptr::from_ref(self).addr(), buffered);
+        if most > 0 || self.memory.held() > 0 {
+            figures::most(self.figures.side(), most, self.memory.most_of_a_user());
+        }
     }
 
     /// Has every stream look whether its peer is to be told of what was read of it.
@@ -263,6 +292,8 @@ impl Drop for Share {
     fn drop(&mut self) {
         self.note(0);
         self.settle(&Accounts::new());
+        let most = self.memory.compare(std::ptr::from_ref(self).addr(), 0);
+        figures::most(self.figures.side(), most, self.memory.most_of_a_user());
     }
 }
 
@@ -293,7 +324,7 @@ impl Windows {
 
     /// The window to advertise from now on, if it has to be another one. What is held is counted again after some bytes of
     /// those `received` in all, or if it is `due`; when SETTINGS were `acknowledged`, streams take note.
-    pub(crate) fn wanted(&mut self, (received, acknowledged): (u64, u32), due: bool) -> Option<u32> {
+    pub(crate) fn wanted(&mut self, (received, acknowledged, resets): (u64, u32, u32), due: bool) -> Option<u32> {
         if self.shrinking && self.acknowledged != acknowledged {
             self.share.nudge();
             (self.shrinking, self.shrunk) = (false, true);
@@ -306,6 +337,9 @@ impl Windows {
         if due || received.saturating_sub(self.counted_at) >= STEP {
             self.counted_at = received;
             self.share.count();
+        }
+        if due {
+            self.share.tell(self.advertised, resets);
         }
         Some(self.share.window()).filter(|window| *window != self.advertised)
     }
@@ -325,7 +359,8 @@ mod tests {
     fn the_window_follows_what_is_left_of_both_shares() {
         let settings = Settings::default();
         let memory = Memory::new(&settings);
-        let (one, other) = (Share::new(memory.clone(), &settings), Share::new(memory.clone(), &settings));
+        let share = || Share::new(memory.clone(), &settings, Side::Proxy);
+        let (one, other) = (share(), share());
         assert_eq!(one.window(), settings.stream_window);
         let mut last = settings.stream_window;
         for held in (0..=settings.tunnel_memory).step_by(1 << 20) {

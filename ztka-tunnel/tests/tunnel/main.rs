@@ -5,6 +5,7 @@ mod attacks;
 mod budget;
 mod deaf;
 mod farewell;
+mod figures;
 mod leaving;
 mod life;
 mod news;

@@ -21,7 +21,10 @@ use super::{
     KnownPeer, PeerSettings, Table,
     link::{self, Young},
 };
-use crate::{Connect, ConnectError, Settings, TunnelError};
+use crate::{
+    Connect, ConnectError, Settings, TunnelError,
+    figures::{self, Side},
+};
 
 /// Follows the directory until nobody has a handle any more.
 pub(super) async fn keep<C: Connect>(
@@ -45,7 +48,8 @@ pub(super) async fn keep<C: Connect>(
         });
         for peer in known.iter().filter(|peer| !keepers.contains_key(&peer.id)).collect::<Vec<_>>() {
             let (told, entry) = watch::channel(Some(peer.clone()));
-            let keeper = Keeper { connect: connect.clone(), table: table.clone(), settings, entry, failures: 0 };
+            let keeper =
+                Keeper { connect: connect.clone(), table: table.clone(), settings, entry, failures: 0, dialled: false };
             tasks.spawn(keeper.run());
             keepers.insert(peer.id.clone(), told);
         }
@@ -64,6 +68,7 @@ struct Keeper<C> {
     /// Where it is; none when it is not in the directory any more.
     entry: watch::Receiver<Option<KnownPeer>>,
     failures: u32,
+    dialled: bool,
 }
 
 /// Why there is no link.
@@ -100,11 +105,13 @@ impl<C: Connect> Keeper<C> {
     }
 
     /// Connects, and starts to set up.
-    async fn begin(&self, peer: &KnownPeer, links: &mut JoinSet<()>) -> Result<Young, NoLink> {
+    async fn begin(&mut self, peer: &KnownPeer, links: &mut JoinSet<()>) -> Result<Young, NoLink> {
         let (settings, dial) = self.settings;
+        figures::dialled(Side::Link, std::mem::replace(&mut self.dialled, true));
         let connected = timeout(dial.connect, self.connect.connect(&peer.address)).await;
         let late = |_| NoLink::Late(peer.address.to_string(), dial.connect);
-        let (io, id) = connected.map_err(late)??;
+        let connected = connected.map_err(late).and_then(|connected| Ok(connected?));
+        let (io, id) = connected.inspect_err(|_| figures::not_connected(Side::Link))?;
         if *id != peer.id {
             return Err(NoLink::Another(ProxyId::clone(&id)));
         }

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     CLUSTERS_PATH, EVIDENCE_PATH, OWN_PATHS, TunnelError,
     agent::{End, Phase, serve},
+    figures::{Side, Up},
 };
 
 /// More is not taken as evidence.
@@ -139,6 +140,7 @@ impl Registry {
             }
         });
         let (phase, _) = watch::channel(Phase::SetUp);
+        let _up = Up::new(Side::Peer);
         serve(io, (End::Proxy, from), own, self.settings(), self.memory(), drain, phase).await
     }
 }

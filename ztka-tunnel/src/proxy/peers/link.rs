@@ -27,7 +27,10 @@ use super::{
     Held, Table,
     held::{ALL, END, GONE, HELD},
 };
-use crate::{CLUSTERS_PATH, Settings, TunnelError};
+use crate::{
+    CLUSTERS_PATH, Settings, TunnelError,
+    figures::{self, Side, Up},
+};
 
 /// One proxy tells of no more; an id of ours takes some 100 bytes here.
 const MAX_CLUSTERS: usize = 250_000;
@@ -56,7 +59,7 @@ where
 {
     let _left = left.clone().drop_guard();
     let far = Far { peer, authority: None, on_leave: OnLeave::new(move || left.cancel()) };
-    drive(io, settings, table.1.clone(), far, |tunnel| live(tunnel, table, told)).await
+    drive(io, settings, (table.1.clone(), Side::Link), far, |tunnel| live(tunnel, table, told)).await
 }
 
 async fn live(
@@ -74,7 +77,9 @@ async fn live(
         ready(&tunnel).await?;
         Ok::<_, TunnelError>((listing, held))
     };
-    let (mut listing, held) = timeout(settings.setup, set_up).await.map_err(late)??;
+    let set_up = timeout(settings.setup, set_up).await.map_err(late).flatten();
+    let (mut listing, held) = set_up.inspect_err(|_| figures::not_ready(Side::Link))?;
+    let _up = Up::new(Side::Link);
     let _entry = table.enter(&held);
     tracing::info!(peer = %tunnel.peer, clusters = held.read().len(), "linked to another proxy");
     // Nobody waits for it if all links end.
