@@ -8,6 +8,7 @@ mod control;
 mod credential;
 mod evidence;
 pub mod selfreview;
+mod status;
 mod upstream;
 mod watched;
 
@@ -15,6 +16,7 @@ pub use self::{
     control::{Control, ControlLayer},
     credential::{CREDENTIAL_SECRET, SecretStore},
     evidence::{Witness, Witnessed},
+    status::refusals,
     upstream::{Accounts, InvalidApiserver, Pool, Upstream, UpstreamError},
     watched::{PeerOf, Watched, Watching},
 };

@@ -97,6 +97,7 @@ pub mod proxy_protocol;
 mod server_certificate;
 mod shed;
 mod splice;
+mod status;
 mod tunnels;
 mod users;
 mod windows;
@@ -120,6 +121,7 @@ pub use self::{
     server_certificate::ServerCertificate,
     shed::{PerUser, PerUserLayer, Shed, ShedLayer},
     splice::{Splice, SpliceLayer},
+    status::refusals,
     tunnels::Tunnels,
     users::Users,
 };

@@ -29,6 +29,8 @@
 //! dropped future or body resets the stream, and a reset drops the agent's future or body at once, a quiet one too.
 //! Either end notices in under 15 s that its peer is dead, or that packets are dropped in one direction. `docs/protocol.md` has the wire contract.
 //!
+//! Answers of its own are [`Problem`]s, in RFC 9457's form unless [`Settings::refusals`] has another.
+//!
 //! # Metrics
 //!
 //! By the facade of the crate `metrics`; whoever wants them installs a recorder. The label `end` says whose end of the
@@ -138,6 +140,7 @@ mod error;
 mod figures;
 mod io;
 mod link;
+mod problem;
 mod proxy;
 mod settings;
 mod stream;
@@ -152,6 +155,7 @@ pub use self::{
     egress::{Egress, EgressError, EgressStream, InvalidEgress, InvalidProxyUrl, NoProxy, ProxyUrl, Unreachable},
     error::{ConnectError, TunnelError},
     io::{BadFrames, FloodLimits, FrameGuard, ReadAhead, give_up_unacknowledged},
+    problem::{Problem, Refusals},
     proxy::{Bare, Dispatch, KnownPeer, LastHop, PeerSettings, Peered, Peers, Registry, TunnelPeer, refuse},
     settings::Settings,
     stream::Channel,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::FloodLimits;
+use crate::{FloodLimits, Refusals};
 
 /// Limits and times of one tunnel. The defaults suit both ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -43,6 +43,8 @@ pub struct Settings {
     pub answer: Duration,
     /// A tunnel that takes no new streams is ended after this time even if it still has some. Default 24 h.
     pub max_drain: Duration,
+    /// The form of answers of our own. Default: problem details (RFC 9457).
+    pub refusals: Refusals,
     /// Frames that the peer may send and that carry nothing. Default [`FloodLimits::TUNNEL`].
     pub floods: FloodLimits,
 }
@@ -65,6 +67,7 @@ impl Default for Settings {
             setup: Duration::from_secs(15),
             answer: Duration::from_secs(10),
             max_drain: Duration::from_secs(24 * 3600),
+            refusals: Refusals::default(),
             floods: FloodLimits::TUNNEL,
         }
     }

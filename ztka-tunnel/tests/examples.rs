@@ -67,7 +67,10 @@ async fn a_local_service_is_published_with_its_trace_and_without_what_is_the_tun
                 return answer;
             }
             assert!(answer.to_ascii_lowercase().contains("retry-after: 1"), "{answer}");
-            assert!(answer.contains("text/plain") && !answer.contains("apiVersion"), "no word of Kubernetes: {answer}");
+            assert!(
+                answer.contains("application/problem+json") && !answer.contains("apiVersion"),
+                "no word of Kubernetes: {answer}"
+            );
         }
     };
     let answer = timeout(LONG, answered).await.unwrap();

@@ -50,7 +50,8 @@ where
     });
     let max_retry = config.max_retry.unsigned_abs();
     let dial = DialSettings { tunnels: config.tunnels(), max_retry, ..DialSettings::default() };
-    let dialer = Dialer::start_with(connect, config.addresses()?, access, Settings::default(), dial);
+    let settings = Settings { refusals: ztka_agent::refusals(), ..Settings::default() };
+    let dialer = Dialer::start_with(connect, config.addresses()?, access, settings, dial);
 
     let mut renewals = credentials.changes();
     loop {

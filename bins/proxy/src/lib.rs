@@ -62,7 +62,10 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     let open = Open::new(directory.clone(), engine.clone());
     let connections = Connections::new(directory.clone());
     let user_memory = config.limits.user_memory_mib << 20;
-    let registry = Registry::with_settings(clock.clone(), Settings { user_memory, ..Settings::default() });
+    let registry = Registry::with_settings(
+        clock.clone(),
+        Settings { user_memory, refusals: ztka_proxy::refusals(), ..Settings::default() },
+    );
     let spool = spool(&config, &*clock)?;
     let recorder = Recorder::new(Arc::new(spool.clone()), clock.clone());
     let refusals = Arc::new(recorder.clone());

@@ -37,7 +37,11 @@ pub(crate) fn links(config: &Config, member: &Member, provider: Arc<CryptoProvid
     let check = PeerCheck::new(trust);
     let identify = check.clone();
     let connect = Tls::new(client, move |chain| identify.identify(chain));
-    let peers = Peers::start(connect, Settings::default(), PeerSettings::default());
+    let peers = Peers::start(
+        connect,
+        Settings { refusals: ztka_proxy::refusals(), ..Settings::default() },
+        PeerSettings::default(),
+    );
     Ok(Some(Links { peers, check, own: (id, config.server_name("peer")?), listener }))
 }
 

@@ -12,11 +12,12 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
-use ztka_core::{BoxError, Reason, Refusal, RefusalSink, Reply, Status};
+use ztka_core::{BoxError, Reason, Refusal, RefusalSink, Reply};
 use ztka_pki::{Peer, Purpose, TrustSource};
 use ztka_tunnel::{EVIDENCE_PATH, Peered, ReadAhead, Registry};
 
 use super::PeerWitness;
+use crate::status::problem;
 
 /// TCP and TLS together.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -132,7 +133,7 @@ where
                     other => other.clone(),
                 };
                 refusals.refused(Refusal { target: Some(&target), source: None, principal: None, reason: &recorded });
-                Status::from(&reason)
+                problem(&reason)
             })
         };
         tokio::select! {

@@ -9,14 +9,14 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::sync::watch;
-use ztka_core::{Body, BoxError, ClusterId, ProxyId, Reply, Status, Upgrade, Verified, empty};
+use ztka_core::{Body, BoxError, ClusterId, ProxyId, Reply, Upgrade, Verified, empty};
 
 use super::{
     serve::{End, Phase},
     splice::splice,
 };
 use crate::{
-    Channel, DRAIN_PATH, HELLO_PATH, PROTOCOL, PROTOCOL_HEADER, READY_PATH,
+    Channel, DRAIN_PATH, HELLO_PATH, PROTOCOL, PROTOCOL_HEADER, Problem, READY_PATH, Refusals,
     stream::{
         Inflow, Received,
         memory::{Payer, Share},
@@ -39,14 +39,14 @@ pub(super) fn read(
     proxy: Verified<ProxyId>,
     end: End,
     phase: &watch::Sender<Phase>,
-    share: &Arc<Share>,
+    (share, refusals): (&Arc<Share>, Refusals),
 ) -> Asked {
     if let Some(response) = own(&request, phase) {
         return Asked::Answered(response);
     }
     match restore(request, proxy, end, share) {
         Ok((request, upgrade)) => Asked::Request(request, upgrade),
-        Err(status) => Asked::Answered(status.into_response()),
+        Err(problem) => Asked::Answered(refusals.answer(problem)),
     }
 }
 
@@ -56,6 +56,7 @@ pub(super) async fn answer(
     mut reply: BoxFuture<'static, Result<Reply, BoxError>>,
     upgrade: Option<Inflow>,
     mut respond: SendResponse<Bytes>,
+    refusals: Refusals,
 ) {
     let reply = poll_fn(|cx| match respond.poll_reset(cx) {
         Poll::Ready(_) => Poll::Ready(None),
@@ -67,20 +68,21 @@ pub(super) async fn answer(
         Some(Ok(reply)) => reply,
         Some(Err(error)) => {
             tracing::error!(%error, "the service failed");
-            Status::new(StatusCode::INTERNAL_SERVER_ERROR, "the cluster's agent failed; its log says why").into()
+            let text = "the agent at the far end failed; its log says why";
+            Reply::Response(refusals.answer(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, text)))
         }
     };
     match (reply, upgrade) {
         (Reply::Response(response), None) => send(response, respond).await,
         (Reply::Response(response), Some(_)) if response.status().is_success() => {
             // On the wire a success means 101, and this was none.
-            let text = format!("the apiserver answered {} instead of upgrading", response.status());
-            send(Status::new(StatusCode::BAD_GATEWAY, text).into_response(), respond).await;
+            let text = format!("the upstream answered {} instead of upgrading", response.status());
+            send(refusals.answer(Problem::new(StatusCode::BAD_GATEWAY, text)), respond).await;
         }
         (Reply::Response(response), Some(_)) => send(response, respond).await,
         (Reply::Upgraded { .. }, None) => {
-            let text = "the apiserver upgraded a request that did not ask for it";
-            send(Status::new(StatusCode::BAD_GATEWAY, text).into_response(), respond).await;
+            let text = "the upstream upgraded a request that did not ask for it";
+            send(refusals.answer(Problem::new(StatusCode::BAD_GATEWAY, text)), respond).await;
         }
         (Reply::Upgraded { head, io }, Some(receive)) => {
             let mut head = clean(head);
@@ -128,8 +130,8 @@ fn restore(
     proxy: Verified<ProxyId>,
     end: End,
     share: &Arc<Share>,
-) -> Result<(Request<Body>, Option<Inflow>), Status> {
-    let bad = |text: &'static str| Status::new(StatusCode::BAD_REQUEST, text);
+) -> Result<(Request<Body>, Option<Inflow>), Problem> {
+    let bad = |text: &'static str| Problem::new(StatusCode::BAD_REQUEST, text);
     let (mut head, stream) = request.into_parts();
     let path = head.uri.path_and_query().cloned().ok_or_else(|| bad("a request without a path"))?;
     if let End::Proxy = end {

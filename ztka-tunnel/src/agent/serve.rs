@@ -100,12 +100,14 @@ where
         loop {
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    match read(request, proxy.clone(), end, &phase, &share) {
+                    match read(request, proxy.clone(), end, &phase, (&share, settings.refusals)) {
                         Asked::Answered(response) => tokio::spawn(send(response, respond)),
                         Asked::Request(request, upgrade) => {
                             let running = Running::begin(&share.figures);
                             let reply = service.clone().oneshot(request).map_err(Into::into).boxed();
-                            tokio::spawn(answer(reply, upgrade, respond).inspect(move |()| drop(running)))
+                            tokio::spawn(
+                                answer(reply, upgrade, respond, settings.refusals).inspect(move |()| drop(running)),
+                            )
                         }
                     };
                 }

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Request, Response, StatusCode};
+use http::{Request, StatusCode};
 use http_body::Body;
 use tower::Service;
 use ztka_core::{BoxError, ClusterId, OrgId, Reply};
@@ -17,10 +17,10 @@ use super::{
     registry::Registry,
     tunnel::TunnelPeer,
 };
-use crate::{OWN_PATHS, wire};
+use crate::{OWN_PATHS, Problem, wire};
 
 /// Sends plain HTTP requests into the tunnels of one place, as [`Dispatch`](crate::Dispatch) does. Answers of its own are
-/// plain text.
+/// [`Problem`]s.
 ///
 /// It knows no user and asks no policy: whoever makes one vouches for every request that it is given. Hop-by-hop headers
 /// and the tunnel's own stay behind; all others travel on as they are, `traceparent` (W3C Trace Context) among them. A
@@ -61,9 +61,7 @@ where
         head.headers_mut().remove(http::header::HOST);
         Box::pin(async move {
             if head.uri().path().starts_with(OWN_PATHS) {
-                let mut refusal = Response::new(ztka_core::body("no such path\n"));
-                *refusal.status_mut() = StatusCode::NOT_FOUND;
-                return Ok(Reply::Response(refusal));
+                return Ok(registry.refuse(Problem::new(StatusCode::NOT_FOUND, "no such path")));
             }
             Ok(registry.send(Parcel { org, cluster, evidence: None, user: None, head }, body, Beyond::Nothing).await)
         })

@@ -8,13 +8,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderValue, Method, Request, StatusCode, Uri, header::CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body::Body;
 use tower::Service;
-use ztka_core::{
-    Access, BoxError, ClusterId, Evidence, OrgId, Permitted, ProxyId, Reason, Reply, SentTwice, Status, UserId, Via,
-    body,
-};
+use ztka_core::{Access, BoxError, ClusterId, Evidence, OrgId, Permitted, ProxyId, Reply, SentTwice, UserId, Via};
 
 use super::{
     exchange::{Outcome, exchange},
@@ -23,7 +20,7 @@ use super::{
     registry::{NoPlace, Registry},
 };
 use crate::{
-    AUDIT_ID, OWN_PATHS, figures,
+    AUDIT_ID, OWN_PATHS, Problem, figures,
     wire::{BROKEN, NONE, TUNNEL},
 };
 
@@ -32,7 +29,7 @@ const ATTEMPTS: usize = 4;
 
 /// Sends permitted requests into a tunnel of their cluster, and nothing less than permitted.
 ///
-/// The agent's answer is the reply, whatever it is. Answers of its own are `Status` objects: 503 with `Retry-After`
+/// The agent's answer is the reply, whatever it is. Answers of its own are [`Problem`]s: 503 with `Retry-After`
 /// where no agent is connected or it has forgotten the user of a request whose body is on its way, 429 at the limit, 502
 /// where the tunnel broke and nobody knows how far the agent came (503 for what changes nothing). A GET, HEAD or OPTIONS
 /// without a body whose tunnel dies before a byte of the answer is sent once more, into another tunnel; its reply has the
@@ -78,7 +75,7 @@ where
             let beyond = peers.as_ref().map_or(Beyond::Nothing, Beyond::Peers);
             let reply = match Parcel::pack(access) {
                 Ok((parcel, body)) => registry.send(parcel, body, beyond).await,
-                Err(status) => status.into(),
+                Err(problem) => registry.refuse(problem),
             };
             Ok(reply)
         })
@@ -98,12 +95,12 @@ pub(crate) struct Parcel {
 }
 
 impl Parcel {
-    pub(super) fn pack<B>(access: Access<Permitted, B>) -> Result<(Self, B), Status> {
+    pub(super) fn pack<B>(access: Access<Permitted, B>) -> Result<(Self, B), Problem> {
         let permitted = access.stage();
         let path = permitted.attributes().path_and_query().path();
         if path.starts_with(OWN_PATHS) {
             // Who may ask for any path still may not speak as the proxy.
-            return Err(Status::new(StatusCode::NOT_FOUND, "no such path"));
+            return Err(Problem::new(StatusCode::NOT_FOUND, "no such path"));
         }
         let ours = [
             (&AUDIT_ID, Some(value(&permitted.id()))),
@@ -125,8 +122,8 @@ impl Parcel {
     }
 }
 
-fn value(of: &impl Display) -> Result<HeaderValue, Status> {
-    let unwritable = |_| Status::new(StatusCode::INTERNAL_SERVER_ERROR, "an id cannot be written as a header");
+fn value(of: &impl Display) -> Result<HeaderValue, Problem> {
+    let unwritable = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "an id cannot be written as a header");
     HeaderValue::try_from(of.to_string()).map_err(unwritable)
 }
 
@@ -156,6 +153,11 @@ enum Step<B> {
 }
 
 impl Registry {
+    /// An answer of our own.
+    pub(super) fn refuse(&self, problem: Problem) -> Reply {
+        Reply::Response(self.settings().refusals.answer(problem))
+    }
+
     pub(super) async fn send<B>(&self, parcel: Parcel, mut body: B, beyond: Beyond<'_>) -> Reply
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -163,15 +165,15 @@ impl Registry {
     {
         let Parcel { org, cluster, evidence, user, head } = parcel;
         let (evidence, user) = (evidence.as_ref(), user.as_ref());
-        let say = |status: Status| if evidence.is_some() { status.into() } else { plain(status) };
+        let say = |problem| self.refuse(problem);
         let mut broken = false;
         let mut tried = Vec::new();
         for _ in 0..ATTEMPTS {
             let (step, via) = match self.place(&org, &cluster) {
                 Ok(lease) => (attempt(lease, (evidence, user), &head, body).await, None),
                 Err(NoPlace::Full) => {
-                    let reason = Reason::Overloaded("the cluster's tunnels carry all the requests they can; try again");
-                    return say(Status::from(&reason));
+                    let text = "the cluster's tunnels carry all the requests they can; try again";
+                    return say(Problem::new(StatusCode::TOO_MANY_REQUESTS, text).retry_after(1));
                 }
                 Err(NoPlace::Away) => {
                     let peer = match beyond {
@@ -237,10 +239,11 @@ where
     B::Error: Into<BoxError> + Send,
 {
     let tunnel = lease.tunnel().clone();
+    let refusals = tunnel.settings.refusals;
     if let Some(evidence) = evidence
         && let Err(unproven) = tunnel.prove(evidence).await
     {
-        return match unproven.reply() {
+        return match unproven.reply(refusals) {
             Some(reply) => Step::Done(reply),
             None => {
                 tunnel.leave();
@@ -254,12 +257,12 @@ where
         Outcome::Untouched(body) => Step::Again(body),
         Outcome::Unproven(body) => match forget() {
             Some(()) => Step::Again(body),
-            None => Step::Done(forgotten()),
+            None => Step::Done(Reply::Response(refusals.answer(forgotten()))),
         },
         Outcome::Forgotten => {
             // Only the client has the body once more.
             let _ = forget();
-            Step::Done(forgotten())
+            Step::Done(Reply::Response(refusals.answer(forgotten())))
         }
         Outcome::Broken(body, cause) => {
             tracing::info!(peer = ?tunnel.peer, %cause, "the tunnel broke under a request");
@@ -294,14 +297,6 @@ fn note(mut reply: Reply, sent_twice: bool, via: Option<ProxyId>) -> Reply {
     reply
 }
 
-/// An answer of ours to a request that is nobody's: in plain text, since whoever asks need not know Kubernetes.
-fn plain(status: Status) -> Reply {
-    let text = body(format!("{}\n", status.message()));
-    let mut response = status.into_response().map(|_| text);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    Reply::Response(response)
-}
-
 /// The same, with the reason for the proxy that asks.
 fn told(mut reply: Reply, why: &HeaderValue) -> Reply {
     if let Reply::Response(response) = &mut reply {
@@ -310,30 +305,30 @@ fn told(mut reply: Reply, why: &HeaderValue) -> Reply {
     reply
 }
 
-fn away(cluster: &ClusterId) -> Status {
+fn away(cluster: &ClusterId) -> Problem {
     let text = format!(
         "the agent of cluster {cluster} is not connected; if this lasts, check that its pod runs and reaches the proxy"
     );
-    Status::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1)
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1)
 }
 
-fn moved() -> Status {
+fn moved() -> Problem {
     let text = "the cluster's agent has moved to another proxy at this moment, and nothing was done; try again";
-    Status::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1)
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1)
 }
 
-fn forgotten() -> Reply {
+fn forgotten() -> Problem {
     let text = "the cluster's agent had forgotten who you are, and has done nothing; try again";
-    Status::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1).into()
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1)
 }
 
 /// kubectl repeats whatever carries `Retry-After`, so only what can be repeated does.
-fn lost(method: &Method) -> Status {
+fn lost(method: &Method) -> Problem {
     if method.is_safe() {
         let text = "the tunnel to the cluster broke before the answer came";
-        return Status::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1);
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1);
     }
     let text = "the tunnel to the cluster broke before the answer came; the change may or may not have been made, \
                 look before you repeat it";
-    Status::new(StatusCode::BAD_GATEWAY, text)
+    Problem::new(StatusCode::BAD_GATEWAY, text)
 }

@@ -8,10 +8,10 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tokio::sync::OnceCell;
-use ztka_core::{Evidence, EvidenceId, Reply, Status, body};
+use ztka_core::{Evidence, EvidenceId, Reply, body};
 
 use super::tunnel::Tunnel;
-use crate::{EVIDENCE_PATH, TunnelError, wire};
+use crate::{EVIDENCE_PATH, Problem, Refusals, TunnelError, wire};
 
 /// Larger evidence is not carried.
 const MAX_BYTES: usize = 64 << 10;
@@ -40,20 +40,21 @@ pub(super) enum Unproven {
 
 impl Unproven {
     /// What the user is told; `None` if another tunnel may do better.
-    pub(super) fn reply(self) -> Option<Reply> {
+    pub(super) fn reply(self, refusals: Refusals) -> Option<Reply> {
+        let say = |problem| Some(Reply::Response(refusals.answer(problem)));
         match self {
             Self::Lost => None,
             Self::Late => {
                 let text = "the cluster's agent is slow to check who you are; try again";
-                Some(Status::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1).into())
+                say(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1))
             }
             Self::TooLarge => {
                 let text = "the proof of who you are is larger than 64 KiB; leave groups, or ask for a shorter chain";
-                Some(Status::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text).into())
+                say(Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text))
             }
             Self::Refused(answer) if answer.status().is_success() => {
                 let text = "the cluster's agent did not say whether it accepts who you are; update the agent";
-                Some(Status::new(StatusCode::BAD_GATEWAY, text).into())
+                say(Problem::new(StatusCode::BAD_GATEWAY, text))
             }
             Self::Refused(answer) => {
                 let mut response = Response::new(body(answer.body().clone()));

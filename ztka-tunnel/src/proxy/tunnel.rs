@@ -47,7 +47,7 @@ impl TunnelPeer {
 
 /// Streams kept free for the tunnel's own requests.
 const RESERVE: usize = 8;
-/// The largest answer to a request of the tunnel's own; it is a `Status`.
+/// The largest answer to a request of the tunnel's own.
 const MAX_ANSWER: usize = 64 << 10;
 
 /// What is to happen when a tunnel takes no new streams any more; once.

@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt as _, service_fn};
 use ztka_core::{
     Access, AuditId, Authenticated, Body, BoxError, ClusterId, Decision, DecisionSlot, Evidence, Grant, Identity,
-    Permitted, Principal, ProxyId, Recorded, Reply, Revision, SentTwice, Session, Status, Upgrade, Verified, Via, body,
+    Permitted, Principal, ProxyId, Recorded, Reply, Revision, SentTwice, Session, Upgrade, Verified, Via, body,
 };
 use ztka_tunnel::{
-    ConnectError, DialSettings, Dialer, Dispatch, KnownPeer, LastHop, PeerSettings, Peered, Peers, ProxyAddress,
-    Registry, Settings, connect_fn,
+    ConnectError, DialSettings, Dialer, Dispatch, KnownPeer, LastHop, PeerSettings, Peered, Peers, Problem,
+    ProxyAddress, Registry, Settings, connect_fn,
 };
 
 use crate::pair::{Agent, LONG, Net, ask, collected, get, ready, status, text, until};
@@ -61,9 +61,9 @@ async fn take(registry: Registry, request: Request<Peered>) -> Result<Reply, Inf
     LastHop::new(registry).oneshot(permitted(request)).await
 }
 
-fn admit(_: &HeaderMap, bytes: Bytes) -> Result<(), Status> {
+fn admit(_: &HeaderMap, bytes: Bytes) -> Result<(), Problem> {
     match bytes.starts_with(b"forged") {
-        true => Err(Status::new(StatusCode::UNAUTHORIZED, "the other proxy does not believe it")),
+        true => Err(Problem::new(StatusCode::UNAUTHORIZED, "the other proxy does not believe it")),
         false => Ok(()),
     }
 }

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _, service_fn};
-use ztka_core::{Access, Body, BoxError, Permitted, ProxyId, Reply, Status, Verified, empty};
+use ztka_core::{Access, Body, BoxError, Permitted, ProxyId, Reply, Verified, empty};
 
 use super::{
     super::{
@@ -27,7 +27,7 @@ use super::{
     held,
 };
 use crate::{
-    CLUSTERS_PATH, EVIDENCE_PATH, OWN_PATHS, TunnelError,
+    CLUSTERS_PATH, EVIDENCE_PATH, OWN_PATHS, Problem, TunnelError,
     agent::{End, Phase, serve},
     figures::{Side, Up},
 };
@@ -84,7 +84,7 @@ impl Service<Access<Permitted, Peered>> for LastHop {
         Box::pin(async move {
             Ok(match Parcel::pack(access) {
                 Ok((parcel, Peered(body))) => registry.send(parcel, body, Beyond::Back).await,
-                Err(status) => status.into(),
+                Err(problem) => registry.refuse(problem),
             })
         })
     }
@@ -112,7 +112,7 @@ impl Registry {
         S: Service<Request<Peered>, Response = Reply> + Clone + Send + 'static,
         S::Future: Send,
         S::Error: Into<BoxError>,
-        A: Fn(&HeaderMap, Bytes) -> Result<(), Status> + Clone + Send + 'static,
+        A: Fn(&HeaderMap, Bytes) -> Result<(), Problem> + Clone + Send + 'static,
     {
         let registry = self.clone();
         let own = service_fn(move |request: Request<Body>| {
@@ -132,10 +132,10 @@ impl Registry {
                                 *response.status_mut() = StatusCode::NO_CONTENT;
                                 Reply::Response(response)
                             }
-                            Err(status) => status.into(),
+                            Err(problem) => registry.refuse(problem),
                         }
                     }
-                    _ => Status::new(StatusCode::NOT_FOUND, "no such path").into(),
+                    _ => registry.refuse(Problem::new(StatusCode::NOT_FOUND, "no such path")),
                 })
             }
         });
@@ -145,13 +145,13 @@ impl Registry {
     }
 }
 
-async fn read(mut body: Body) -> Result<Bytes, Status> {
+async fn read(mut body: Body) -> Result<Bytes, Problem> {
     let mut held = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let broken = |_| Status::new(StatusCode::BAD_REQUEST, "the evidence broke off");
+        let broken = |_| Problem::new(StatusCode::BAD_REQUEST, "the evidence broke off");
         let data = frame.map_err(broken)?.into_data().unwrap_or_default();
         if held.len() + data.len() > MAX_EVIDENCE {
-            return Err(Status::new(StatusCode::UNAUTHORIZED, "the evidence of who you are is larger than 64 KiB"));
+            return Err(Problem::new(StatusCode::UNAUTHORIZED, "the evidence of who you are is larger than 64 KiB"));
         }
         held.extend_from_slice(&data);
     }
