@@ -15,10 +15,11 @@ mod replay;
 #[test]
 fn corpora_are_replayed() {
     type Target = fn(&[u8]) -> bool;
-    let targets: [(&str, Target); 6] = [
+    let targets: [(&str, Target); 7] = [
         ("request_attributes", readings::request_attributes),
         ("signed_document", readings::signed_document),
         ("spiffe_id", readings::spiffe_id),
+        ("trace_context", readings::trace::trace_context),
         ("spdy_frames", readings::spdy_frames),
         ("port_forward", readings::port_forward),
         ("websocket_frames", readings::websocket_frames),

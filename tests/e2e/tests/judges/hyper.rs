@@ -156,6 +156,14 @@ async fn judge(request: Request<Incoming>, cancelled: &Arc<AtomicUsize>) -> Resp
             response
         }
         "/judge/echo" => echo(request, &query).await,
+        "/judge/trace" => {
+            let lines = |name: &str| {
+                let values = request.headers().get_all(name).iter();
+                values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect::<Vec<_>>()
+            };
+            let said = json!({"traceparent": lines("traceparent"), "tracestate": lines("tracestate")});
+            whole(StatusCode::OK, "application/json", said.to_string())
+        }
         "/judge/status" => {
             let code = StatusCode::from_u16(number("code", 200) as u16).unwrap_or_default();
             let is_empty = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&code);

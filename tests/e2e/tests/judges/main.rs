@@ -5,6 +5,7 @@
 mod hyper;
 mod lines;
 mod memory;
+mod trace;
 
 use std::{
     collections::BTreeMap,
