@@ -85,7 +85,6 @@ mod directory;
 mod guard;
 mod head;
 mod hello;
-mod last_words;
 mod limits;
 mod names;
 mod news;

@@ -14,7 +14,9 @@ use tokio_util::{compat::FuturesAsyncReadCompatExt as _, sync::CancellationToken
 use tower::{Layer, Service};
 use ztka_core::{Body, BoxError, Io, Reply, Status, Upgrade, empty};
 
-use crate::{Connection, address, last_words::LastWords};
+use ztka_tunnel::LastWords;
+
+use crate::{Connection, address};
 
 /// Each direction of an upgraded connection is copied through this much.
 const PIECE: usize = 64 * 1024;

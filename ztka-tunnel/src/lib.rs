@@ -158,7 +158,7 @@ pub use self::{
     problem::{Problem, Refusals},
     proxy::{Bare, Dispatch, KnownPeer, LastHop, PeerSettings, Peered, Peers, Registry, TunnelPeer, refuse},
     settings::Settings,
-    stream::Channel,
+    stream::{Channel, LastWords},
     trace::{Trace, TraceLayer},
     wire::{
         ALPN, AUDIT_ID, CLUSTERS_PATH, DOCUMENT, DOCUMENTS_PATH, DRAIN_PATH, EVIDENCE_PATH, HELLO_PATH, OWN_PATHS,

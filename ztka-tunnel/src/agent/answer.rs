@@ -30,8 +30,11 @@ pub(super) enum Asked {
     /// Already answered.
     Answered(Response<Body>),
     /// A request for the service, and the receiving half of an upgrade.
-    Request(Request<Body>, Option<Inflow>),
+    Request(Request<Body>, Option<Receiving>),
 }
+
+/// The receiving half of an upgrade.
+pub(super) type Receiving = (Inflow, Upgrade);
 
 /// Reads one request; what proxies say about the tunnel itself is answered here.
 pub(super) fn read(
@@ -54,7 +57,7 @@ pub(super) fn read(
 /// of its answer is dropped at once.
 pub(super) async fn answer(
     mut reply: BoxFuture<'static, Result<Reply, BoxError>>,
-    upgrade: Option<Inflow>,
+    upgrade: Option<Receiving>,
     mut respond: SendResponse<Bytes>,
     refusals: Refusals,
 ) {
@@ -84,12 +87,12 @@ pub(super) async fn answer(
             let text = "the upstream upgraded a request that did not ask for it";
             send(refusals.answer(Problem::new(StatusCode::BAD_GATEWAY, text)), respond).await;
         }
-        (Reply::Upgraded { head, io }, Some(receive)) => {
+        (Reply::Upgraded { head, io }, Some((receive, upgrade))) => {
             let mut head = clean(head);
             *head.status_mut() = StatusCode::OK;
             head.headers_mut().remove(header::CONTENT_LENGTH);
             if let Ok(send) = respond.send_response(head, false) {
-                splice(Channel::counted(send, receive, ()), io).await;
+                splice(Channel::counted(send, receive, ()), io, upgrade).await;
             }
         }
     }
@@ -130,7 +133,7 @@ fn restore(
     proxy: Verified<ProxyId>,
     end: End,
     share: &Arc<Share>,
-) -> Result<(Request<Body>, Option<Inflow>), Problem> {
+) -> Result<(Request<Body>, Option<Receiving>), Problem> {
     let bad = |text: &'static str| Problem::new(StatusCode::BAD_REQUEST, text);
     let (mut head, stream) = request.into_parts();
     let path = head.uri.path_and_query().cloned().ok_or_else(|| bad("a request without a path"))?;
@@ -156,7 +159,8 @@ fn restore(
     }
     let protocol = head.extensions.remove::<Protocol>();
     let upgrade = protocol.as_ref().and_then(|protocol| Upgrade::from_token(protocol.as_str()));
-    head.extensions.insert(upgrade.ok_or_else(|| bad("only WebSocket and SPDY/3.1 can be upgraded to"))?);
+    let upgrade = upgrade.ok_or_else(|| bad("only WebSocket and SPDY/3.1 can be upgraded to"))?;
+    head.extensions.insert(upgrade);
     let method = method.as_ref().map(HeaderValue::as_bytes);
     head.method = match method {
         Some(b"GET") => Method::GET,
@@ -164,7 +168,7 @@ fn restore(
         _ => return Err(bad("an upgrade is a GET or a POST; ztka-method says which")),
     };
     let stream = share.watch(stream, None, || Payer::of(&head.headers));
-    Ok((Request::from_parts(head, empty()), Some(stream)))
+    Ok((Request::from_parts(head, empty()), Some((stream, upgrade))))
 }
 
 /// Without what describes the connection that the answer came on.

@@ -2,12 +2,13 @@
 
 mod channel;
 mod inflow;
+mod last_words;
 pub(crate) mod memory;
 mod overdrawn;
 mod pump;
 mod received;
 
-pub use self::channel::Channel;
+pub use self::{channel::Channel, last_words::LastWords};
 pub(crate) use self::{
     inflow::{Broken, Inflow},
     pump::{Unfinished, pump},

@@ -6,6 +6,7 @@ mod budget;
 mod deaf;
 mod farewell;
 mod figures;
+mod last_words;
 mod leaving;
 mod life;
 mod news;

@@ -21,21 +21,29 @@ const INTERNAL_ERROR: u16 = 1011;
 /// The far side of an upgraded connection. Where it ends by an error, its reader gets a close frame and then the end, if
 /// that can be put behind whole frames; what is written from then on is dropped.
 #[derive(Debug)]
-pub(crate) struct LastWords<T> {
+pub struct LastWords<T> {
     io: T,
     frames: Frames,
     last: Option<Bytes>,
     said: CancellationToken,
+    /// Other errors stay what they are.
+    farewells_only: bool,
 }
 
 impl<T> LastWords<T> {
     /// Of `io`, which speaks `upgrade`. `said` is cancelled when nothing more will come.
-    pub(crate) fn new(io: T, upgrade: Option<Upgrade>, said: CancellationToken) -> Self {
-        Self { io, frames: Frames::new(upgrade), last: None, said }
+    pub fn new(io: T, upgrade: Option<Upgrade>, said: CancellationToken) -> Self {
+        Self { io, frames: Frames::new(upgrade), last: None, said, farewells_only: false }
+    }
+
+    /// The same where only the end of a server that stops is told: whatever else fails has to be seen as a failure.
+    pub(crate) fn of_farewells(io: T, upgrade: Option<Upgrade>, said: CancellationToken) -> Self {
+        Self { farewells_only: true, ..Self::new(io, upgrade, said) }
     }
 
     fn broke(&mut self, error: io::Error) -> io::Result<()> {
-        let Some(close) = self.frames.close(&error) else { return Err(error) };
+        let tells = !self.farewells_only || Farewell::is(&error);
+        let Some(close) = self.frames.close(&error).filter(|_| tells) else { return Err(error) };
         tracing::debug!(%error, "an upgraded connection is closed in its own protocol");
         self.last = Some(close);
         Ok(())
