@@ -71,6 +71,17 @@ fn may_pass(error: Rejected, kind: DocumentKind) -> bool {
     }
 }
 
+/// Says that nobody is to look for this proxy any more.
+async fn withdraw(channel: &Channel) {
+    let Ok(request) = Request::delete("/v1/announcement").body(Full::default()) else { return };
+    match timeout(WITHDRAW, channel.send(request)).await {
+        Ok(Ok(response)) if response.status().is_success() => {}
+        Ok(Ok(response)) => tracing::info!(status = %response.status(), "this proxy ages out of the directory"),
+        Ok(Err(error)) => tracing::info!(%error, "this proxy ages out of the directory"),
+        Err(_) => tracing::info!("the controller does not answer; this proxy ages out of the directory"),
+    }
+}
+
 impl Follower {
     /// Follows the controller behind `channel`.
     pub fn new(channel: Channel, documents: Documents) -> Self {
@@ -112,8 +123,20 @@ impl Follower {
     /// Follows until `shutdown`, through every break; `current` is called at each bookmark, when all is known. What is
     /// over is forgotten meanwhile. One that announces itself is taken out of the directory before this returns, if the
     /// controller answers soon.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>, mut current: impl FnMut()) {
-        let documents = self.documents.clone();
+    pub async fn run(self, shutdown: impl Future<Output = ()>, current: impl FnMut()) {
+        self.run_until(shutdown, std::future::ready(()), current).await;
+    }
+
+    /// The same for one that has something open when it is to stop: it is taken out of the directory at `shutdown`, and follows
+    /// until `over`, so that what is revoked meanwhile ends at once. The feed that it has goes on; only one that breaks and is
+    /// begun anew puts it into the directory again, for 45 s.
+    pub async fn run_until(
+        mut self,
+        shutdown: impl Future<Output = ()>,
+        over: impl Future<Output = ()>,
+        mut current: impl FnMut(),
+    ) {
+        let (documents, channel, announces) = (self.documents.clone(), self.channel.clone(), self.announces);
         let forget = async {
             loop {
                 tokio::time::sleep(FORGET).await;
@@ -143,25 +166,18 @@ impl Follower {
                 backoff = (backoff * 2).min(BACKOFF.1);
             }
         };
+        let stop = async {
+            shutdown.await;
+            if announces {
+                withdraw(&channel).await;
+            }
+            over.await;
+        };
         tokio::select! {
             () = follow => {}
             () = forget => {}
             () = age => {}
-            () = shutdown => {}
-        }
-        if self.announces {
-            self.withdraw().await;
-        }
-    }
-
-    /// Says that nobody is to look for this proxy any more.
-    async fn withdraw(&self) {
-        let Ok(request) = Request::delete("/v1/announcement").body(Full::default()) else { return };
-        match timeout(WITHDRAW, self.channel.send(request)).await {
-            Ok(Ok(response)) if response.status().is_success() => {}
-            Ok(Ok(response)) => tracing::info!(status = %response.status(), "this proxy ages out of the directory"),
-            Ok(Err(error)) => tracing::info!(%error, "this proxy ages out of the directory"),
-            Err(_) => tracing::info!("the controller does not answer; this proxy ages out of the directory"),
+            () = stop => {}
         }
     }
 

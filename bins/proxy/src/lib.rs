@@ -156,7 +156,10 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
         let taking = PeerAcceptor::new((tls, &config.domain), registry.clone(), trust, witness, refusals, from_peers);
         passing = Some(links.start(taking, follower.proxies(), left.clone(), grace + 2 * GOODBYE));
     }
-    let following = tokio::spawn(follower.run(process.shutdown().clone().cancelled_owned(), current));
+    // What is revoked while the last streams go on ends at once.
+    let over = CancellationToken::new();
+    let stop = process.shutdown().clone().cancelled_owned();
+    let following = tokio::spawn(follower.run_until(stop, over.clone().cancelled_owned(), current));
     let renewer = member.renewer();
 
     let delay = config.shutdown_delay.unsigned_abs();
@@ -190,6 +193,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
         // The ends of what they passed on are on their way to them.
         let _ = timeout(GOODBYE, passing).await;
     }
+    over.cancel();
     if process.shutdown().is_cancelled() {
         // It has to say that it stops.
         let _ = following.await;
