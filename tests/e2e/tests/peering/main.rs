@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "written for another suite")]
 #[path = "../lying_proxy/liar.rs"]
 mod liar;
+mod port_forward;
 
 use std::fs;
 
@@ -37,7 +38,10 @@ async fn by_proxy(fleet: &Fleet, user: &User, number: usize) -> Result<Kubectl> 
 
 impl Stage {
     async fn set(options: Options) -> Result<Self> {
-        let cluster = Cluster::level1(options).await?;
+        Self::around(Cluster::level1(options).await?).await
+    }
+
+    async fn around(cluster: Cluster) -> Result<Self> {
         let wanted = Installation {
             proxies: 2,
             by_front: true,
