@@ -212,9 +212,9 @@ impl Restore {
             println!("a new history has begun: epoch {epoch}; start the controllers");
             return Ok(());
         }
+        let masters = self.masters()?;
         let file = self.file.context("--file")?;
         let key = self.key.open()?;
-        let masters = self.masters()?;
         if let Some(masters) = &masters {
             let input = File::open(&file).await.with_context(|| format!("{} cannot be read", file.display()))?;
             ztka_store::fits(BufReader::new(input), &key, masters).await?;
