@@ -31,6 +31,10 @@ const PIECE: usize = 16 * 1024;
 /// Bytes that a client may send ahead of the answer to its request to upgrade.
 const EARLY: usize = 64 * 1024;
 
+/// A client that sends on behind the end of its connection has so long, and so many bytes.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 64 << 20;
+
 const WAITING: u8 = 0;
 const GRANTED: u8 = 1;
 const DENIED: u8 = 2;
@@ -95,6 +99,13 @@ pub struct Guarded<T> {
     deadline: Option<Pin<Box<Sleep>>>,
     head_time: Duration,
     framing: Framing,
+    lingering: Option<Lingering>,
+}
+
+/// The end of a connection whose peer still sends.
+struct Lingering {
+    until: Pin<Box<Sleep>>,
+    left: usize,
 }
 
 impl<T> fmt::Debug for Guarded<T> {
@@ -118,7 +129,8 @@ impl<T> Guarded<T> {
         let head_time = FrameGuard::HEAD_TIME;
         let deadline = Some(Box::pin(sleep(head_time)));
         let (held, framing) = (BytesMut::new(), Framing::default());
-        Self { io, checker, held, released: 0, message: None, failed: false, deadline, head_time, framing }
+        let (released, message, failed, lingering) = (0, None, false, None);
+        Self { io, checker, held, released, message, failed, deadline, head_time, framing, lingering }
     }
 
     /// The handle by which the server hears of a violation and tells of upgrades.
@@ -250,6 +262,35 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
         Poll::Ready(Ok(()))
     }
 
+    /// True if a client of HTTP/1.1 may be within a message of which nothing more will be read.
+    fn is_interrupted(&self) -> bool {
+        let is_http = self.framing.0.upgrade.load(Ordering::Acquire) != GRANTED;
+        match &self.checker {
+            Checker::Http1(checker) => is_http && !(checker.at_head() && self.held.is_empty()),
+            Checker::Http2(_) => false,
+            Checker::Closed => is_http && self.framing.violation().is_some(),
+        }
+    }
+
+    /// Reads what the peer still sends, for nobody, until it ends: a socket that is closed with something unread resets its
+    /// connection, and the answer would be lost to who has not read it yet (RFC 9112 §9.6). With bounds, for it may never end.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let start = || Lingering { until: Box::pin(sleep(LINGER)), left: LINGER_BYTES };
+        let lingering = self.lingering.get_or_insert_with(start);
+        let mut scrap = [0; 4096];
+        while lingering.left > 0 {
+            let mut scrap = ReadBuf::new(&mut scrap);
+            match Pin::new(&mut self.io).poll_read(cx, &mut scrap) {
+                Poll::Ready(Ok(())) if !scrap.filled().is_empty() => {
+                    lingering.left = lingering.left.saturating_sub(scrap.filled().len());
+                }
+                Poll::Ready(_) => break,
+                Poll::Pending => return lingering.until.as_mut().poll(cx),
+            }
+        }
+        Poll::Ready(())
+    }
+
     /// Reads and drops, until the peer ends.
     fn poll_drop(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut scrap = [0; 4096];
@@ -323,7 +364,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
@@ -344,8 +385,15 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
+    /// Ends our direction, and waits a moment for the peer where it may be in the middle of something.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        if self.lingering.is_none() {
+            ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+            if !self.is_interrupted() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        self.poll_linger(cx).map(Ok)
     }
 }
 
