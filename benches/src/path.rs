@@ -19,6 +19,8 @@ const MOST: u64 = 2_000_000;
 pub(crate) const ECHOES: u32 = 10;
 /// Long transfers at the same time.
 pub(crate) const AT_ONCE: usize = 8;
+/// Watches beside a GET, at the most.
+pub(crate) const BESIDE: usize = 1_000;
 /// Watches on one connection.
 pub(crate) const TOGETHER: usize = 100;
 /// Sessions at the same time.
@@ -49,13 +51,19 @@ pub enum Measure {
     Watches,
     /// Memory under many quiet watches, 100 on each connection.
     SharedWatches,
+    /// GET of 2 KB over one connection, with nothing else open.
+    GetAlone,
+    /// The same with 1,000 quiet watches open, 100 on each connection.
+    GetBesideWatches,
 }
 
 impl Measure {
     /// All of them, in the order of the table. Watches that share connections come first: memory that was once in use
     /// would hide what they take.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::SharedWatches,
+        Self::GetAlone,
+        Self::GetBesideWatches,
         Self::Get1,
         Self::Get16,
         Self::Get128,
@@ -94,10 +102,13 @@ impl Asked {
     /// What is measured for it.
     #[must_use]
     pub fn measures(self) -> &'static [Measure] {
-        use Measure::{Download, Downloads, Exec, Get1, Get16, Get128, List, SharedWatches, Upload, Uploads, Watches};
+        use Measure::{
+            Download, Downloads, Exec, Get1, Get16, Get128, GetAlone, GetBesideWatches, List, SharedWatches, Upload,
+            Uploads, Watches,
+        };
         match self {
             Self::Path => &[Get1, Get16, Get128, List, Download, Exec, Watches],
-            Self::Watches => &[SharedWatches],
+            Self::Watches => &[SharedWatches, GetAlone, GetBesideWatches],
             Self::Tunnel => &[Get1, Get16, Get128, List, Download, Upload, Downloads, Uploads, Exec],
         }
     }
@@ -148,7 +159,9 @@ impl Is {
     /// The bare hops carry no upgrades, and with the fast upstream take HTTP/1.1 only.
     fn measured_by(self, measure: Measure) -> bool {
         match measure {
-            Measure::SharedWatches => matches!(self, Self::Haproxy(_) | Self::Ztka),
+            Measure::SharedWatches | Measure::GetAlone | Measure::GetBesideWatches => {
+                matches!(self, Self::Haproxy(_) | Self::Ztka)
+            }
             Measure::Exec => self != Self::Bare,
             _ => true,
         }
@@ -246,7 +259,8 @@ impl Measure {
             Load { work, warm_up: paths.get.clone(), connections, threads, time: plan.time, most: MOST }
         };
         let load = match self {
-            Self::Get1 => Some(get(1, 1)),
+            Self::Get1 | Self::GetAlone => Some(get(1, 1)),
+            Self::GetBesideWatches => paths.watch.as_ref().map(|_| get(1, 1)),
             Self::Get16 => Some(get(16, 1)),
             Self::Get128 => Some(get(128, 1)),
             Self::List => {
@@ -275,6 +289,13 @@ impl Measure {
         let Some(load) = load else {
             return Ok(None);
         };
+        let count = plan.shared_watches.min(BESIDE);
+        let beside = match &paths.watch {
+            Some(path) if self == Self::GetBesideWatches => {
+                Some(load::open(target, path, count, Over::Shared(TOGETHER))?)
+            }
+            _ => None,
+        };
         let prepared = load::prepare(target, &load);
         let before = look(target)?;
         let mut outcome = match prepared {
@@ -282,6 +303,10 @@ impl Measure {
             Err(error) => Outcome { errors: 1, first_error: Some(format!("{error:#}")), ..Outcome::default() },
         };
         let usage = look(target)?;
+        if let Some(quiet) = &beside {
+            outcome.errors += quiet.errors;
+            outcome.first_error = outcome.first_error.or_else(|| quiet.first_error.clone());
+        }
         if let Some((each, count)) = self.transfer(plan.download) {
             let asked = each * count as u64;
             if outcome.errors == 0 && outcome.bytes != asked {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    path::{ABREAST, AT_ONCE, ECHOES, Figures, Measure, Reading, TOGETHER, Way},
+    path::{ABREAST, AT_ONCE, BESIDE, ECHOES, Figures, Measure, Reading, TOGETHER, Way},
     procfs::Usage,
     stats::median,
 };
@@ -112,6 +112,11 @@ pub(crate) fn rows(figures: &Figures) -> Vec<Row> {
             }
             Measure::Watches => table.memory(),
             Measure::SharedWatches => table.shared_watches(),
+            Measure::GetAlone => table.median("GET of 2 KB, 1 connection, nothing else open: p50", "µs", 1.0, p50),
+            Measure::GetBesideWatches => {
+                let watches = figures.plan.shared_watches.min(BESIDE);
+                table.median(&format!("… with {watches} watches open: p50"), "µs", 1.0, p50);
+            }
         }
         table.errors();
     }

@@ -13,6 +13,8 @@ use crate::{
 const WATCH: f64 = 20.0;
 /// Microseconds of CPU for an exec session, both handshakes counted.
 const EXEC: f64 = 2_000.0;
+/// A GET beside 1,000 watches takes so many times as long as alone.
+const BESIDE_WATCHES: f64 = 2.0;
 /// Lists go faster than through HAProxy by so much.
 const LISTS: f64 = 1.1;
 
@@ -47,6 +49,13 @@ pub(super) fn bars(figures: &Figures) -> Vec<Bar> {
         asked: format!("an exec session: at most {} µs of CPU", number(EXEC)),
         reached: format!("{} µs", number(cpu)),
         met: Some(cpu <= EXEC),
+    }));
+    let median = |measure| over_rounds(figures, measure, ztka, p50);
+    let beside = median(Measure::GetBesideWatches).zip(median(Measure::GetAlone));
+    bars.extend(beside.map(|(beside, alone)| Bar {
+        asked: format!("a GET beside 1,000 watches: p50 at most {BESIDE_WATCHES:.1} × that of one alone"),
+        reached: format!("{} ×", number(beside / alone)),
+        met: Some(beside <= BESIDE_WATCHES * alone),
     }));
     for (process, name) in ["proxy", "agent"].into_iter().enumerate() {
         bars.extend(per_watch(figures, ztka, process).map(|kib| Bar {
