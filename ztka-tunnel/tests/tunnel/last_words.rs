@@ -15,6 +15,7 @@ use ztka_core::{Body, Farewell, Reply, Upgrade};
 use crate::pair::{Agent, LONG, Net, ask, until};
 
 /// An upstream that says `said` and then breaks with `error`; what it is sent is dropped.
+#[derive(Debug)]
 struct Breaks {
     said: &'static [u8],
     error: Option<io::Error>,

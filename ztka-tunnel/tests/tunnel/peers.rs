@@ -56,7 +56,8 @@ fn permitted(request: Request<Peered>) -> Access<Permitted, Peered> {
 
 async fn take(registry: Registry, request: Request<Peered>) -> Result<Reply, Infallible> {
     if request.headers()["ztka-evidence"] == Evidence::new("forged").id().as_str() {
-        return Ok(Status::new(StatusCode::UNAUTHORIZED, "asked for without evidence").into());
+        let problem = Problem::new(StatusCode::UNAUTHORIZED, "asked for without evidence");
+        return Ok(Reply::Response(problem.into_response()));
     }
     LastHop::new(registry).oneshot(permitted(request)).await
 }
