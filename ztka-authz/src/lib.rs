@@ -99,7 +99,7 @@ pub use self::{
     open::{Cut, CutLayer, Open, Sessions},
     policy::{AGENT_NAMESPACE, AGENT_PREFIX, PolicyError, PolicySet},
     ports::{InvalidPorts, Port, Ports},
-    render::Rendered,
+    render::{Named, Rendered},
     validate::InvalidPolicy,
     verdict::{Granted, Obligation, Refused, Unmet, Verdict},
 };

@@ -1,14 +1,18 @@
 //! What policy gives one user on one cluster, in the words of Kubernetes RBAC.
 
+mod moment;
+mod named;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use ztka_core::{ClusterId, Principal};
 
+pub use self::named::Named;
 use crate::{
     Action, Gate, PolicySet, Rule, Target,
     action::STREAMS,
-    compile::{Denied, Within},
+    compile::{Bound, Denied, Within},
     matcher::{Asked, Rules},
     policy::is_among,
 };
@@ -37,14 +41,15 @@ const VERBS: [&str; 9] = ["get", "list", "watch", "create", "update", "patch", "
 impl PolicySet {
     /// The RBAC of `who` on `cluster`, whenever its bindings count; `None` for somebody without any role there.
     pub fn render(&self, who: &Principal, cluster: &ClusterId) -> Option<Rendered> {
-        self.render_where(who, cluster, |_, _| true)
+        self.render_where(who, cluster, |_| true)
     }
 
-    /// The same by those bindings alone that have begun and are not over at `now`.
+    /// The same by what may give something at `now` alone: bindings within their terms and hours. `None` if none is within
+    /// its term, since nothing is allowed then, not even to ask what there is.
     pub fn render_at(&self, who: &Principal, cluster: &ClusterId, now: Timestamp) -> Option<Rendered> {
-        self.render_where(who, cluster, |from, until| {
-            from.is_none_or(|from| from <= now) && until.is_none_or(|until| now < until)
-        })
+        let found = self.cluster(cluster)?;
+        self.bound(who, cluster).any(|bound| bound.is_in_term(now)).then_some(())?;
+        self.render_where(who, cluster, |bound| bound.may_give(now, found))
     }
 
     /// True if policy may deny some of what [`Self::render_at`] lists: by a condition, an obligation, a rule for some
@@ -66,19 +71,14 @@ impl PolicySet {
             || self.index.protected.iter().any(|rail| rail.reach.has(number) && !is_among(who, &rail.except))
     }
 
-    fn render_where(
-        &self,
-        who: &Principal,
-        cluster: &ClusterId,
-        counts: impl Fn(Option<Timestamp>, Option<Timestamp>) -> bool,
-    ) -> Option<Rendered> {
+    fn render_where(&self, who: &Principal, cluster: &ClusterId, counts: impl Fn(&Bound) -> bool) -> Option<Rendered> {
         let number = self.number(who, cluster)?;
         let mut bound = self.bound_on(who, number).peekable();
         bound.peek()?;
         let mut rendered = Rendered::default();
         add(&mut rendered.cluster, &self.index.basic.role.rules, true);
         for bound in bound {
-            if !bound.terms.as_ref().is_none_or(|terms| counts(terms.from, terms.until)) {
+            if !counts(bound) {
                 continue;
             }
             let rules = self.by_rbac(&bound.role);
