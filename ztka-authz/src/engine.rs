@@ -13,7 +13,7 @@ use ztka_core::{
     Clock, ClusterId, Decision, OrgId, Principal, Reason, RequestAttributes, Revision, SignedDocument, Verified,
 };
 
-use crate::{AGENT_NAMESPACE, Action, Cluster, Facts, PolicyError, PolicySet, Port, Rendered};
+use crate::{AGENT_NAMESPACE, Action, Cluster, Facts, Limits, PolicyError, PolicySet, Port, Rendered};
 
 /// Answers every question from the newest policy that it was given. Clones share it.
 #[derive(Clone, Debug)]
@@ -26,6 +26,9 @@ struct Shared {
     writing: Mutex<()>,
     clock: Arc<dyn Clock>,
     closed: String,
+    /// Of the cluster's owner; none on a proxy.
+    limits: ArcSwap<Vec<Limits>>,
+    limited: watch::Sender<()>,
 }
 
 #[derive(Clone, Debug)]
@@ -53,7 +56,25 @@ impl Engine {
     /// The same for agents that live in another namespace than [`AGENT_NAMESPACE`].
     pub fn closing(clock: Arc<dyn Clock>, namespace: impl Into<String>) -> Self {
         let (orgs, changes) = (ArcSwap::default(), watch::Sender::new(0));
-        Self(Arc::new(Shared { orgs, changes, writing: Mutex::default(), clock, closed: namespace.into() }))
+        let (closed, limits, limited) = (namespace.into(), ArcSwap::default(), watch::Sender::default());
+        Self(Arc::new(Shared { orgs, changes, writing: Mutex::default(), clock, closed, limits, limited }))
+    }
+
+    /// Puts these limits of the cluster's owner in force, in place of those before: whatever policy gives, it is narrowed by
+    /// each of them. What is open is decided on again.
+    pub fn limit(&self, limits: Vec<Limits>) {
+        self.0.limits.store(Arc::new(limits));
+        self.0.limited.send_replace(());
+    }
+
+    /// Wakes when other limits come into force.
+    pub(crate) fn limited_anew(&self) -> watch::Receiver<()> {
+        self.0.limited.subscribe()
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Arc<Vec<Limits>> {
+        self.0.limits.load_full()
     }
 
     /// The namespace that is closed to every role.
@@ -140,10 +161,11 @@ impl Engine {
         let refused = match asked.impersonation() {
             None => {
                 let facts = Facts::at(self.now()).from_source(source);
-                return match self.policy(who.org()) {
+                let decision = match self.policy(who.org()) {
                     Ok(policy) => policy.decide_request(who, cluster, asked, &facts, port),
                     Err(reason) => Decision::Deny(reason),
                 };
+                return self.limited(decision, |limits| limits.refusal_of(who, asked, &facts, port));
             }
             Some(Ok(_)) => "no role gives impersonation; leave out --as, --as-group and --as-uid".to_owned(),
             Some(Err(invalid)) => invalid.to_string(),
@@ -175,10 +197,27 @@ impl Engine {
         action: &Action<'_>,
         facts: &Facts<'_>,
     ) -> Decision {
-        match self.policy(who.org()) {
+        let decision = match self.policy(who.org()) {
             Ok(policy) => policy.decide(who, cluster, action, facts),
             Err(reason) => Decision::Deny(reason),
+        };
+        self.limited(decision, |limits| limits.refusal(who, action, facts))
+    }
+
+    /// What is allowed, unless a limit of the cluster's owner is in the way.
+    fn limited(&self, decision: Decision, refusal: impl Fn(&Limits) -> Option<String>) -> Decision {
+        if matches!(decision, Decision::Deny(_)) {
+            return decision;
         }
+        match self.0.limits.load().iter().find_map(refusal) {
+            Some(refusal) => Decision::Deny(Reason::Denied(refusal)),
+            None => decision,
+        }
+    }
+
+    /// True if an answer in `policy` may change while nothing but time passes.
+    pub(crate) fn is_timed(&self, policy: &PolicySet) -> bool {
+        policy.is_timed() || self.0.limits.load().iter().any(Limits::is_timed)
     }
 
     /// True if `cluster` is `org`'s, by a policy that may still be believed.

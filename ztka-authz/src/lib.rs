@@ -69,6 +69,7 @@ mod facts;
 mod forward;
 mod grant;
 mod layer;
+mod limits;
 mod matcher;
 mod open;
 mod policy;
@@ -96,6 +97,7 @@ pub use self::{
     facts::{Facts, Mfa, Supported},
     grant::Excess,
     layer::{Authorize, AuthorizeLayer},
+    limits::{Limits, LocalDenial, LocalLimits},
     open::{Cut, CutLayer, Open, Sessions},
     policy::{AGENT_NAMESPACE, AGENT_PREFIX, PolicyError, PolicySet},
     ports::{InvalidPorts, Port, Ports},

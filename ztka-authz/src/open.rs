@@ -155,13 +155,14 @@ impl<S: Sessions> Open<S> {
 
     /// Ends what is no longer permitted, whenever something changes or a session ends, until it is dropped.
     pub async fn enforce(self) {
-        let mut changes = self.0.sessions.changes();
+        let (mut changes, mut limits) = (self.0.sessions.changes(), self.0.engine.limited_anew());
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.review(true); // what changed before anybody listened
         loop {
             let all = tokio::select! {
                 _ = changes.changed() => true,
+                _ = limits.changed() => true,
                 _ = tick.tick() => false,
             };
             self.review(all);
@@ -205,7 +206,7 @@ impl<S: Sessions> Open<S> {
         match decision {
             Decision::Deny(reason) => Err(reason),
             // What a binding gives until some time has to be asked about until then.
-            Decision::Allow(_) if policy.is_timed() => Ok(until.min(engine.now())),
+            Decision::Allow(_) if engine.is_timed(&policy) => Ok(until.min(engine.now())),
             Decision::Allow(_) => Ok(until),
         }
     }
