@@ -7,6 +7,7 @@ pub mod accounts;
 mod control;
 mod credential;
 mod evidence;
+mod limits;
 pub mod selfreview;
 mod status;
 mod upstream;
@@ -16,6 +17,7 @@ pub use self::{
     control::{Control, ControlLayer},
     credential::{CREDENTIAL_SECRET, SecretStore},
     evidence::{Witness, Witnessed},
+    limits::{LIMITS_CONFIG_MAP, LimitsError, OwnerLimits, Unusable},
     status::refusals,
     upstream::{Accounts, InvalidApiserver, Pool, Upstream, UpstreamError},
     watched::{PeerOf, Watched, Watching},

@@ -62,7 +62,7 @@ async fn an_account_is_made_once_and_can_do_what_policy_says() -> Result<()> {
     ] {
         assert_eq!(stage.get(&alice, namespace, path).await?.0, 403, "{path}");
     }
-    for reserved in ["default", "ztka-agent", "ztka-agent-credential", "ztka-agent-enrolment"] {
+    for reserved in ["agent", "default", "ztka-agent", "ztka-agent-credential", "ztka-agent-enrolment"] {
         assert_eq!(stage.accounts.token(&user(reserved, "alice", &[]), None).await.unwrap_err().code(), 403);
     }
     let refused = stage.accounts.token(&user("u-bob", "bob", &[]), None).await.unwrap_err();
@@ -164,7 +164,7 @@ async fn accounts_follow_policy_and_go_when_nobody_needs_them() -> Result<()> {
     let token = stage.accounts.token(&alice, None).await?;
     let other = stage.other_agent(&stage.token_file);
     let users = BTreeSet::from(["u-alice".parse()?, "u-other".parse()?]);
-    other.disabled(&users).await.map_err(anyhow::Error::from_boxed)?;
+    other.disabled(&users, &BTreeSet::new()).await.map_err(anyhow::Error::from_boxed)?;
     is_gone(&stage, "u-alice").await?;
     wait_for("the token to end", || async {
         let request = http::Request::get(DEV_PODS).header("authorization", &token);

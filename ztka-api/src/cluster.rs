@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use ztka_core::{Cidr, ClusterId, ClusterName, InstanceId, KeyId, ProxyId};
+use ztka_core::{Cidr, ClusterId, ClusterName, InstanceId, KeyId, ProxyId, RoleName};
 
 /// Asks for a new cluster.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -174,6 +174,61 @@ pub struct CreateManifest {
     /// Whether an administrator has to approve the key of the agent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub approval: bool,
+    /// What the agent may do in its cluster.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mode: AgentMode,
+    /// How users come to the apiserver.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub accounts: AccountMode,
+    /// Under a ceiling: the roles of policy that may do anything in the cluster, at least one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ceiling: Vec<RoleName>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// How an agent comes by the permissions that it hands on to users.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentMode {
+    /// It may write any role: as powerful as cluster-admin.
+    #[default]
+    Dynamic,
+    /// It may bind the ClusterRoles that its manifest brings, and write none.
+    Ceiling,
+}
+
+/// How users come to the apiserver.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountMode {
+    /// Each as a ServiceAccount with what policy gives them.
+    #[default]
+    ServiceAccount,
+    /// Each in their own name, `ztka:<name>` with the groups `ztka:<group>`, with what the cluster's own RBAC gives those.
+    Impersonate,
+}
+
+impl AgentMode {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dynamic => "dynamic",
+            Self::Ceiling => "ceiling",
+        }
+    }
+}
+
+impl AccountMode {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ServiceAccount => "service_account",
+            Self::Impersonate => "impersonate",
+        }
+    }
 }
 
 /// An address and its names (`hostAliases` of a pod).

@@ -75,8 +75,8 @@ pub use self::{
     change::{ChangeLine, ChangeQuery, Listing, Resource},
     client::{Client, Endpoint, EventStream},
     cluster::{
-        Cluster, CreateCluster, CreateManifest, CreateToken, EnrolmentToken, HostAlias, Instance, OwnCertificate,
-        Proxy, Status, Token, TokenState,
+        AccountMode, AgentMode, Cluster, CreateCluster, CreateManifest, CreateToken, EnrolmentToken, HostAlias,
+        Instance, OwnCertificate, Proxy, Status, Token, TokenState,
     },
     connection::ClientError,
     credential::CredentialFile,

@@ -49,7 +49,7 @@ pub use self::{
     crls::CrlError,
     figures::{Figures, Records, StoreFailing},
     first::{FirstAdmin, FirstAdminError},
-    manifest::{Manifest, render},
+    manifest::{AgentAccess, Manifest, NoSuchRole, render},
     publish::PublishError,
     serve::PeerKey,
 };

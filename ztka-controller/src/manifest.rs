@@ -1,8 +1,13 @@
 //! The bootstrap manifest: the YAML that starts the agent in a cluster.
 
+mod rbac;
+
 use std::fmt::Write as _;
 
-use ztka_api::{CreateManifest, HostAlias};
+use ztka_api::{AccountMode, AgentMode, CreateManifest, HostAlias};
+use ztka_authz::PolicyDocument;
+
+pub use self::rbac::{AgentAccess, NoSuchRole};
 
 use crate::Controller;
 
@@ -23,6 +28,8 @@ pub struct Manifest {
     pub proxies: Vec<String>,
     /// The one-time token: a secret.
     pub token: String,
+    /// What the agent may do.
+    pub access: AgentAccess,
 }
 
 /// A YAML scalar that can be nothing but this text: JSON's strings are YAML's.
@@ -48,6 +55,19 @@ pub(crate) fn validate(asked: &CreateManifest) -> Result<(), String> {
     if asked.host_aliases.len() > 64 || asked.host_aliases.iter().any(|alias| alias.hostnames.is_empty()) {
         return Err("host_aliases are at most 64, each with a name; correct them".into());
     }
+    match (asked.mode, asked.accounts, asked.ceiling.as_slice()) {
+        (AgentMode::Ceiling, AccountMode::Impersonate, _) => {
+            return Err("accounts that impersonate need an agent in mode dynamic; choose one of the two".into());
+        }
+        (AgentMode::Ceiling, _, []) => {
+            return Err(
+                "a ceiling without roles lets nobody do anything; name the roles of policy that count here".into()
+            );
+        }
+        (AgentMode::Dynamic, _, [_, ..]) => return Err("a ceiling is for mode ceiling; set the mode".into()),
+        (AgentMode::Ceiling, _, roles) if roles.len() > 64 => return Err("ceiling has 64 roles at the most".into()),
+        _ => {}
+    }
     match asked.host_aliases.iter().flat_map(|alias| &alias.hostnames).find(|name| !is_name(name)) {
         Some(bad) => Err(format!("{bad:?} is not a host name in lower case; correct host_aliases")),
         None => Ok(()),
@@ -55,7 +75,18 @@ pub(crate) fn validate(asked: &CreateManifest) -> Result<(), String> {
 }
 
 impl Controller {
-    pub(crate) fn manifest(&self, asked: &CreateManifest, token: &str) -> Manifest {
+    /// What the agent is to be allowed; `policy` says what the roles of a ceiling are.
+    pub(crate) fn agent_access(asked: &CreateManifest, policy: &PolicyDocument) -> Result<AgentAccess, NoSuchRole> {
+        match asked.mode {
+            AgentMode::Dynamic => Ok(AgentAccess { accounts: asked.accounts, ..AgentAccess::default() }),
+            AgentMode::Ceiling => {
+                let roles: Vec<_> = asked.ceiling.iter().map(ToString::to_string).collect();
+                AgentAccess::ceiling(policy, &roles)
+            }
+        }
+    }
+
+    pub(crate) fn manifest(&self, asked: &CreateManifest, access: AgentAccess, token: &str) -> Manifest {
         let settings = &self.0.settings;
         Manifest {
             image: asked.image.clone(),
@@ -65,11 +96,10 @@ impl Controller {
             front: settings.agents_at.clone(),
             proxies: settings.tunnels_at.clone(),
             token: token.into(),
+            access,
         }
     }
 }
-
-const RBAC: &str = include_str!("manifest/rbac.yaml");
 
 /// The YAML that `kubectl apply` takes. It has the token in it: keep it as secret as the token.
 pub fn render(manifest: &Manifest) -> String {
@@ -80,6 +110,15 @@ pub fn render(manifest: &Manifest) -> String {
     let _ = writeln!(config, "state_dir = \"/var/lib/ztka/agent\"");
     let _ = writeln!(config, "credential = \"secret\"");
     let _ = writeln!(config, "token_file = \"/etc/ztka/enrolment/token\"");
+    let _ = writeln!(config, "limits_config_map = true");
+    let AgentAccess { mode, accounts, ceiling } = &manifest.access;
+    if *mode == AgentMode::Ceiling {
+        let roles: Vec<_> = ceiling.iter().map(|(role, _)| quoted(role)).collect();
+        let _ = writeln!(config, "mode = \"ceiling\"\nceiling = [{}]", roles.join(", "));
+    }
+    if *accounts != AccountMode::default() {
+        let _ = write!(config, "\n[accounts]\nmode = {}\n", quoted(accounts.as_str()));
+    }
     if let Some(apiserver) = &manifest.apiserver {
         let _ = writeln!(config, "\n[apiserver]\nurl = {}", quoted(apiserver));
     }
@@ -94,7 +133,7 @@ pub fn render(manifest: &Manifest) -> String {
         }
     }
     format!(
-        "{RBAC}---
+        "{rbac}---
 apiVersion: v1
 kind: Secret
 metadata:
@@ -169,6 +208,7 @@ spec:
       - name: state
         emptyDir: {{}}
 ",
+        rbac = manifest.access.yaml(),
         token = quoted(&manifest.token),
         config = quoted(&config),
         image = quoted(&manifest.image),

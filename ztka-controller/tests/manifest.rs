@@ -5,8 +5,9 @@ mod kit;
 
 use http::StatusCode;
 use kit::{Kit, certificate_of};
-use ztka_api::HostAlias;
-use ztka_controller::{Manifest, render};
+use ztka_api::{AccountMode, HostAlias};
+use ztka_authz::PolicyDocument;
+use ztka_controller::{AgentAccess, Manifest, render};
 use ztka_identity::AdminRole;
 
 fn manifest() -> Manifest {
@@ -21,6 +22,7 @@ fn manifest() -> Manifest {
         front: "kube.example.com:443".into(),
         proxies: vec!["tunnel.example.com:443".into()],
         token: "ztka1.e0.secret.pin".into(),
+        access: AgentAccess::default(),
     }
 }
 
@@ -37,8 +39,43 @@ fn is_as_it_was() {
 
 #[test]
 fn gives_the_agent_what_the_agent_asks_for() {
-    let agents_own = include_str!("../../ztka-agent/src/accounts/agent-rbac.yaml");
-    assert!(render(&manifest()).starts_with(agents_own), "copy ztka-agent's agent-rbac.yaml to src/manifest/rbac.yaml");
+    let ceiling = AgentAccess::ceiling(&PolicyDocument::default(), &["view".into(), "edit".into()]).unwrap();
+    for (file, access) in [("agent-rbac.yaml", AgentAccess::default()), ("agent-rbac-ceiling.yaml", ceiling)] {
+        // What the agent's own tests are made with.
+        let path = format!("{}/../ztka-agent/src/accounts/{file}", env!("CARGO_MANIFEST_DIR"));
+        let yaml = access.yaml();
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, &yaml).unwrap();
+        }
+        assert!(
+            yaml == std::fs::read_to_string(&path).unwrap(),
+            "{file} has changed; if it should have: UPDATE_GOLDEN=1"
+        );
+        assert!(render(&Manifest { access, ..manifest() }).starts_with(&yaml));
+    }
+}
+
+#[test]
+fn explains_each_permission_and_what_a_stolen_agent_could_do() {
+    let ceiling = AgentAccess::ceiling(&PolicyDocument::default(), &["view".into()]).unwrap();
+    let impersonating = AgentAccess { accounts: AccountMode::Impersonate, ..AgentAccess::default() };
+    for (name, access) in [("dynamic", AgentAccess::default()), ("ceiling", ceiling), ("impersonate", impersonating)] {
+        let path = format!("{}/tests/golden/explain-{name}.txt", env!("CARGO_MANIFEST_DIR"));
+        let text = access.explain();
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        assert!(
+            text == std::fs::read_to_string(&path).unwrap(),
+            "{name} has changed; if it should have: UPDATE_GOLDEN=1"
+        );
+    }
+}
+
+#[test]
+fn a_ceiling_takes_roles_that_there_are() {
+    let error = AgentAccess::ceiling(&PolicyDocument::default(), &["viewer".into()]).unwrap_err();
+    assert!(error.to_string().contains("no role \"viewer\""), "{error}");
 }
 
 #[test]

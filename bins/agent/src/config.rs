@@ -5,12 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use jiff::SignedDuration;
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use serde::Deserialize;
-use ztka_agent::accounts::AgentToken;
+use ztka_agent::accounts::{AgentToken, Mode, Settings};
+use ztka_authz::LocalLimits;
 use ztka_core::{HostPort, ProxyId};
 use ztka_pki::EnrolmentToken;
 use ztka_runtime::{Common, Configuration, EgressConfig};
@@ -21,6 +22,9 @@ const CA_IN_POD: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
 
 /// Within this time the first retry comes.
 const LEAST_RETRY: SignedDuration = SignedDuration::from_millis(500);
+
+/// Use is noted in the cluster at a quarter of it.
+const LEAST_IDLE: SignedDuration = SignedDuration::from_mins(5);
 
 /// As many as a proxy takes of one cluster.
 const MOST_TUNNELS: usize = 64;
@@ -59,9 +63,26 @@ pub struct Config {
     /// Streams may go on for so long after the agent was asked to stop, beside which no new ones are begun. Default 20 s.
     #[serde(default = "grace")]
     pub grace: SignedDuration,
+    /// How the agent comes by the permissions that it hands on to users: `"dynamic"` writes roles, `"ceiling"` binds the
+    /// ClusterRoles `ztka:ceiling:…` that came with its manifest. Default `"dynamic"`.
+    #[serde(default)]
+    pub mode: AgentMode,
+    /// In mode `"ceiling"`: the roles of policy that may do anything here, each as far as its ClusterRole goes.
+    #[serde(default)]
+    pub ceiling: Vec<String>,
+    /// Whether limits are read from the ConfigMap `ztka-agent-limits` of the namespace `ztka-system` as well, and those in
+    /// force said in it. Default no.
+    #[serde(default)]
+    pub limits_config_map: bool,
     /// The cluster's apiserver. Default: that of the pod.
     #[serde(default)]
     pub apiserver: Apiserver,
+    /// Users' accounts in the cluster.
+    #[serde(default)]
+    pub accounts: Accounts,
+    /// Limits that hold here whatever policy gives: see docs/agent.md. Default none.
+    #[serde(default)]
+    pub limits: LocalLimits,
     /// The way out to the installation, through an HTTP proxy if need be. The apiserver is always reached directly.
     #[serde(default)]
     pub egress: EgressConfig,
@@ -79,6 +100,46 @@ pub enum Keep {
     Directory,
     /// In a Secret of the cluster.
     Secret,
+}
+
+/// How the agent comes by the permissions that it hands on.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentMode {
+    /// It writes roles from policy.
+    #[default]
+    Dynamic,
+    /// It binds what the cluster's owner has in hand.
+    Ceiling,
+}
+
+/// The `[accounts]` table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Accounts {
+    /// `"service_account"`: each user is a ServiceAccount with what policy gives. `"impersonate"`, in mode `"dynamic"`: each
+    /// comes in their own name, `ztka:<name>` with the groups `ztka:<group>`, with what the cluster's own RBAC gives those.
+    /// Default `"service_account"`.
+    pub mode: AccountMode,
+    /// An account that nobody has used for so long is removed, from 5 minutes. Default 1 h.
+    pub idle: SignedDuration,
+}
+
+/// How users come to the apiserver.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountMode {
+    /// As a ServiceAccount with their own permissions.
+    #[default]
+    ServiceAccount,
+    /// As a ServiceAccount that may impersonate them.
+    Impersonate,
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        Self { mode: AccountMode::default(), idle: SignedDuration::from_hours(1) }
+    }
 }
 
 /// The `[apiserver]` table.
@@ -116,6 +177,8 @@ impl Configuration for Config {
         ensure!((1..=MOST_TUNNELS).contains(&self.tunnels()), "tunnels must be from 1 to {MOST_TUNNELS}");
         ensure!(!self.grace.is_negative(), "grace must not be negative");
         ensure!(self.max_retry >= LEAST_RETRY, "max_retry must not be shorter than {LEAST_RETRY:#}");
+        self.accounts()?;
+        self.limits.clone().compile().context("limits cannot be used; correct them, the agent does not run without")?;
         self.apiserver.url()?;
         self.apiserver.roots()?;
         read(self.apiserver.token_file(), "apiserver.token_file")?;
@@ -130,6 +193,28 @@ impl Config {
     pub(crate) fn server_name(&self, role: &str) -> anyhow::Result<ServerName<'static>> {
         let name = format!("{role}.{}", self.domain);
         ServerName::try_from(name).with_context(|| format!("domain = {:?} is not a DNS name", self.domain))
+    }
+
+    /// How accounts are kept.
+    pub(crate) fn accounts(&self) -> anyhow::Result<Settings> {
+        let mode = match (self.mode, self.accounts.mode) {
+            (AgentMode::Dynamic, AccountMode::ServiceAccount) => Mode::ServiceAccount,
+            (AgentMode::Dynamic, AccountMode::Impersonate) => Mode::Impersonate,
+            (AgentMode::Ceiling, AccountMode::ServiceAccount) => Mode::Ceiling(self.ceiling.iter().cloned().collect()),
+            (AgentMode::Ceiling, AccountMode::Impersonate) => {
+                bail!("accounts.mode = \"impersonate\" needs mode = \"dynamic\": under a ceiling no role is written")
+            }
+        };
+        ensure!(
+            self.ceiling.is_empty() || self.mode == AgentMode::Ceiling,
+            "ceiling is for mode = \"ceiling\"; set it"
+        );
+        ensure!(
+            self.mode == AgentMode::Dynamic || !self.ceiling.is_empty(),
+            "mode = \"ceiling\" needs the roles of policy that count here, such as ceiling = [\"view\"]"
+        );
+        ensure!(self.accounts.idle >= LEAST_IDLE, "accounts.idle must not be shorter than {LEAST_IDLE:#}");
+        Ok(Settings { mode, idle: self.accounts.idle.unsigned_abs(), ..Settings::default() })
     }
 
     /// How many tunnels there are to be. Users who come to a proxy without one find no cluster there, so that where

@@ -9,7 +9,7 @@ use anyhow::{anyhow, bail};
 use rustls::{ClientConfig, crypto::CryptoProvider};
 use tower::ServiceBuilder;
 use ztka_agent::{
-    ControlLayer, Pool, SecretStore, Upstream, Witness,
+    ControlLayer, OwnerLimits, Pool, SecretStore, Upstream, Witness,
     accounts::{self, ServiceAccounts},
     selfreview::SelfReviewLayer,
 };
@@ -21,7 +21,7 @@ use ztka_pki::{AuthenticateLayer, CredentialStore, Purpose};
 use ztka_runtime::Process;
 use ztka_tunnel::TraceLayer;
 
-pub use self::config::{Apiserver, Config, Keep};
+pub use self::config::{AccountMode, Accounts, AgentMode, Apiserver, Config, Keep};
 
 /// A proxy may have heard of a policy before its agent: so long a request waits for it.
 const POLICY_WITHIN: Duration = Duration::from_millis(500);
@@ -63,9 +63,20 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     let recorder = Recorder::new(Arc::new(receipts), clock.clone());
 
     // The accounts under which users come to the apiserver.
-    let settings = accounts::Settings::default();
+    let settings = config.accounts()?;
+    let home = settings.namespace.clone();
     let accounts =
         Arc::new(ServiceAccounts::new(client.clone(), engine.clone(), cluster.clone(), clock.clone(), settings));
+
+    // What the cluster's owner does not let policy give. Nobody is let in before it is known.
+    let mut limits = OwnerLimits::new(engine.clone(), config.limits.clone());
+    if config.limits_config_map {
+        limits = limits.with_config_map(client.clone(), home);
+    }
+    tokio::select! {
+        begun = limits.begin() => begun?,
+        () = process.shutdown().cancelled() => return Ok(()),
+    }
 
     // Outermost first. The types keep the order of authenticate, record and authorize: `Upstream` takes only what is
     // permitted, which only `AuthorizeLayer` makes, from what only `AuditLayer` makes.
@@ -88,6 +99,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     let (stop, proxies) = (process.shutdown().clone(), follower.proxies());
     let health = process.health().clone();
     tokio::spawn(follower.run(stop.cancelled_owned(), move || health.heard()));
+    tokio::spawn(limits.follow());
     tokio::spawn(open.clone().enforce());
     if let Some(share) = member.share_trust() {
         tokio::spawn(share);

@@ -2,30 +2,39 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    sync::atomic::{AtomicI64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
-use futures_util::{future::try_join, try_join};
+use futures_util::{
+    future::{try_join, try_join_all},
+    try_join,
+};
 use http::{HeaderValue, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::{
     sync::Mutex,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
-use ztka_authz::{Rendered, Rule};
 use ztka_core::{GroupName, Principal, Revision, UserName};
 
 use super::{
     Settings,
+    acting::{Acting, ActsFor},
     client::{CallError, Client, bearer},
-    objects::{Digest, Marked, NAMESPACE_KINDS, Names, question},
+    objects::{Marked, Names, kinds, questions, rbac},
+    wanted::{Held, Holding, Mode, Wanted},
 };
 
 /// How long a look at the roles of an account is good for, whatever the apiserver answers its user.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(5);
+/// An apiserver beside the one that was asked may be so far behind.
+const FRESH: Duration = Duration::from_secs(2);
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
 /// What one request needs to know, read without waiting.
@@ -36,26 +45,40 @@ pub(crate) struct Ready {
     groups: Vec<GroupName>,
     /// Namespaces with a role by policy that has not been needed yet.
     unused: HashSet<String>,
-    renew: Timestamp,
+    /// From then on it is to be looked at again: the token is to be renewed, or policy itself says something else.
+    until: Timestamp,
     authorization: HeaderValue,
+    acts_for: Option<Arc<ActsFor>>,
+    /// What was written last is known to the cluster since then, and for long enough.
+    since: Instant,
+    settled: AtomicBool,
 }
 
 impl Ready {
-    pub(crate) fn authorization(&self) -> HeaderValue {
-        self.authorization.clone()
+    pub(crate) fn acting(&self) -> Acting {
+        Acting::for_user(self.authorization.clone(), self.acts_for.clone(), self.is_fresh())
     }
 
-    /// The token, if it serves `who` in `namespace` under the policy of `revision`.
+    fn is_fresh(&self) -> bool {
+        if self.settled.load(Relaxed) {
+            return false;
+        }
+        let fresh = self.since.elapsed() < FRESH;
+        self.settled.store(!fresh, Relaxed);
+        fresh
+    }
+
+    /// The credential, if it serves `who` in `namespace` under the policy of `revision`.
     pub(crate) fn serves(
         &self,
         who: &Principal,
         namespace: Option<&str>,
         revision: Revision,
         now: Timestamp,
-    ) -> Option<HeaderValue> {
+    ) -> Option<Acting> {
         let current = self.revision == revision && self.name == *who.name() && self.groups == who.groups();
         let there = namespace.is_none_or(|namespace| !self.unused.contains(namespace));
-        (current && there && now < self.renew).then(|| self.authorization.clone())
+        (current && there && now < self.until).then(|| self.acting())
     }
 }
 
@@ -71,14 +94,20 @@ struct Token {
 pub(crate) struct State {
     pub(crate) principal: Option<Principal>,
     token: Option<Token>,
-    cluster: Option<Digest>,
-    namespaces: BTreeMap<String, Digest>,
-    /// Looked for what an earlier run has left in namespaces.
+    cluster: Option<Held>,
+    namespaces: BTreeMap<String, Held>,
+    /// Looked for what an earlier run has left.
     surveyed: bool,
-    /// Where it has left something that has not been made or removed since.
+    /// Namespaces where it has left something that has not been made or removed since.
     left: BTreeSet<String>,
     /// When the roles were last made sure of.
     looked: Timestamp,
+    /// When the cluster was told last that the account is in use.
+    noted: Timestamp,
+    /// When something was written last.
+    changed: Option<Instant>,
+    /// When policy says something else of the user than what is held.
+    pub(crate) changes: Option<Timestamp>,
 }
 
 /// An account; its steps are made one at a time.
@@ -87,15 +116,28 @@ pub(crate) struct Account {
     pub(crate) ready: ArcSwapOption<Ready>,
     pub(crate) state: Mutex<State>,
     used: AtomicI64,
+    streams: AtomicUsize,
 }
 
 impl Account {
     pub(crate) fn touch(&self, now: Timestamp) {
-        self.used.store(now.as_second(), Ordering::Relaxed);
+        self.used.store(now.as_second(), Relaxed);
     }
 
-    pub(crate) fn used(&self) -> i64 {
-        self.used.load(Ordering::Relaxed)
+    /// When it was last used, in seconds; now, if something is open.
+    pub(crate) fn used(&self, now: Timestamp) -> i64 {
+        if self.streams.load(Relaxed) > 0 {
+            self.touch(now);
+        }
+        self.used.load(Relaxed)
+    }
+
+    /// A stream begins, or ends.
+    pub(crate) fn stream(&self, begins: bool) {
+        match begins {
+            true => self.streams.fetch_add(1, Relaxed),
+            false => self.streams.fetch_sub(1, Relaxed),
+        };
     }
 
     /// The apiserver did not accept what ought to be there: next time everything is made sure of again.
@@ -126,39 +168,40 @@ pub(crate) struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    /// Brings the account to `rendered`, as far as a request in `namespace` needs it, and waits until the cluster has
+    /// Brings the account to `wanted`, as far as a request in `namespace` needs it, and waits until the cluster has
     /// taken it up. May be dropped at any point and begun again.
     pub(crate) async fn bring(
         &self,
         state: &mut State,
-        rendered: &Rendered,
+        wanted: &Wanted,
         namespace: Option<&str>,
     ) -> Result<(), CallError> {
         state.principal = Some(self.who.clone());
-        let mut changed: Vec<(Option<&str>, Digest)> = Vec::new();
+        let mut changed: Vec<(Option<&str>, Held)> = Vec::new();
 
         let fresh = state.token.as_ref().is_some_and(|token| self.now < token.renew);
-        let cluster = Marked::new(rendered.cluster.clone());
-        let is_new = state.cluster.as_ref() != Some(&cluster.digest);
+        let cluster = wanted.cluster.held();
+        let is_new = state.cluster.as_ref() != Some(&cluster);
         let (token, ()) = try_join(
             async { if fresh { Ok(None) } else { self.token(state.token.as_ref()).await.map(Some) } },
-            async { if is_new { self.role(None, &cluster).await } else { Ok(()) } },
+            async { if is_new { self.place(None, &wanted.cluster).await } else { Ok(()) } },
         )
         .await?;
         if let Some(token) = token {
             state.token = Some(token);
+            state.noted = self.now;
         }
         if is_new {
-            changed.push((None, cluster.digest.clone()));
+            changed.push((None, cluster));
         }
 
         if let Some(namespace) = namespace
-            && let Some(rules) = rendered.namespaces.get(namespace)
+            && let Some(holding) = wanted.namespaces.get(namespace)
         {
-            let marked = Marked::new(rules.clone());
-            if state.namespaces.get(namespace) != Some(&marked.digest) {
-                match self.role(Some(namespace), &marked).await {
-                    Ok(()) => changed.push((Some(namespace), marked.digest)),
+            let held = holding.held();
+            if state.namespaces.get(namespace) != Some(&held) {
+                match self.place(Some(namespace), holding).await {
+                    Ok(()) => changed.push((Some(namespace), held)),
                     // A role needs its namespace. Without one, the apiserver's own answer is the right one.
                     Err(error) if error.is_not_found() => {}
                     Err(error) => return Err(error),
@@ -169,70 +212,92 @@ impl Steps<'_> {
         if let Some(token) = &state.token {
             let authorization = token.authorization.clone();
             let ready = async {
-                for (namespace, digest) in &changed {
-                    self.taken_up(&authorization, digest, *namespace).await?;
+                for (namespace, held) in &changed {
+                    self.taken_up(&authorization, held, *namespace).await?;
                 }
                 Ok(())
             };
             timeout(self.settings.ready_within, ready).await.unwrap_or(Err(CallError::NotReady))?;
         }
         state.looked = self.now;
-        for (namespace, digest) in changed {
+        if !changed.is_empty() {
+            state.changed = Some(Instant::now());
+        }
+        for (namespace, held) in changed {
             match namespace {
                 Some(namespace) => {
-                    state.namespaces.insert(namespace.to_owned(), digest);
+                    state.namespaces.insert(namespace.to_owned(), held);
                 }
-                None => state.cluster = Some(digest),
+                None => state.cluster = Some(held),
             }
         }
         Ok(())
     }
 
-    /// True if roles exist, or may exist, that `rendered` has in another form, or not at all.
-    pub(crate) fn is_behind(state: &State, rendered: &Rendered) -> bool {
-        let differs = |held: &Digest, rules: Option<&Vec<Rule>>| {
-            rules.is_none_or(|rules| Marked::new(rules.clone()).digest != *held)
-        };
+    /// True if roles exist, or may exist, that `wanted` has in another form, or not at all.
+    pub(crate) fn is_behind(state: &State, wanted: &Wanted) -> bool {
         if !state.surveyed || !state.left.is_empty() {
             return true;
         }
-        let cluster = state.cluster.as_ref().is_some_and(|held| differs(held, Some(&rendered.cluster)));
-        cluster || state.namespaces.iter().any(|(namespace, held)| differs(held, rendered.namespaces.get(namespace)))
+        let differs = |held: &Held, wanted: Option<&Holding>| wanted.is_none_or(|wanted| wanted.held() != *held);
+        let cluster = state.cluster.as_ref().is_some_and(|held| differs(held, Some(&wanted.cluster)));
+        cluster || state.namespaces.iter().any(|(namespace, held)| differs(held, wanted.namespaces.get(namespace)))
     }
 
-    /// Makes roles that exist already what `rendered` says, and removes those that it does not have any more.
-    pub(crate) async fn follow(&self, state: &mut State, rendered: &Rendered) -> Result<(), CallError> {
+    /// Makes roles that exist already what `wanted` says, and removes those that it does not have any more.
+    pub(crate) async fn follow(&self, state: &mut State, wanted: &Wanted) -> Result<(), CallError> {
         if !state.surveyed {
             state.left = self.namespaces().await?;
+            self.tidy(None, &wanted.cluster).await?;
             state.surveyed = true;
         }
         let held: BTreeSet<String> = state.namespaces.keys().chain(&state.left).cloned().collect();
         for namespace in &held {
-            if rendered.namespaces.contains_key(namespace) {
-                self.bring(state, rendered, Some(namespace)).await?;
-            } else {
-                for kind in NAMESPACE_KINDS {
-                    self.gone(&self.names.rbac(kind, Some(namespace))).await?;
+            if let Some(holding) = wanted.namespaces.get(namespace) {
+                self.bring(state, wanted, Some(namespace)).await?;
+                if state.left.contains(namespace) {
+                    self.tidy(Some(namespace), holding).await?;
                 }
+            } else {
+                self.clear(Some(namespace)).await?;
                 state.namespaces.remove(namespace);
             }
             state.left.remove(namespace);
         }
-        self.bring(state, rendered, None).await
+        self.bring(state, wanted, None).await
     }
 
     /// What requests may read from now on.
-    pub(crate) fn ready(&self, state: &State, rendered: &Rendered, revision: Revision) -> Option<Ready> {
+    pub(crate) fn ready(&self, state: &State, wanted: &Wanted, revision: Revision) -> Option<Ready> {
         let token = state.token.as_ref()?;
-        let unused = rendered.namespaces.keys().filter(|namespace| !state.namespaces.contains_key(*namespace));
+        let unused = wanted.namespaces.keys().filter(|namespace| !state.namespaces.contains_key(*namespace));
+        let acts_for = match self.settings.mode {
+            Mode::Impersonate => Some(Arc::new(ActsFor::new(self.who)?)),
+            Mode::ServiceAccount | Mode::Ceiling(_) => None,
+        };
         Some(Ready {
             revision,
             name: self.who.name().clone(),
             groups: self.who.groups().to_vec(),
             unused: unused.cloned().collect(),
-            renew: token.renew,
+            until: state.changes.map_or(token.renew, |changes| changes.min(token.renew)),
             authorization: token.authorization.clone(),
+            acts_for,
+            since: state.changed.unwrap_or_else(Instant::now),
+            settled: AtomicBool::new(false),
         })
+    }
+
+    /// Tells the cluster that the account was in use at `used`, if it has not heard for a while.
+    pub(crate) async fn note_use(&self, state: &mut State, used: Timestamp) -> Result<(), CallError> {
+        let often = SignedDuration::try_from(self.settings.idle / 4).unwrap_or(SignedDuration::MAX);
+        if state.token.is_none() || used.duration_since(state.noted) < often {
+            return Ok(());
+        }
+        let account = self.names.service_account_object(self.who, used);
+        self.client.impose(&self.names.service_account(), &account).await?.accepted("renewing an account's lease")?;
+        state.noted = used;
+        Ok(())
     }
 
     /// Makes ServiceAccount and Secret if need be, and a token bound to them.
@@ -274,9 +339,20 @@ impl Steps<'_> {
             (self.names.service_account_object(self.who, self.now), self.names.secret_object(self.who));
         let (account_path, secret_path) = (self.names.service_account(), self.names.secret());
         let (account, secret) =
-            try_join!(self.client.apply(&account_path, &account), self.client.apply(&secret_path, &secret))?;
+            try_join!(self.client.impose(&account_path, &account), self.client.impose(&secret_path, &secret))?;
         account.accepted("creating a service account")?;
         secret.accepted("creating the secret that tokens are bound to")
+    }
+
+    /// Makes what is to be in one place.
+    async fn place(&self, namespace: Option<&str>, holding: &Holding) -> Result<(), CallError> {
+        match holding {
+            Holding::Rules(marked) => self.role(namespace, marked).await,
+            Holding::Roles(roles) => {
+                try_join_all(roles.iter().map(|role| self.bind(namespace, role))).await?;
+                self.tidy(namespace, holding).await
+            }
+        }
     }
 
     async fn role(&self, namespace: Option<&str>, marked: &Marked) -> Result<(), CallError> {
@@ -288,23 +364,62 @@ impl Steps<'_> {
         let role = self.names.role_object(self.who, namespace, marked);
         let binding = self.names.binding_object(self.who, namespace);
         let (role, binding) =
-            try_join!(self.client.apply(&role_path, &role), self.client.apply(&binding_path, &binding))?;
+            try_join!(self.client.impose(&role_path, &role), self.client.impose(&binding_path, &binding))?;
         role.accepted("writing a role")?;
         binding.accepted("writing a role binding")?;
         Ok(())
     }
 
-    /// Asks until the authorizer knows these rules; the caller sets the limit.
+    async fn bind(&self, namespace: Option<&str>, role: &str) -> Result<(), CallError> {
+        let binding = self.names.bound_object(self.who, namespace, role);
+        let answer = self.client.impose(&self.names.bound(role, namespace), &binding).await?;
+        answer.accepted("binding a role of the ceiling").map(drop)
+    }
+
+    /// Removes what the account has in one place beside `holding`: of a policy, or a mode, that was before.
+    async fn tidy(&self, namespace: Option<&str>, holding: &Holding) -> Result<(), CallError> {
+        let keep: BTreeSet<String> = match holding {
+            Holding::Rules(_) => [self.names.role()].into(),
+            Holding::Roles(roles) => roles.iter().map(|role| self.names.bound_name(role)).collect(),
+        };
+        self.remove_but(namespace, &keep).await
+    }
+
+    /// Removes all that the account has in one place.
+    pub(crate) async fn clear(&self, namespace: Option<&str>) -> Result<(), CallError> {
+        self.remove_but(namespace, &BTreeSet::new()).await
+    }
+
+    async fn remove_but(&self, namespace: Option<&str>, keep: &BTreeSet<String>) -> Result<(), CallError> {
+        for kind in kinds(namespace.is_some(), &self.settings.mode) {
+            let items = self.client.list("listing an account's roles", &self.names.all_in(kind, namespace)).await?;
+            for name in items.iter().filter_map(|item| item.pointer("/metadata/name")?.as_str()) {
+                if !keep.contains(name) {
+                    remove(self.client, &rbac(kind, namespace, name)).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks until the authorizer knows what is held; the caller sets the limit.
     async fn taken_up(
         &self,
         authorization: &HeaderValue,
-        digest: &Digest,
+        held: &Held,
         namespace: Option<&str>,
     ) -> Result<(), CallError> {
-        let question = question(digest, namespace);
+        for question in questions(held, namespace) {
+            self.knows(authorization, &question).await?;
+        }
+        Ok(())
+    }
+
+    async fn knows(&self, authorization: &HeaderValue, question: &Value) -> Result<(), CallError> {
         let mut pause = Duration::from_millis(5);
         loop {
-            let answer = self.client.post_as(authorization, REVIEWS, &question).await?;
+            let account = Acting::by_token(authorization.clone());
+            let answer = self.client.post_as(account, REVIEWS, question).await?;
             // 401: the authenticator has not seen the account yet. 403: it may not even ask yet.
             let waits = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&answer.code);
             if !waits {
@@ -319,18 +434,14 @@ impl Steps<'_> {
     }
 
     /// Where the cluster has a role or a binding of the account.
-    async fn namespaces(&self) -> Result<BTreeSet<String>, CallError> {
+    pub(crate) async fn namespaces(&self) -> Result<BTreeSet<String>, CallError> {
         let mut namespaces = BTreeSet::new();
-        for kind in NAMESPACE_KINDS {
+        for kind in kinds(true, &self.settings.mode) {
             let items = self.client.list("listing an account's roles", &self.names.everywhere(kind)).await?;
             let of = |item: &Value| item.pointer("/metadata/namespace")?.as_str().map(str::to_owned);
             namespaces.extend(items.iter().filter_map(of));
         }
         Ok(namespaces)
-    }
-
-    async fn gone(&self, path: &str) -> Result<(), CallError> {
-        remove(self.client, path).await
     }
 }
 

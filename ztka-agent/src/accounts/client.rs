@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 use ztka_core::{Body, Status, body, empty};
 
+use super::acting::Acting;
 use crate::{Pool, UpstreamError};
 
 /// Items of a list in one answer.
@@ -126,7 +127,7 @@ impl Client {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Result<Answer, CallError> {
-        self.call(Method::GET, path, None, &self.token.authorization().await?).await
+        self.call(Method::GET, path, None, self.itself().await?).await
     }
 
     /// All items of a collection, page by page; `path` has a query already.
@@ -146,30 +147,45 @@ impl Client {
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Result<Answer, CallError> {
-        self.call(Method::DELETE, path, None, &self.token.authorization().await?).await
+        self.call(Method::DELETE, path, None, self.itself().await?).await
     }
 
     /// Replaces an object by one that says which version of it is replaced.
     pub(crate) async fn put(&self, path: &str, json: &Value) -> Result<Answer, CallError> {
         let content = ("application/json", json);
-        self.call(Method::PUT, path, Some(content), &self.token.authorization().await?).await
+        self.call(Method::PUT, path, Some(content), self.itself().await?).await
     }
 
     pub(crate) async fn post(&self, path: &str, json: &Value) -> Result<Answer, CallError> {
         let content = ("application/json", json);
-        self.call(Method::POST, path, Some(content), &self.token.authorization().await?).await
+        self.call(Method::POST, path, Some(content), self.itself().await?).await
     }
 
     /// Server-side apply: creates or changes, and writes nothing where nothing differs.
     pub(crate) async fn apply(&self, path: &str, json: &Value) -> Result<Answer, CallError> {
         let path = format!("{path}?fieldManager=ztka-agent&force=true");
         let content = ("application/apply-patch+yaml", json);
-        self.call(Method::PATCH, &path, Some(content), &self.token.authorization().await?).await
+        self.call(Method::PATCH, &path, Some(content), self.itself().await?).await
     }
 
-    /// Calls under another credential than the agent's.
-    pub(crate) async fn post_as(&self, who: &HeaderValue, path: &str, json: &Value) -> Result<Answer, CallError> {
+    /// The same for what is the agent's alone: an object of its name that cannot be made what it should be, since somebody has
+    /// made it by hand with what cannot be changed, is removed first.
+    pub(crate) async fn impose(&self, path: &str, json: &Value) -> Result<Answer, CallError> {
+        let answer = self.apply(path, json).await?;
+        if answer.code != StatusCode::UNPROCESSABLE_ENTITY {
+            return Ok(answer);
+        }
+        self.delete(path).await?;
+        self.apply(path, json).await
+    }
+
+    /// Calls as an account.
+    pub(crate) async fn post_as(&self, who: Acting, path: &str, json: &Value) -> Result<Answer, CallError> {
         self.call(Method::POST, path, Some(("application/json", json)), who).await
+    }
+
+    async fn itself(&self) -> Result<Acting, CallError> {
+        self.token.authorization().await.map(Acting::by_token)
     }
 
     async fn call(
@@ -177,13 +193,9 @@ impl Client {
         method: Method,
         target: &str,
         content: Option<(&'static str, &Value)>,
-        authorization: &HeaderValue,
+        who: Acting,
     ) -> Result<Answer, CallError> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(target)
-            .header(header::AUTHORIZATION, authorization)
-            .header(header::ACCEPT, "application/json");
+        let mut request = Request::builder().method(method).uri(target).header(header::ACCEPT, "application/json");
         let body = match content {
             Some((kind, json)) => {
                 request = request.header(header::CONTENT_TYPE, kind);
@@ -191,7 +203,8 @@ impl Client {
             }
             None => empty(),
         };
-        let request = request.body(body).map_err(|_| CallError::Unreadable)?;
+        let mut request = request.body(body).map_err(|_| CallError::Unreadable)?;
+        who.apply(request.headers_mut());
         let exchange = async {
             let response = self.pool.send(request).await.map_err(CallError::Unanswered)?;
             let code = response.status();

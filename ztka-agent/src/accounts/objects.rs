@@ -6,6 +6,8 @@ use sha2::{Digest as _, Sha256};
 use ztka_authz::{AGENT_PREFIX, Rule};
 use ztka_core::{Principal, UserId};
 
+use super::wanted::{BASIC, Held, Mode};
+
 /// Marks what the agent has made.
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Value of [`MANAGED_BY`].
@@ -14,11 +16,25 @@ pub(crate) const AGENT: &str = "ztka-agent";
 pub(crate) const USER: &str = "ztka.dev/user";
 /// Annotation that carries the user's name, for people who look into the cluster.
 const USER_NAME: &str = "ztka.dev/user-name";
-/// Annotation with the time when the account was last known to be in use, to about half a token's life.
+/// Annotation with the time when the account was last known to be in use: its lease, which whoever uses it renews.
 pub(crate) const USED_AT: &str = "ztka.dev/used-at";
+/// Annotation with the credential by which it was last used.
+pub(crate) const CREDENTIAL: &str = "ztka.dev/credential";
+/// Before the names of the ClusterRoles that the cluster's owner has made for roles of policy.
+const CEILING: &str = "ztka:ceiling";
 
-/// Objects of a user in namespaces; the one that gives power is removed first.
-pub(crate) const NAMESPACE_KINDS: [&str; 2] = ["rolebindings", "roles"];
+/// Kinds of a user's objects in namespaces, and at the cluster scope; what gives power is removed first.
+const NAMESPACE_KINDS: [&str; 2] = ["rolebindings", "roles"];
+const CLUSTER_KINDS: [&str; 2] = ["clusterrolebindings", "clusterroles"];
+
+/// Kinds of objects that accounts have in namespaces, or else at the cluster scope; with bindings alone under a ceiling.
+pub(crate) fn kinds(in_namespaces: bool, mode: &Mode) -> &'static [&'static str] {
+    let kinds = if in_namespaces { &NAMESPACE_KINDS } else { &CLUSTER_KINDS };
+    match mode {
+        Mode::Ceiling(_) => kinds.get(..1).unwrap_or_default(),
+        Mode::ServiceAccount | Mode::Impersonate => kinds,
+    }
+}
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
@@ -48,11 +64,31 @@ impl Marked {
         });
         Self { rules, digest: Digest(digest) }
     }
+
+    #[cfg(test)]
+    pub(crate) fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
 }
 
-/// Asks, under the account's own token, for the rule that [`Marked::new`] added.
-pub(crate) fn question(digest: &Digest, namespace: Option<&str>) -> Value {
-    let Digest(name) = digest;
+/// Whether the authorizer knows what is held in a place: each of these is asked under the account's own token, for the rule
+/// that [`Marked::new`] added, or that stands in a ClusterRole of the ceiling.
+pub(crate) fn questions(held: &Held, namespace: Option<&str>) -> Vec<Value> {
+    match held {
+        Held::Rules(Digest(name)) => vec![question(name, namespace)],
+        Held::Roles(roles) => roles.iter().map(|role| question(&ceiling(role), namespace)).collect(),
+    }
+}
+
+/// The ClusterRole that says how far a role of policy reaches.
+fn ceiling(role: &str) -> String {
+    match role {
+        BASIC => CEILING.into(),
+        role => format!("{CEILING}:{role}"),
+    }
+}
+
+fn question(name: &str, namespace: Option<&str>) -> Value {
     let attributes = json!({
         "verb": "get", "group": "ztka.dev", "version": "v1", "resource": "accounts", "name": name,
         "namespace": namespace.unwrap_or_default(),
@@ -62,6 +98,19 @@ pub(crate) fn question(digest: &Digest, namespace: Option<&str>) -> Value {
         "apiVersion": "authorization.k8s.io/v1",
         "spec": {"resourceAttributes": attributes},
     })
+}
+
+/// Path of an object of RBAC; `kind` is the plural.
+pub(crate) fn rbac(kind: &str, namespace: Option<&str>, name: &str) -> String {
+    match namespace {
+        Some(namespace) => format!("/apis/{RBAC}/v1/namespaces/{namespace}/{kind}/{name}"),
+        None => format!("/apis/{RBAC}/v1/{kind}/{name}"),
+    }
+}
+
+/// All that the agent has made of a kind of RBAC; `kind` is the plural.
+pub(crate) fn all_made(kind: &str) -> String {
+    format!("/apis/{RBAC}/v1/{kind}?labelSelector={MANAGED_BY}%3D{AGENT}")
 }
 
 /// Names and paths of one user's objects.
@@ -87,11 +136,18 @@ impl Names<'_> {
 
     /// Of a role or a binding; `kind` is the plural.
     pub(crate) fn rbac(&self, kind: &str, namespace: Option<&str>) -> String {
-        let name = self.role();
-        match namespace {
-            Some(namespace) => format!("/apis/{RBAC}/v1/namespaces/{namespace}/{kind}/{name}"),
-            None => format!("/apis/{RBAC}/v1/{kind}/{name}"),
-        }
+        rbac(kind, namespace, &self.role())
+    }
+
+    /// Of the binding to a ClusterRole of the ceiling.
+    pub(crate) fn bound(&self, role: &str, namespace: Option<&str>) -> String {
+        let kind = if namespace.is_some() { "rolebindings" } else { "clusterrolebindings" };
+        rbac(kind, namespace, &self.bound_name(role))
+    }
+
+    /// Its name. Ids have no colon, so that it is no other account's.
+    pub(crate) fn bound_name(&self, role: &str) -> String {
+        format!("{AGENT_PREFIX}{}:{role}", self.user)
     }
 
     /// All of the user's objects of a kind in every namespace.
@@ -99,7 +155,17 @@ impl Names<'_> {
         format!("/apis/{RBAC}/v1/{kind}?labelSelector={USER}%3D{}", self.user)
     }
 
-    fn role(&self) -> String {
+    /// All of the user's objects of a kind in one place.
+    pub(crate) fn all_in(&self, kind: &str, namespace: Option<&str>) -> String {
+        match namespace {
+            Some(namespace) => {
+                format!("/apis/{RBAC}/v1/namespaces/{namespace}/{kind}?labelSelector={USER}%3D{}", self.user)
+            }
+            None => self.everywhere(kind),
+        }
+    }
+
+    pub(crate) fn role(&self) -> String {
         format!("{AGENT_PREFIX}{}", self.user)
     }
 
@@ -119,6 +185,7 @@ impl Names<'_> {
         let mut metadata = self.metadata(self.user.as_str(), Some(self.home), who);
         if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
             annotations.insert(USED_AT.into(), now.to_string().into());
+            annotations.insert(CREDENTIAL.into(), who.credential().as_str().into());
         }
         json!({
             "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata,
@@ -139,14 +206,19 @@ impl Names<'_> {
     }
 
     pub(crate) fn binding_object(&self, who: &Principal, namespace: Option<&str>) -> Value {
-        let (kind, role) = match namespace {
-            Some(_) => ("RoleBinding", "Role"),
-            None => ("ClusterRoleBinding", "ClusterRole"),
-        };
-        let metadata = self.metadata(&self.role(), namespace, who);
+        let role = if namespace.is_some() { "Role" } else { "ClusterRole" };
+        self.binding(who, namespace, &self.role(), (role, &self.role()))
+    }
+
+    pub(crate) fn bound_object(&self, who: &Principal, namespace: Option<&str>, role: &str) -> Value {
+        self.binding(who, namespace, &self.bound_name(role), ("ClusterRole", &ceiling(role)))
+    }
+
+    fn binding(&self, who: &Principal, namespace: Option<&str>, name: &str, role: (&str, &str)) -> Value {
+        let kind = if namespace.is_some() { "RoleBinding" } else { "ClusterRoleBinding" };
         json!({
-            "apiVersion": format!("{RBAC}/v1"), "kind": kind, "metadata": metadata,
-            "roleRef": {"apiGroup": RBAC, "kind": role, "name": self.role()},
+            "apiVersion": format!("{RBAC}/v1"), "kind": kind, "metadata": self.metadata(name, namespace, who),
+            "roleRef": {"apiGroup": RBAC, "kind": role.0, "name": role.1},
             "subjects": [{"kind": "ServiceAccount", "name": self.user, "namespace": self.home}],
         })
     }

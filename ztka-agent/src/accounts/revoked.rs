@@ -1,9 +1,9 @@
-//! Accounts of disabled users go as soon as a `revocations` document names them.
+//! Accounts of disabled users and revoked credentials go as soon as a `revocations` document names them.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::timeout;
-use ztka_core::{DocumentKind, SignedDocument, UserId, Verified};
+use ztka_core::{CredentialId, DocumentKind, SignedDocument, UserId, Verified};
 use ztka_follow::Documents;
 use ztka_pki::Revocations;
 
@@ -13,17 +13,17 @@ use super::ServiceAccounts;
 const AGAIN: Duration = Duration::from_secs(10);
 
 impl ServiceAccounts {
-    /// Removes the accounts of users that `documents` revoke, now and whenever there are more, until dropped.
+    /// Removes the accounts of users and credentials that `documents` revoke, now and whenever there are more, until dropped.
     pub async fn follow_revocations(self, documents: Documents) {
         let mut changes = documents.changes();
-        let mut gone = BTreeSet::new();
+        let mut gone = Revoked::default();
         loop {
             changes.mark_unchanged();
-            let revoked = users(&documents.all_but_sessions());
+            let revoked = revoked(&documents.all_but_sessions());
             let mut all_gone = true;
             // A user who is enabled again and disabled later is looked for again.
-            if !revoked.is_subset(&gone) {
-                match self.disabled(&revoked).await {
+            if !revoked.is_within(&gone) {
+                match self.disabled(&revoked.users, &revoked.credentials).await {
                     Ok(()) => gone = revoked,
                     Err(error) => {
                         tracing::warn!(error = &*error, "accounts of disabled users not removed yet");
@@ -44,11 +44,29 @@ impl ServiceAccounts {
     }
 }
 
-fn users(documents: &[Verified<SignedDocument>]) -> BTreeSet<UserId> {
+/// Whose accounts are to go.
+#[derive(Debug, Default)]
+struct Revoked {
+    users: BTreeSet<UserId>,
+    credentials: BTreeSet<CredentialId>,
+}
+
+impl Revoked {
+    fn is_within(&self, other: &Self) -> bool {
+        self.users.is_subset(&other.users) && self.credentials.is_subset(&other.credentials)
+    }
+}
+
+fn revoked(documents: &[Verified<SignedDocument>]) -> Revoked {
     let of_revocations =
         |document: &&Verified<SignedDocument>| document.header().series.kind == DocumentKind::Revocations;
     let bodies = documents.iter().filter(of_revocations).filter_map(|document| document.body::<Revocations>().ok());
-    bodies.flat_map(|revocations| revocations.users).collect()
+    let mut all = Revoked::default();
+    for body in bodies {
+        all.users.extend(body.users);
+        all.credentials.extend(body.credentials);
+    }
+    all
 }
 
 #[cfg(test)]
@@ -60,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_users_of_all_revocations() {
+    fn reads_the_users_and_credentials_of_all_revocations() {
         let document = |kind, org: Option<&str>, users: &[&str]| {
             let org = org.map(|org| org.parse().unwrap());
             let series = SeriesKey { kind, org, subject: String::new() };
@@ -68,6 +86,7 @@ mod tests {
             let header = DocumentHeader { series, revision: Revision::default(), issued, expires };
             let revocations = Revocations {
                 users: users.iter().map(|user| user.parse().unwrap()).collect(),
+                credentials: users.iter().map(|user| format!("k-{user}").parse().unwrap()).collect(),
                 ..Revocations::default()
             };
             let sign = |_: &[u8]| Ok::<_, serde_json::Error>((KeyId(String::new()), Vec::new()));
@@ -78,7 +97,8 @@ mod tests {
             document(DocumentKind::Revocations, Some("acme"), &["u1", "u2"]),
             document(DocumentKind::Policy, Some("acme"), &["u3"]),
         ];
-        let found: Vec<_> = users(&documents).iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["u1", "u2"]);
+        let Revoked { users, credentials } = revoked(&documents);
+        assert_eq!(users.iter().map(ToString::to_string).collect::<Vec<_>>(), ["u1", "u2"]);
+        assert_eq!(credentials.iter().map(ToString::to_string).collect::<Vec<_>>(), ["k-u1", "k-u2"]);
     }
 }

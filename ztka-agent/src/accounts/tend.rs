@@ -1,22 +1,26 @@
 //! What happens to accounts without anybody asking: they follow policy, and go when they are not needed any more.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use ztka_core::UserId;
+use ztka_core::{CredentialId, UserId};
 
 use super::{
     ServiceAccounts,
     account::{Account, State, Steps, remove},
     client::CallError,
-    objects::{AGENT, MANAGED_BY, NAMESPACE_KINDS, USED_AT, USER},
+    objects::{AGENT, CREDENTIAL, MANAGED_BY, USED_AT, USER, all_made, kinds, rbac},
 };
 
-/// Objects of a user at the cluster scope.
-const CLUSTER_KINDS: [&str; 2] = ["clusterrolebindings", "clusterroles"];
+/// Terms that begin or end are looked for this often.
+const TICK: Duration = Duration::from_secs(1);
 /// When the cluster could not be asked.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -26,6 +30,8 @@ impl ServiceAccounts {
         let mut changes = self.0.engine.changes();
         let mut sweeps = interval((self.0.settings.idle / 8).clamp(Duration::from_secs(30), Duration::from_secs(3600)));
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut behind = false;
         loop {
             tokio::select! {
@@ -35,13 +41,25 @@ impl ServiceAccounts {
                 },
                 () = self.0.behind.notified() => behind = !self.follow_policy().await,
                 () = sleep(AGAIN), if behind => behind = !self.follow_policy().await,
+                _ = ticks.tick() => if self.is_due() {
+                    behind = !self.follow_policy().await;
+                },
                 _ = sweeps.tick() => {
                     if let Err(error) = self.sweep().await {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "idle accounts not looked for");
+                        tracing::warn!(error = &*error, "idle accounts not looked for");
                     }
                 }
             }
         }
+    }
+
+    /// True if the policy in force has come to say something else of somebody, by nothing but the time.
+    fn is_due(&self) -> bool {
+        let now = self.0.clock.now();
+        // One that is being made follows policy by that.
+        let due =
+            |account: &Account| account.state.try_lock().is_ok_and(|state| state.changes.is_some_and(|at| at <= now));
+        self.known().iter().any(|(_, account)| due(account))
     }
 
     /// Brings every account in use to the policy in force; users without any role lose theirs. False if some could not
@@ -63,29 +81,37 @@ impl ServiceAccounts {
         let Some(who) = state.principal.clone() else {
             return Ok(());
         };
-        let Ok((revision, rendered)) = self.render(&who) else {
+        let Ok((revision, wanted, changes)) = self.wanted(&who) else {
             return Ok(()); // no policy: nothing is allowed, and nothing is known to change
         };
-        let Some(rendered) = rendered else {
+        let Some(wanted) = wanted else {
             return self.remove_account(user, account, &mut state).await;
         };
-        if !Steps::is_behind(&state, &rendered) {
+        if !Steps::is_behind(&state, &wanted) {
+            state.changes = changes;
             return Ok(()); // the next request publishes the new revision
         }
         let steps = self.steps(&who);
-        steps.follow(&mut state, &rendered).await?;
-        account.ready.store(steps.ready(&state, &rendered, revision).map(Arc::new));
+        steps.follow(&mut state, &wanted).await?;
+        state.changes = changes;
+        account.ready.store(steps.ready(&state, &wanted, revision).map(Arc::new));
         Ok(())
     }
 
-    /// Removes the accounts of disabled users, those made before this agent started included.
+    /// Removes the accounts of disabled users and of revoked credentials, those made before this agent started included.
     ///
     /// # Errors
     /// If the cluster cannot be asked; the call is to be repeated then.
-    pub async fn disabled(&self, users: &BTreeSet<UserId>) -> Result<(), ztka_core::BoxError> {
-        let existing = self.existing().await?;
-        let gone = existing.into_iter().map(|(user, _)| user).filter(|user| users.contains(user));
-        each(gone, |user| async move { self.remove(&user).await }).await
+    pub async fn disabled(
+        &self,
+        users: &BTreeSet<UserId>,
+        credentials: &BTreeSet<CredentialId>,
+    ) -> Result<(), ztka_core::BoxError> {
+        let is_gone = |found: &Existing| {
+            users.contains(&found.user) || found.credential.as_ref().is_some_and(|used| credentials.contains(used))
+        };
+        let gone = self.existing().await?.into_iter().filter(is_gone);
+        each(gone, |found| async move { self.remove(&found.user).await }).await
     }
 
     /// Removes one account with all that belongs to it; its tokens end within seconds.
@@ -100,56 +126,114 @@ impl ServiceAccounts {
 
     async fn remove_account(&self, user: &UserId, account: &Account, state: &mut State) -> Result<(), CallError> {
         account.ready.store(None);
-        let (client, names) = (&self.0.client, self.names(user));
-        // First what gives power: the token ends with the Secret.
-        let mut paths = vec![names.secret(), names.service_account()];
-        paths.extend(CLUSTER_KINDS.map(|kind| names.rbac(kind, None)));
-        for kind in NAMESPACE_KINDS {
+        let (client, names, mode) = (&self.0.client, self.names(user), &self.0.settings.mode);
+        // First what gives power: the token ends with the Secret. The ServiceAccount comes last, since it is by that that
+        // whoever goes on finds the rest.
+        remove(client, &names.secret()).await?;
+        for kind in kinds(true, mode).iter().chain(kinds(false, mode)) {
             let items = client.list("listing an account's roles", &names.everywhere(kind)).await?;
-            let namespaces = items.iter().filter_map(|item| item.pointer("/metadata/namespace")?.as_str());
-            paths.extend(namespaces.map(|namespace| names.rbac(kind, Some(namespace))));
+            let paths = items.iter().filter_map(|item| path_of(kind, item));
+            let removed = join_all(paths.map(|path| async move { remove(client, &path).await })).await;
+            removed.into_iter().collect::<Result<(), _>>()?;
         }
-        let removed = join_all(paths.iter().map(|path| remove(client, path))).await;
-        removed.into_iter().collect::<Result<(), _>>()?;
+        remove(client, &names.service_account()).await?;
         *state = State::default();
         tracing::info!(%user, "account removed");
         Ok(())
     }
 
-    /// Accounts in the cluster, with the time of their last known use.
-    async fn existing(&self) -> Result<Vec<(UserId, Option<Timestamp>)>, CallError> {
+    /// Accounts in the cluster.
+    async fn existing(&self) -> Result<Vec<Existing>, CallError> {
         let home = &self.0.settings.namespace;
         let path = format!("/api/v1/namespaces/{home}/serviceaccounts?labelSelector={MANAGED_BY}%3D{AGENT}");
         let items = self.0.client.list("listing accounts", &path).await?;
         let account = |item: &Value| {
-            let metadata = item.get("metadata")?;
-            let user = metadata.get("labels")?.get(USER)?.as_str()?.parse().ok()?;
-            let used =
-                metadata.get("annotations").and_then(|annotations| annotations.get(USED_AT)?.as_str()?.parse().ok());
-            Some((user, used))
+            let annotation = |name: &str| item.get("metadata")?.get("annotations")?.get(name)?.as_str();
+            let used = annotation(USED_AT).and_then(|text| text.parse().ok());
+            let credential = annotation(CREDENTIAL).and_then(|text| text.parse().ok());
+            Some(Existing { user: user_of(item)?, used, credential })
         };
         Ok(items.iter().filter_map(account).collect())
     }
 
-    /// Removes accounts that neither this agent nor, by their annotation, another one has used for a while.
-    pub(crate) async fn sweep(&self) -> Result<(), CallError> {
+    /// Looks once for accounts that are not needed: those whose session is over, or that neither this agent nor, by their
+    /// lease, another one has used for a while; and for what is left where there is no account. Renews the leases of others.
+    ///
+    /// # Errors
+    /// If the cluster did not do all of it; the call is to be repeated then.
+    pub async fn sweep(&self) -> Result<(), ztka_core::BoxError> {
         let idle = i64::try_from(self.0.settings.idle.as_secs()).unwrap_or(i64::MAX);
-        let limit = self.0.clock.now().as_second().saturating_sub(idle);
-        let removed = each(self.existing().await?, |(user, used)| async move {
-            let account = self.account(&user);
-            let used = used.map_or(0, Timestamp::as_second).max(account.used());
-            if used < limit {
-                let mut state = account.state.lock().await;
-                self.remove_account(&user, &account, &mut state).await?;
+        let now = self.0.clock.now();
+        let limit = now.as_second().saturating_sub(idle);
+        let existing = self.existing().await?;
+        let users: BTreeSet<UserId> = existing.iter().map(|found| found.user.clone()).collect();
+        let removed = each(existing, |found| async move {
+            let account = self.account(&found.user);
+            let used = found.used.map_or(0, Timestamp::as_second).max(account.used(now));
+            let mut state = account.state.lock().await;
+            // One that was used later was used in a session that goes on.
+            let ended = |until: Timestamp| until <= now && used < until.as_second();
+            let over = state.principal.as_ref().is_some_and(|who| ended(who.active_until()));
+            if used < limit || over {
+                return self.remove_account(&found.user, &account, &mut state).await;
             }
-            Ok(())
+            let (who, used) = (state.principal.clone(), Timestamp::from_second(account.used(now)));
+            match (who, used) {
+                (Some(who), Ok(used)) => self.steps(&who).note_use(&mut state, used).await,
+                _ => Ok(()),
+            }
         });
-        let removed = removed.await;
+        let outcome = removed.await.and(self.sweep_orphans(&users).await);
         // What is known of them goes as well, unless somebody holds it just now.
-        let mut accounts = self.0.accounts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        accounts.retain(|_, account| Arc::strong_count(account) > 1 || account.used() >= limit);
-        removed
+        let mut accounts = self.0.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        accounts.retain(|_, account| Arc::strong_count(account) > 1 || account.used(now) >= limit);
+        Ok(outcome?)
     }
+
+    /// Removes roles and bindings of users who have no ServiceAccount, now and at the look before: an account is not made in one
+    /// step, nor by this agent alone.
+    async fn sweep_orphans(&self, users: &BTreeSet<UserId>) -> Result<(), CallError> {
+        let mode = &self.0.settings.mode;
+        let mut found: BTreeSet<UserId> = BTreeSet::new();
+        for kind in kinds(true, mode).iter().chain(kinds(false, mode)) {
+            let items = self.0.client.list("listing roles of accounts", &all_made(kind)).await?;
+            found.extend(items.iter().filter_map(user_of).filter(|user| !users.contains(user)));
+        }
+        let again = {
+            let mut orphans = self.0.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+            let again: Vec<_> = found.intersection(&orphans).cloned().collect();
+            *orphans = found;
+            again
+        };
+        each(again, |user| async move {
+            let account = self.account(&user);
+            let mut state = account.state.lock().await;
+            match state.principal {
+                // It was made meanwhile.
+                Some(_) => Ok(()),
+                None => self.remove_account(&user, &account, &mut state).await,
+            }
+        })
+        .await
+    }
+}
+
+/// An account as the cluster shows it.
+#[derive(Debug)]
+struct Existing {
+    user: UserId,
+    /// When it was last known to be in use.
+    used: Option<Timestamp>,
+    credential: Option<CredentialId>,
+}
+
+fn user_of(item: &Value) -> Option<UserId> {
+    item.get("metadata")?.get("labels")?.get(USER)?.as_str()?.parse().ok()
+}
+
+fn path_of(kind: &str, item: &Value) -> Option<String> {
+    let metadata = item.get("metadata")?;
+    Some(rbac(kind, metadata.get("namespace").and_then(Value::as_str), metadata.get("name")?.as_str()?))
 }
 
 /// Does `one` with all; what cannot be done with one keeps no other from it, and the first failure is told at the end.

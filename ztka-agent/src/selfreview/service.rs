@@ -125,12 +125,12 @@ impl Parts {
         if let Decision::Deny(reason) = self.engine.review_from(who, cluster, &spec.action(), source) {
             return Ok(json!({"allowed": false, "reason": reason.to_string()}));
         }
-        let authorization = self.accounts.authorization(who, spec.namespace()).await?;
+        let acting = self.accounts.acting(who, spec.namespace()).await?;
         let spec = object.get("spec").cloned().unwrap_or_default();
         let question = json!({
             "kind": Kind::Access.name(), "apiVersion": Kind::Access.api_version(), "spec": spec,
         });
-        let answer = self.client.post_as(&authorization, REVIEWS, &question).await.map_err(|error| {
+        let answer = self.client.post_as(acting, REVIEWS, &question).await.map_err(|error| {
             Status::new(StatusCode::BAD_GATEWAY, format!("the cluster's agent is connected, but {error}"))
         })?;
         let message = answer.json.get("message").and_then(Value::as_str).unwrap_or("no reason given").to_owned();

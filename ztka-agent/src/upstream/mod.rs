@@ -7,34 +7,41 @@ use std::{
     fmt,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper_util::rt::TokioIo;
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
 use tower::Service;
-use ztka_core::{Access, Body, BoxError, Permitted, Principal, Reply, RequestTarget, Status, Upgrade, Verb, Verified};
+use ztka_core::{
+    Access, Body, BoxError, Permitted, Principal, Reply, RequestTarget, Status, Upgrade, Verb, Verified, empty, hold,
+};
+
+use crate::accounts::{Acting, InUse};
 
 pub use self::pool::{InvalidApiserver, Pool, UpstreamError};
 
 /// Kubernetes' name for the id of an audit record; the apiserver takes it over into its own log.
 static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
+/// After these pauses a request that was refused is sent again, within the two seconds of a new account.
+const SENT_AGAIN: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1)];
+
 /// Gives the credential under which a user's requests are made.
 #[async_trait::async_trait]
 pub trait Accounts: Send + Sync + fmt::Debug + 'static {
-    /// A value for `Authorization`, marked sensitive, of the account that stands for `principal`, for a request in
-    /// `namespace`.
+    /// The account that stands for `principal`, for a request in `namespace`.
     ///
     /// # Errors
     /// What the user is told: 403 or 503.
-    async fn authorization(
-        &self,
-        principal: &Verified<Principal>,
-        namespace: Option<&str>,
-    ) -> Result<HeaderValue, Status>;
+    async fn acting(&self, principal: &Verified<Principal>, namespace: Option<&str>) -> Result<Acting, Status>;
+
+    /// Held for as long as something is open in the account, which is in use by that.
+    fn in_use(&self, principal: &Verified<Principal>) -> InUse;
 
     /// The apiserver answered 401 or 403 to what policy allows: something of the account may be missing.
     async fn refused(&self, principal: &Verified<Principal>, code: StatusCode);
@@ -59,29 +66,30 @@ impl Upstream {
             RequestTarget::Resource { namespace, .. } => namespace.as_deref(),
             RequestTarget::NonResource { .. } => None,
         };
-        let authorization = match self.accounts.authorization(&principal, namespace).await {
-            Ok(authorization) => authorization,
+        let acting = match self.accounts.acting(&principal, namespace).await {
+            Ok(acting) => acting,
             Err(status) => return status.into(),
         };
         let watches = access.stage().attributes().verb() == Verb::Watch;
+        let stays = access.stage().attributes().is_long_running();
         let id = access.stage().id().to_string();
         let mut request = access.into_request();
         *request.version_mut() = Version::HTTP_11;
         // Ours come last, into headers that nothing of the client's can be in.
+        let is_fresh = acting.is_fresh();
         let headers = request.headers_mut();
-        headers.insert(header::AUTHORIZATION, authorization);
+        acting.apply(headers);
         if let Ok(id) = HeaderValue::try_from(id) {
             headers.insert(&AUDIT_ID, id);
         }
-        let sent = match request.extensions_mut().remove::<Upgrade>() {
+        let upgrade = request.extensions_mut().remove::<Upgrade>();
+        let again = is_fresh && upgrade.is_none() && may_be_sent_again(&request);
+        let sent = match upgrade {
             Some(upgrade) => self.upgrade(request, upgrade).await,
-            None if watches && request.body().is_end_stream() => self.pool.watch(request).await.map(answered),
-            None => self.pool.send(request).await.map(answered),
+            None if again => self.patiently(request, watches).await,
+            None => self.once(request, watches).await,
         };
-        let code = match &sent {
-            Ok(Reply::Response(response)) => response.status(),
-            _ => StatusCode::OK,
-        };
+        let code = code_of(&sent);
         if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&code) {
             self.accounts.refused(&principal, code).await;
         }
@@ -90,11 +98,36 @@ impl Upstream {
             let message = "the cluster did not accept your account, which is made anew; try again";
             return Status::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(1).into();
         }
+        let sent = match sent {
+            Ok(reply) if stays && code != StatusCode::FORBIDDEN => Ok(hold(reply, self.accounts.in_use(&principal))),
+            sent => sent,
+        };
         sent.unwrap_or_else(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "request not answered by the apiserver");
             let message = format!("the cluster's agent is connected, but {error}");
             Status::new(StatusCode::BAD_GATEWAY, message).into()
         })
+    }
+
+    async fn once(&self, request: Request<Body>, watches: bool) -> Result<Reply, UpstreamError> {
+        match watches && request.body().is_end_stream() {
+            true => self.pool.watch(request).await.map(answered),
+            false => self.pool.send(request).await.map(answered),
+        }
+    }
+
+    /// Sends a request of an account that is new, and again while the answer is 403: the apiserver that was asked whether the
+    /// account is ready need not be the one that answers.
+    async fn patiently(&self, request: Request<Body>, watches: bool) -> Result<Reply, UpstreamError> {
+        let (head, _) = request.into_parts();
+        for pause in SENT_AGAIN {
+            let sent = self.once(Request::from_parts(head.clone(), empty()), watches).await;
+            if code_of(&sent) != StatusCode::FORBIDDEN {
+                return sent;
+            }
+            tokio::time::sleep(pause).await;
+        }
+        self.once(Request::from_parts(head, empty()), watches).await
     }
 
     async fn upgrade(&self, mut request: Request<Body>, upgrade: Upgrade) -> Result<Reply, UpstreamError> {
@@ -118,6 +151,17 @@ impl Upstream {
                 Status::new(StatusCode::BAD_GATEWAY, message).into()
             }
         })
+    }
+}
+
+fn may_be_sent_again(request: &Request<Body>) -> bool {
+    [Method::GET, Method::HEAD].contains(request.method()) && request.body().is_end_stream()
+}
+
+fn code_of(sent: &Result<Reply, UpstreamError>) -> StatusCode {
+    match sent {
+        Ok(Reply::Response(response)) => response.status(),
+        _ => StatusCode::OK,
     }
 }
 

@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::{Layer as _, Service as _};
 use ztka_agent::{
     Accounts, Pool,
-    accounts::{AgentToken, Client},
+    accounts::{Acting, AgentToken, Client, InUse},
     selfreview::SelfReviewLayer,
 };
 use ztka_authz::Engine;
@@ -346,8 +346,12 @@ struct Account;
 
 #[async_trait::async_trait]
 impl Accounts for Account {
-    async fn authorization(&self, _: &Verified<Principal>, _: Option<&str>) -> Result<HeaderValue, Status> {
-        Ok(HeaderValue::from_static("Bearer none"))
+    async fn acting(&self, _: &Verified<Principal>, _: Option<&str>) -> Result<Acting, Status> {
+        Ok(Acting::by_token(HeaderValue::from_static("Bearer none")))
+    }
+
+    fn in_use(&self, _: &Verified<Principal>) -> InUse {
+        InUse::of_none()
     }
 
     async fn refused(&self, _: &Verified<Principal>, code: StatusCode) {

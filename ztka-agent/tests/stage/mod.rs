@@ -4,7 +4,7 @@
 use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use http::{Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tower::{Layer as _, Service};
 use ztka_agent::{
     Pool, Upstream,
-    accounts::{AGENT_RBAC, AgentToken, Client, ServiceAccounts, Settings},
+    accounts::{AGENT_RBAC, AgentToken, Client, Mode, ServiceAccounts, Settings},
     selfreview::SelfReviewLayer,
 };
 use ztka_authz::{AuthorizeLayer, Engine};
@@ -32,6 +32,7 @@ pub(crate) struct Stage {
     pub(crate) pool: Pool,
     pub(crate) token_file: PathBuf,
     pub(crate) accounts: ServiceAccounts,
+    settings: Settings,
     version: u64,
 }
 
@@ -45,8 +46,13 @@ impl SignatureCheck for Any {
 
 impl Stage {
     pub(crate) async fn set() -> Result<Self> {
+        Self::set_with(AGENT_RBAC, Settings::default()).await
+    }
+
+    /// With other permissions and settings of the agent.
+    pub(crate) async fn set_with(rbac: &str, settings: Settings) -> Result<Self> {
         let cluster = Cluster::level1(Options::default()).await?;
-        cluster.kubectl().apply(AGENT_RBAC).await?;
+        cluster.kubectl().apply(rbac).await?;
         for namespace in ["dev", "web"] {
             cluster.kubectl().ok(["create", "namespace", namespace]).await?;
         }
@@ -54,13 +60,19 @@ impl Stage {
         let pool = Pool::new(&cluster.url().parse()?, tls(&cluster)?)?;
         let clock = ManualClock::at(Timestamp::now());
         let engine = Engine::new(Arc::new(clock.clone()));
-        let accounts = service_accounts(&pool, &token_file, &engine, &clock);
-        Ok(Self { cluster, engine, clock, pool, token_file, accounts, version: 0 })
+        let accounts = service_accounts(&pool, &token_file, &engine, &clock, &settings);
+        Ok(Self { cluster, engine, clock, pool, token_file, accounts, settings, version: 0 })
     }
 
     /// Another agent of the same cluster.
     pub(crate) fn other_agent(&self, token_file: &PathBuf) -> ServiceAccounts {
-        service_accounts(&self.pool, token_file, &self.engine, &self.clock)
+        service_accounts(&self.pool, token_file, &self.engine, &self.clock, &self.settings)
+    }
+
+    /// Another one in another mode.
+    pub(crate) fn agent_in(&self, mode: Mode) -> ServiceAccounts {
+        let settings = Settings { mode, ..self.settings.clone() };
+        service_accounts(&self.pool, &self.token_file, &self.engine, &self.clock, &settings)
     }
 
     /// Puts a policy in force, with these bindings: subject, role, scope.
@@ -72,6 +84,11 @@ impl Stage {
             })
         };
         let bindings: Vec<_> = bindings.iter().enumerate().map(binding).collect();
+        self.bindings(bindings)
+    }
+
+    /// Puts a policy in force with these bindings as they are written down.
+    pub(crate) fn bindings(&mut self, bindings: Vec<Value>) -> Result<()> {
         self.document(&json!({"clusters": [{"id": "c1", "name": "prod"}], "bindings": bindings}))
     }
 
@@ -94,8 +111,8 @@ impl Stage {
         namespace: Option<&str>,
         path: &str,
     ) -> Result<(StatusCode, Value)> {
-        let token = self.accounts.token(who, namespace).await?;
-        let request = Request::get(path).header(header::AUTHORIZATION, token).body(empty())?;
+        let mut request = Request::get(path).body(empty())?;
+        self.accounts.acting(who, namespace).await?.apply(request.headers_mut());
         let response = self.pool.send(request).await?;
         let code = response.status();
         let bytes = response.into_body().collect().await.map_err(anyhow::Error::from_boxed)?.to_bytes();
@@ -157,10 +174,16 @@ fn kubeconfig_of(address: SocketAddr) -> String {
     .to_string()
 }
 
-fn service_accounts(pool: &Pool, token_file: &PathBuf, engine: &Engine, clock: &ManualClock) -> ServiceAccounts {
+fn service_accounts(
+    pool: &Pool,
+    token_file: &PathBuf,
+    engine: &Engine,
+    clock: &ManualClock,
+    settings: &Settings,
+) -> ServiceAccounts {
     let client = Client::new(pool.clone(), AgentToken::file(token_file));
     let cluster = "c1".parse().unwrap();
-    ServiceAccounts::new(client, engine.clone(), cluster, Arc::new(clock.clone()), Settings::default())
+    ServiceAccounts::new(client, engine.clone(), cluster, Arc::new(clock.clone()), settings.clone())
 }
 
 /// A token of a ServiceAccount, in a file.

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
-use ztka_api::{CreateCluster, CreateManifest, CreateToken, HostAlias};
-use ztka_core::ClusterName;
+use ztka_api::{AccountMode, AgentMode, CreateCluster, CreateManifest, CreateToken, HostAlias};
+use ztka_controller::AgentAccess;
+use ztka_core::{ClusterName, RoleName};
 
 use super::{
     label, labels,
@@ -40,8 +41,20 @@ pub(crate) struct Manifest {
     /// Name or id
     cluster: String,
     /// Container image of the agent
+    #[arg(long, required_unless_present = "explain")]
+    image: Option<String>,
+    /// What the agent may do in its cluster: write any role, or bind the ClusterRoles of a ceiling
+    #[arg(long, value_parser = mode, value_name = "dynamic|ceiling", default_value = "dynamic")]
+    mode: AgentMode,
+    /// A role of policy that may do anything under a ceiling, within the ClusterRole ztka:ceiling:ROLE; may be repeated
+    #[arg(long, value_name = "ROLE")]
+    ceiling: Vec<RoleName>,
+    /// How users come to the apiserver: by a ServiceAccount each, or in their own names with the cluster's own RBAC
+    #[arg(long, value_parser = accounts, value_name = "service-account|impersonate", default_value = "service-account")]
+    accounts: AccountMode,
+    /// Print what the agent may do in this mode, and why, in place of the YAML
     #[arg(long)]
-    image: String,
+    explain: bool,
     /// Where the agent finds the apiserver; by default as every pod does
     #[arg(long, value_name = "URL")]
     apiserver: Option<String>,
@@ -50,6 +63,22 @@ pub(crate) struct Manifest {
     host_aliases: Vec<HostAlias>,
     #[command(flatten)]
     token: Wanted,
+}
+
+fn mode(text: &str) -> Result<AgentMode, String> {
+    match text {
+        "dynamic" => Ok(AgentMode::Dynamic),
+        "ceiling" => Ok(AgentMode::Ceiling),
+        _ => Err("write dynamic or ceiling".into()),
+    }
+}
+
+fn accounts(text: &str) -> Result<AccountMode, String> {
+    match text {
+        "service-account" => Ok(AccountMode::ServiceAccount),
+        "impersonate" => Ok(AccountMode::Impersonate),
+        _ => Err("write service-account or impersonate".into()),
+    }
 }
 
 fn host_alias(text: &str) -> Result<HostAlias, String> {
@@ -84,10 +113,35 @@ impl Cluster {
                 session.output.one(&serde_json::json!({ "id": id }), || format!("cluster {cluster} deleted"))
             }
             Self::Token(command) => command.run(session, &org).await,
-            Self::Manifest(Manifest { cluster, image, apiserver, host_aliases, token }) => {
-                let id = session.cluster(&org, &cluster).await?;
+            Self::Manifest(Manifest { explain: true, mode, accounts, ceiling, .. }) => {
+                let ceiling = ceiling.iter().map(|role| (role.to_string(), Vec::new())).collect();
+                let text = AgentAccess { mode, accounts, ceiling }.explain();
+                session.output.one(&serde_json::json!({ "explanation": text }), || text.clone())
+            }
+            Self::Manifest(Manifest {
+                cluster,
+                image,
+                apiserver,
+                host_aliases,
+                token,
+                mode,
+                accounts,
+                ceiling,
+                ..
+            }) => {
+                let (id, image) = (session.cluster(&org, &cluster).await?, image.unwrap_or_default());
                 let CreateToken { ttl_seconds, sources, approval } = token.token()?;
-                let wanted = CreateManifest { image, apiserver, host_aliases, ttl_seconds, sources, approval };
+                let wanted = CreateManifest {
+                    image,
+                    apiserver,
+                    host_aliases,
+                    ttl_seconds,
+                    sources,
+                    approval,
+                    mode,
+                    accounts,
+                    ceiling,
+                };
                 let yaml = api.create_manifest(&org, &id, &wanted).await?;
                 session.output.one(&serde_json::json!({ "manifest": yaml }), || yaml.clone())
             }

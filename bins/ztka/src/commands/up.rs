@@ -207,6 +207,11 @@ impl Up {
                 ca_file: apiserver_ca.clone(),
                 token_file: apiserver_token.clone(),
             },
+            mode: ztka_agent_server::AgentMode::default(),
+            ceiling: Vec::new(),
+            limits_config_map: false,
+            accounts: ztka_agent_server::Accounts::default(),
+            limits: Default::default(),
             egress: EgressConfig::direct(),
             runtime: Common::default(),
         })
