@@ -10,10 +10,12 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use ztka_core::{
-    Clock, ClusterId, Decision, OrgId, Principal, Reason, RequestAttributes, Revision, SignedDocument, Verified,
+    Clock, ClusterId, Decision, Grant, OrgId, Principal, Reason, RequestAttributes, Revision, SignedDocument, Verified,
 };
 
-use crate::{AGENT_NAMESPACE, Action, Cluster, Facts, Limits, PolicyError, PolicySet, Port, Rendered};
+use crate::{
+    AGENT_NAMESPACE, Action, Cluster, Facts, Limits, Obligations, PolicyError, PolicySet, Port, Rendered, Supported,
+};
 
 /// Answers every question from the newest policy that it was given. Clones share it.
 #[derive(Clone, Debug)]
@@ -137,7 +139,8 @@ impl Engine {
 
     /// Decides on a request that comes from the address `source`, by default no.
     ///
-    /// No obligation is supported yet: what a binding gives under one is denied.
+    /// Of obligations it supports those that every server sees to by itself ([`Supported::ALWAYS`]): what a binding gives
+    /// under another one is denied.
     pub fn decide_from(
         &self,
         who: &Principal,
@@ -157,25 +160,55 @@ impl Engine {
         source: Option<IpAddr>,
         port: Port,
     ) -> Decision {
+        self.decide_supporting(Supported::ALWAYS, who, cluster, asked, source, port)
+    }
+
+    /// The same for whoever sees to these obligations.
+    pub(crate) fn decide_supporting(
+        &self,
+        supported: Supported,
+        who: &Principal,
+        cluster: &ClusterId,
+        asked: &RequestAttributes,
+        source: Option<IpAddr>,
+        port: Port,
+    ) -> Decision {
+        match self.weigh_request(supported, who, cluster, asked, source, port) {
+            Ok((grant, _)) => Decision::Allow(grant),
+            Err(reason) => Decision::Deny(reason),
+        }
+    }
+
+    /// The same, with what has to be seen to.
+    pub(crate) fn weigh_request(
+        &self,
+        supported: Supported,
+        who: &Principal,
+        cluster: &ClusterId,
+        asked: &RequestAttributes,
+        source: Option<IpAddr>,
+        port: Port,
+    ) -> Result<(Grant, Obligations), Reason> {
         // Nobody acts as somebody else, and asking for it is never overheard: the answer would be the wrong user's.
         let refused = match asked.impersonation() {
             None => {
-                let facts = Facts::at(self.now()).from_source(source);
-                let decision = match self.policy(who.org()) {
-                    Ok(policy) => policy.decide_request(who, cluster, asked, &facts, port),
-                    Err(reason) => Decision::Deny(reason),
+                let facts = Facts::at(self.now()).from_source(source).supporting(supported);
+                let weighed = self.policy(who.org())?.weigh_request(who, cluster, asked, &facts, port)?;
+                let refusal = |limits: &Limits| limits.refusal_of(who, asked, &facts, port);
+                return match self.0.limits.load().iter().find_map(refusal) {
+                    Some(refusal) => Err(Reason::Denied(refusal)),
+                    None => Ok(weighed),
                 };
-                return self.limited(decision, |limits| limits.refusal_of(who, asked, &facts, port));
             }
             Some(Ok(_)) => "no role gives impersonation; leave out --as, --as-group and --as-uid".to_owned(),
             Some(Err(invalid)) => invalid.to_string(),
         };
-        Decision::Deny(Reason::Denied(refused))
+        Err(Reason::Denied(refused))
     }
 
     /// Decides on a question about oneself just as on the request that it is about.
     pub fn review(&self, who: &Principal, cluster: &ClusterId, action: &Action<'_>) -> Decision {
-        self.review_with(who, cluster, action, &Facts::at(self.now()))
+        self.review_with(who, cluster, action, &Facts::at(self.now()).supporting(Supported::WATCHED))
     }
 
     /// The same from the address `source`, on which bindings may depend.
@@ -186,7 +219,8 @@ impl Engine {
         action: &Action<'_>,
         source: Option<IpAddr>,
     ) -> Decision {
-        self.review_with(who, cluster, action, &Facts::at(self.now()).from_source(source))
+        let facts = Facts::at(self.now()).from_source(source).supporting(Supported::WATCHED);
+        self.review_with(who, cluster, action, &facts)
     }
 
     /// The same, with all that is known.
@@ -201,17 +235,10 @@ impl Engine {
             Ok(policy) => policy.decide(who, cluster, action, facts),
             Err(reason) => Decision::Deny(reason),
         };
-        self.limited(decision, |limits| limits.refusal(who, action, facts))
-    }
-
-    /// What is allowed, unless a limit of the cluster's owner is in the way.
-    fn limited(&self, decision: Decision, refusal: impl Fn(&Limits) -> Option<String>) -> Decision {
-        if matches!(decision, Decision::Deny(_)) {
-            return decision;
-        }
+        let refusal = |limits: &Limits| limits.refusal(who, action, facts);
         match self.0.limits.load().iter().find_map(refusal) {
-            Some(refusal) => Decision::Deny(Reason::Denied(refusal)),
-            None => decision,
+            Some(refusal) if matches!(decision, Decision::Allow(_)) => Decision::Deny(Reason::Denied(refusal)),
+            _ => decision,
         }
     }
 
@@ -241,9 +268,11 @@ impl Engine {
         Ok(self.policy(who.org())?.render_at(who, cluster, self.now()))
     }
 
-    /// True if policy may deny some of what [`Self::render`] lists ([`PolicySet::narrows`]); false without a policy.
+    /// True if policy may deny some of what [`Self::render`] lists ([`PolicySet::narrows`]), or a limit of the cluster's owner may;
+    /// false without a policy.
     pub fn narrows(&self, who: &Principal, cluster: &ClusterId) -> bool {
-        self.policy(who.org()).is_ok_and(|policy| policy.narrows(who, cluster, self.now()))
+        let limited = !self.0.limits.load().is_empty();
+        self.policy(who.org()).is_ok_and(|policy| limited || policy.narrows(who, cluster, self.now()))
     }
 
     /// The revision in force in `org`, usable or not.

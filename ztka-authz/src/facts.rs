@@ -40,6 +40,13 @@ pub struct Supported {
 }
 
 impl Supported {
+    /// What every server does by itself: each request leaves an event, which says as much.
+    pub const ALWAYS: Self =
+        Self { audit: Some(AuditLevel::Metadata), record: false, max_duration: false, step_up: false };
+
+    /// The same where what is open is watched as well ([`CutLayer`](crate::CutLayer)), and ended.
+    pub const WATCHED: Self = Self { max_duration: true, ..Self::ALWAYS };
+
     /// Every obligation there is; for tools that ask what policy says, not whether a server can do it.
     pub const ALL: Self =
         Self { audit: Some(AuditLevel::RequestResponse), record: true, max_duration: true, step_up: true };

@@ -11,7 +11,7 @@ use futures_util::future::{BoxFuture, Either};
 use tower::{Layer, Service};
 use ztka_core::{Access, Decision, Permitted, Reason, Recorded, Reply, Revision, Status};
 
-use crate::{Engine, forward};
+use crate::{Engine, Port, Supported, forward};
 
 /// Lets a request through only if policy allows it; anything else is answered at once with a `Status`.
 ///
@@ -39,8 +39,9 @@ impl AuthorizeLayer {
 }
 
 impl AuthorizeLayer {
-    /// Says that a [`CutLayer`](crate::CutLayer) behind this one decides on each port of a port-forward when it is opened. Without,
-    /// a rule for some ports gives none.
+    /// Says that a [`CutLayer`](crate::CutLayer) behind this one decides on each port of a port-forward when it is opened, and
+    /// ends what lasts longer than policy lets it. Without, a rule for some ports gives none, nor does a binding with
+    /// `maxDuration`.
     #[must_use]
     pub fn with_ports_watched(mut self) -> Self {
         self.watched = true;
@@ -115,7 +116,7 @@ fn permit<B>(
     named: Option<Revision>,
     watched: bool,
 ) -> Result<Access<Permitted, B>, Status> {
-    let source = access.source();
+    let (source, supported) = (access.source(), if watched { Supported::WATCHED } else { Supported::ALWAYS });
     let by_channels = forward::may_speak_in_channels(access.headers());
     let behind = named.is_some_and(|named| is_behind(engine, &access, named));
     Permitted::assertion(access, |who, cluster, asked| match behind {
@@ -123,9 +124,9 @@ fn permit<B>(
             "the policy that the proxy decided by has not reached the cluster's agent yet; try again",
         )),
         false if watched && asked.is_port_forward() => {
-            let decide = |port| engine.decide_on_port(who, cluster, asked, source, port);
+            let decide = |port| engine.decide_supporting(supported, who, cluster, asked, source, port);
             forward::decide(asked, by_channels, decide)
         }
-        false => engine.decide_from(who, cluster, asked, source),
+        false => engine.decide_supporting(supported, who, cluster, asked, source, Port::Unknown),
     })
 }

@@ -17,7 +17,7 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval},
@@ -28,7 +28,7 @@ use ztka_core::{
 };
 
 pub use self::layer::{Cut, CutLayer};
-use crate::{Engine, Port};
+use crate::{Engine, Port, Supported};
 
 /// Ends of sessions are looked for this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -89,6 +89,7 @@ struct Stream<T> {
     attributes: Option<RequestAttributes>,
     /// Where it comes from.
     source: Option<IpAddr>,
+    began: Timestamp,
     /// Microseconds since 1970.
     until: AtomicI64,
     /// Why it has to end.
@@ -120,6 +121,17 @@ impl Cause {
 }
 
 impl<T> Stream<T> {
+    /// Until when it may last if that is no longer than `limit`, which `binding` sets.
+    fn may_last(&self, limit: SignedDuration, binding: &str, now: Timestamp) -> Result<Timestamp, Reason> {
+        let end = self.began.checked_add(limit).unwrap_or(Timestamp::MAX);
+        match now < end {
+            true => Ok(end),
+            false => Err(Reason::Denied(format!(
+                "binding {binding:?} lets it last {limit:#}, and that is over; begin anew if you need more"
+            ))),
+        }
+    }
+
     /// Only the first cause counts.
     fn end(&self, cause: Cause) {
         let _ = self.cut.set(cause);
@@ -197,23 +209,26 @@ impl<S: Sessions> Open<S> {
         }
         let Some(attributes) = &stream.attributes else { return Ok(until) };
         let later = if attributes.is_port_forward() { Port::Later } else { Port::Unknown };
-        let decision = engine.decide_on_port(&who, &stream.cluster, attributes, stream.source, later);
+        let weighed = engine.weigh_request(Supported::WATCHED, &who, &stream.cluster, attributes, stream.source, later);
         // One that was refused ends it by itself, when its user has been told.
         if stream.refused.get().is_none() {
             let ports = stream.ports.lock().unwrap_or_else(PoisonError::into_inner);
             ports.iter().try_for_each(|port| self.decide_port(stream, &who, port))?;
         }
-        match decision {
-            Decision::Deny(reason) => Err(reason),
-            // What a binding gives until some time has to be asked about until then.
-            Decision::Allow(_) if engine.is_timed(&policy) => Ok(until.min(engine.now())),
-            Decision::Allow(_) => Ok(until),
-        }
+        let (grant, obligations) = weighed?;
+        let until = match obligations.max_duration {
+            Some(limit) => until.min(stream.may_last(limit, &grant.binding, engine.now())?),
+            None => until,
+        };
+        // What a binding gives until some time has to be asked about until then.
+        Ok(if engine.is_timed(&policy) { until.min(engine.now()) } else { until })
     }
 
     fn decide_port(&self, stream: &Stream<S::Session>, who: &Principal, port: NonZeroU16) -> Result<(), Reason> {
         let Some(asked) = &stream.attributes else { return Ok(()) };
-        match self.0.engine.decide_on_port(who, &stream.cluster, asked, stream.source, Port::Is(port.get())) {
+        let port_is = Port::Is(port.get());
+        let engine = &self.0.engine;
+        match engine.decide_supporting(Supported::WATCHED, who, &stream.cluster, asked, stream.source, port_is) {
             Decision::Allow(_) => Ok(()),
             Decision::Deny(reason) => Err(Reason::Denied(format!("port {port} may not be forwarded to: {reason}"))),
         }
@@ -243,6 +258,7 @@ impl<S: Sessions> Open<S> {
             cluster: access.cluster().clone(),
             attributes: attributes.is_long_running().then(|| attributes.clone()),
             source: access.source(),
+            began: self.0.engine.now(),
             until: AtomicI64::new(i64::MAX),
             cut: OnceLock::new(),
             ports: Mutex::default(),

@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 use ztka_core::{
-    ClusterId, Decision, DocumentKind, OrgId, Principal, Reason, RequestAttributes, Revision, SignedDocument, Verified,
+    ClusterId, Decision, DocumentKind, Grant, OrgId, Principal, Reason, RequestAttributes, Revision, SignedDocument,
+    Verified,
 };
 
 use crate::{
@@ -173,13 +174,35 @@ impl PolicySet {
         facts: &Facts<'_>,
         port: Port,
     ) -> Decision {
+        match self.weigh_request(who, cluster, asked, facts, port) {
+            Ok((grant, _)) => Decision::Allow(grant),
+            Err(reason) => Decision::Deny(reason),
+        }
+    }
+
+    /// The same, with what has to be seen to.
+    ///
+    /// # Errors
+    /// Why not, as the user is to see it.
+    pub(crate) fn weigh_request(
+        &self,
+        who: &Principal,
+        cluster: &ClusterId,
+        asked: &RequestAttributes,
+        facts: &Facts<'_>,
+        port: Port,
+    ) -> Result<(Grant, Obligations), Reason> {
         let action = Action::from(asked).on_port(port);
+        let weighed = |facts: &Facts<'_>| match self.weigh(who, cluster, &action, facts) {
+            Verdict::Allow { grant, obligations } => Ok((grant.grant(), obligations)),
+            Verdict::Deny { reason } => Err(Reason::Denied(self.refusal(&reason, who, cluster, &action))),
+        };
         if !self.index.commands || !has_command(&action.target) {
-            return self.decide(who, cluster, &action, facts);
+            return weighed(facts);
         }
         let command = asked.query("command");
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
-        self.decide(who, cluster, &action, &facts.running(&command))
+        weighed(&facts.running(&command))
     }
 
     /// Decides one question, with what has to be seen to. Pure, and allocates nothing.

@@ -32,13 +32,13 @@ fn endless() -> (mpsc::UnboundedSender<&'static str>, Reply) {
     (sender, Reply::Response(Response::new(StreamBody::new(frames).boxed_unsync())))
 }
 
-struct Stream {
+pub(crate) struct Stream {
     body: Body,
     feed: mpsc::UnboundedSender<&'static str>,
 }
 
 impl Stream {
-    async fn open(stage: &Stage, target: &str, evidence: &str) -> Self {
+    pub(crate) async fn open(stage: &Stage, target: &str, evidence: &str) -> Self {
         let (feed, reply) = endless();
         let reply = Arc::new(Mutex::new(Some(reply)));
         let stack = stage.stack(move || reply.lock().unwrap().take().unwrap());
@@ -49,22 +49,26 @@ impl Stream {
         stream
     }
 
-    async fn goes_on(&mut self) {
+    pub(crate) async fn goes_on(&mut self) {
         self.feed.send("more").unwrap();
         assert_eq!(self.body.frame().await.unwrap().unwrap().into_data().unwrap(), "more");
     }
 
     /// With an error, so that nobody takes it for complete; its far side is let go.
-    async fn ends(mut self, stage: &Stage) {
+    async fn ends(self, stage: &Stage) {
+        self.ends_because(stage, "").await;
+    }
+
+    pub(crate) async fn ends_because(mut self, stage: &Stage, why: &str) {
         let end = tokio::time::timeout(Duration::from_secs(10), self.body.frame()).await.expect("ended");
         let error = end.unwrap().unwrap_err().to_string();
-        assert!(error.contains("the cluster's agent ended the stream"), "{error}");
+        assert!(error.contains("the cluster's agent ended the stream") && error.contains(why), "{error}");
         self.feed.closed().await;
         assert_eq!(stage.open.streams(), 0);
     }
 }
 
-async fn watched() -> (Stage, String) {
+pub(crate) async fn watched() -> (Stage, String) {
     let stage = Stage::set().await;
     tokio::spawn(stage.open.clone().enforce());
     let alice = stage.alice().await;

@@ -136,6 +136,17 @@ impl Stage {
         self.documents.accept(self.sign(DocumentKind::Policy, "", &policy).await).unwrap();
     }
 
+    /// A policy whose one binding, of the team to `cluster-admin`, says this as well.
+    pub(crate) async fn bound_with(&self, more: serde_json::Value) {
+        let mut binding = json!({
+            "name": "team", "subjects": [{"group": "ops"}], "role": "cluster-admin", "clusters": {"all": true},
+            "scope": "cluster",
+        });
+        binding.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let policy = json!({"clusters": [{"id": "c1", "name": "c1"}], "bindings": [binding]});
+        self.documents.accept(self.sign(DocumentKind::Policy, "", &policy).await).unwrap();
+    }
+
     /// A document of `org` that is signed as it should be.
     pub(crate) async fn document_of(&self, org: &str, kind: DocumentKind, body: &serde_json::Value) -> SignedDocument {
         let issued = self.clock.now();
