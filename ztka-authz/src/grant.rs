@@ -103,6 +103,30 @@ impl PolicyDocument {
     }
 }
 
+impl PolicyDocument {
+    /// True if `who` is among `subjects`, by name, by a group of their session, or by a group of the policy.
+    pub fn names(&self, subjects: &[Subject], who: &Principal) -> bool {
+        expand(&members(self), subjects).iter().any(|subject| match subject {
+            Subject::User(name) => name == who.name(),
+            Subject::Group(name) => who.groups().contains(name),
+        })
+    }
+
+    /// The groups of the policy that `group` is in, by however many others, and itself.
+    pub fn groups_around(&self, group: &ztka_core::GroupName) -> Vec<ztka_core::GroupName> {
+        let wanted = Subject::Group(group.clone());
+        let members = members(self);
+        let around = members.iter().filter(|(_, members)| members.contains(&wanted)).map(|(name, _)| (*name).clone());
+        around.chain([group.clone()]).collect()
+    }
+
+    /// True if `own` counts wherever `other` does, on the clusters that there are and on those to come.
+    pub fn is_as_wide(&self, own: &Binding, other: &Binding) -> bool {
+        parts(&other.clusters).all(|part| reaches(self, &own.clusters, &part))
+            && places(&other.scope).iter().all(|place| extends(&own.scope, place))
+    }
+}
+
 impl Binding {
     /// True if what this gives may be given on by `other`: it counts, and `other` counts no longer and under no less.
     fn stands_for(&self, other: &Self, now: Timestamp) -> bool {

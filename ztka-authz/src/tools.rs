@@ -8,6 +8,7 @@ mod question;
 mod recorded;
 mod simulate;
 mod source;
+mod write;
 mod yaml;
 
 pub use self::{
@@ -18,5 +19,6 @@ pub use self::{
     question::{InvalidQuestion, Question},
     recorded::{EventsError, Recorded, recorded},
     simulate::{Difference, Simulation},
-    source::{SourceError, policy_from_yaml, schema},
+    source::{SourceError, line_at, policy_from_yaml, schema},
+    write::document_to_yaml,
 };

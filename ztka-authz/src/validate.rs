@@ -43,6 +43,15 @@ impl InvalidPolicy {
     pub fn problem(&self) -> &str {
         &self.problem
     }
+
+    /// Where in the policy: a JSON pointer (RFC 6901).
+    pub fn pointer(&self) -> String {
+        let step = |step: &Step| match step {
+            Step::Field(field) => format!("/{field}"),
+            Step::Number(number) => format!("/{number}"),
+        };
+        self.path.iter().map(step).collect()
+    }
 }
 
 /// What is wrong with a part, and where in it.

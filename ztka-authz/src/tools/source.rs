@@ -41,6 +41,11 @@ pub fn policy_from_yaml(text: &str) -> Result<PolicyDocument, SourceError> {
     Ok(document)
 }
 
+/// The line of a part of a file by its JSON pointer, or of what is around it; 1 if the file cannot be read.
+pub fn line_at(text: &str, pointer: &str) -> usize {
+    Source::read(text).map_or(1, |source| source.line(pointer))
+}
+
 /// Reads any structure, with the line of what does not fit.
 pub(super) fn read<T: DeserializeOwned>(source: &Source) -> Result<T, SourceError> {
     let value = match &source.value {
