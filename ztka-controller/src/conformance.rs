@@ -5,6 +5,7 @@ mod changes;
 mod jobs;
 mod members;
 mod pages;
+mod policy;
 mod revocations;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ pub use self::{
     jobs::jobs,
     members::{authorities, controllers, live_tokens, members},
     pages::pages,
+    policy::policy,
     revocations::revocations,
 };
 use crate::store::{
@@ -127,7 +129,7 @@ pub async fn resources(store: &(impl ResourceStore + IdentityStore)) {
         assert_eq!(store.overdue(at(second)).await.unwrap(), Overdue { agents: 0, proxies }, "{second}");
     }
 
-    policy(store, &acme, &other).await;
+    roles_and_bindings(store, &acme, &other).await;
     room(store, &acme, &other).await;
 }
 
@@ -157,7 +159,7 @@ async fn room(store: &impl ResourceStore, acme: &OrgId, other: &OrgId) {
     store.create_binding(acme, &"wide".parse().unwrap(), &wide, None).await.unwrap();
 }
 
-async fn policy(store: &impl ResourceStore, acme: &OrgId, other: &OrgId) {
+async fn roles_and_bindings(store: &impl ResourceStore, acme: &OrgId, other: &OrgId) {
     let (reader, writer) = ("reader".parse().unwrap(), "writer".parse().unwrap());
     store.create_role(acme, &writer, &role("writer")).await.unwrap();
     store.create_role(acme, &reader, &role("reader")).await.unwrap();

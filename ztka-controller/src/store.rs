@@ -33,6 +33,7 @@
 //! | `ztka_identity::conformance::identity` | `IdentityStore` |
 //! | `conformance::{resources, documents, revocations, changes, compaction, conditions}` | [`ResourceStore`], [`DocumentStore`], [`RevocationStore`], [`ChangeStore`] |
 //! | `conformance::pages` | [`PageStore`] |
+//! | `conformance::policy` | [`PolicyStore`] |
 //! | `conformance::{members, live_tokens, controllers, authorities}` | [`MemberStore`], [`AuthorityStore`] |
 //! | `ztka_pki::conformance::{key_store, enrolment_store}` | `KeyStore`, `EnrolmentStore` |
 //! | `ztka_audit::conformance::{events, receipts}` | `EventStore`, `ReceiptStore` |
@@ -48,6 +49,7 @@ mod jobs;
 mod members;
 mod page;
 mod pages;
+mod policy;
 mod resources;
 mod revocations;
 
@@ -68,6 +70,7 @@ pub use self::{
     members::{Acknowledgement, LiveCredential, LiveMember, LiveToken, MemberStore},
     page::{Page, Paged},
     pages::PageStore,
+    policy::{POLICY_HISTORY, POLICY_VERSIONS, PolicyChange, PolicyEdit, PolicyStore, PolicyVersion},
     resources::{Cluster, Instance, LARGEST_POLICY, Overdue, Proxy, ResourceStore},
     revocations::{Certificate, Revocable, Revocation, RevocationStore, StoredCrl},
 };
@@ -78,6 +81,7 @@ pub use self::{
 pub struct Stores {
     pub identity: Arc<dyn IdentityStore>,
     pub resources: Arc<dyn ResourceStore>,
+    pub policy: Arc<dyn PolicyStore>,
     pub documents: Arc<dyn DocumentStore>,
     pub revocations: Arc<dyn RevocationStore>,
     pub changes: Arc<dyn ChangeStore>,
@@ -98,6 +102,7 @@ impl Stores {
     where
         S: IdentityStore
             + ResourceStore
+            + PolicyStore
             + DocumentStore
             + RevocationStore
             + ChangeStore
@@ -114,6 +119,7 @@ impl Stores {
         Self {
             identity: store.clone(),
             resources: store.clone(),
+            policy: store.clone(),
             documents: store.clone(),
             revocations: store.clone(),
             changes: store.clone(),

@@ -119,6 +119,14 @@ impl Change {
             ResourceKind::Role => of_org("SELECT version FROM roles WHERE name = $1 AND org = $2"),
             ResourceKind::Binding => of_org("SELECT version FROM bindings WHERE name = $1 AND org = $2"),
             ResourceKind::Proxy => by_id("SELECT version FROM proxies WHERE id = $1"),
+            ResourceKind::Project
+            | ResourceKind::PolicyGroup
+            | ResourceKind::Denial
+            | ResourceKind::Guardrails
+            | ResourceKind::Settings => {
+                let text = "SELECT version FROM policy_objects WHERE name = $1 AND org = $2 AND kind = $3";
+                of_org(text).bind(self.kind.as_str())
+            }
             ResourceKind::Authority | ResourceKind::Revocation => return Ok(()),
         };
         let Some(row) = self.tx.fetch_optional(current).await? else { return Ok(()) };
@@ -126,6 +134,25 @@ impl Change {
             version if version == expected => Ok(()),
             version => Err(StoreError::Changed { what: self.kind.as_str(), name: self.name.clone(), version }),
         }
+    }
+
+    /// Takes so many versions, and returns the first: the caller writes down what they have, and on each object which one
+    /// has changed it.
+    pub(crate) async fn take(&mut self, versions: usize) -> Result<u64, Failed> {
+        let more = i64::try_from(versions.saturating_sub(1)).unwrap_or(i64::MAX);
+        let org = org_or_empty(self.org.as_ref()).to_owned();
+        let unsaid = sql("DELETE FROM changes WHERE org = $1 AND version = $2").bind(&org).bind(self.version());
+        self.tx.execute(unsaid).await?;
+        let raise = sql("UPDATE versions SET version = version + $1 WHERE org = $2 RETURNING version");
+        let row = self.tx.fetch_one(raise.bind(more).bind(&org)).await?;
+        let first = self.version;
+        self.version = number(&row, "version")?;
+        Ok(first)
+    }
+
+    /// The newest version of the organisation.
+    pub(crate) fn newest(&self) -> u64 {
+        self.version
     }
 
     /// The version of the organisation that has this change.
@@ -164,7 +191,14 @@ impl Change {
             ResourceKind::Role => of_org("UPDATE roles SET version = $1 WHERE name = $2 AND org = $3"),
             ResourceKind::Binding => of_org("UPDATE bindings SET version = $1 WHERE name = $2 AND org = $3"),
             ResourceKind::Proxy => by_id("UPDATE proxies SET version = $1 WHERE id = $2"),
-            ResourceKind::Authority | ResourceKind::Revocation => return Ok(()),
+            // Those of a policy are written with their version.
+            ResourceKind::Project
+            | ResourceKind::PolicyGroup
+            | ResourceKind::Denial
+            | ResourceKind::Guardrails
+            | ResourceKind::Settings
+            | ResourceKind::Authority
+            | ResourceKind::Revocation => return Ok(()),
         };
         self.tx.execute(stamp).await.map(drop)
     }
@@ -174,6 +208,11 @@ impl Change {
         if self.action != Action::Deleted {
             self.stamp().await?;
         }
+        self.commit_stamped().await
+    }
+
+    /// The same where every object has its version already.
+    pub(crate) async fn commit_stamped(self) -> Result<(), Failed> {
         self.tx.commit().await?;
         self.hints.give();
         Ok(())

@@ -21,7 +21,8 @@ const OF_ORG: &str = "SELECT 'org' AS kind, id AS name, version FROM orgs WHERE 
      UNION ALL SELECT 'credential', id, version FROM credentials WHERE org = $1 \
      UNION ALL SELECT 'cluster', id, version FROM clusters WHERE org = $1 AND deleted IS NULL \
      UNION ALL SELECT 'role', name, version FROM roles WHERE org = $1 \
-     UNION ALL SELECT 'binding', name, version FROM bindings WHERE org = $1";
+     UNION ALL SELECT 'binding', name, version FROM bindings WHERE org = $1 \
+     UNION ALL SELECT kind, name, version FROM policy_objects WHERE org = $1";
 /// And of the installation. Organisations have versions of their own; their place in this feed is not kept.
 const OF_INSTALLATION: &str = "SELECT 'org' AS kind, id AS name, 0 AS version FROM orgs WHERE deleted IS NULL \
      UNION ALL SELECT 'proxy', id, version FROM proxies";
@@ -78,7 +79,7 @@ impl ChangeStore for Store {
 
     fn at_version(&self, version: u64) -> Conditional {
         let store = Arc::new(self.expecting(version));
-        Conditional { identity: store.clone(), resources: store }
+        Conditional { identity: store.clone(), resources: store.clone(), policy: store }
     }
 
     fn hint(&self) -> watch::Receiver<u64> {

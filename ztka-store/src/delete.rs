@@ -31,6 +31,9 @@ const STEPS: &[&str] = &[
     "sessions",
     "credentials",
     "users",
+    "policy-edits",
+    "policy-versions",
+    "policy-objects",
     "bindings",
     "roles",
     "series",
@@ -78,6 +81,17 @@ fn removal(step: &str) -> Option<&'static str> {
         }
         "credentials" => "DELETE FROM credentials WHERE id IN (SELECT id FROM credentials WHERE org = $1 LIMIT $2)",
         "users" => "DELETE FROM users WHERE id IN (SELECT id FROM users WHERE org = $1 LIMIT $2)",
+        "policy-edits" => {
+            "DELETE FROM policy_edits WHERE org = $1 AND version IN (SELECT version FROM policy_edits WHERE org = $1 \
+             ORDER BY version LIMIT $2)"
+        }
+        "policy-versions" => {
+            "DELETE FROM policy_versions WHERE org = $1 AND version IN (SELECT version FROM policy_versions \
+             WHERE org = $1 LIMIT $2)"
+        }
+        "policy-objects" => {
+            "DELETE FROM policy_objects WHERE org = $1 AND name IN (SELECT name FROM policy_objects WHERE org = $1 LIMIT $2)"
+        }
         "bindings" => {
             "DELETE FROM bindings WHERE org = $1 AND name IN (SELECT name FROM bindings WHERE org = $1 LIMIT $2)"
         }

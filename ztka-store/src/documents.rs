@@ -3,7 +3,6 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use ztka_authz::{Binding, PolicyDocument, Role};
 use ztka_controller::store::{
     Action, Content, DocumentStore, FeedEntry, FeedScope, Published, ResourceKind, Revocable, RevokedFacts, Snapshot,
 };
@@ -12,11 +11,11 @@ use ztka_identity::StoreError;
 
 use crate::{
     Failed, Store,
-    bodies::Bodies,
     encryption::Place,
     identity::name_of,
+    policy::Rows,
     revocations::revocation,
-    row::{json, micros, number, org_or_empty, signed, text, time},
+    row::{micros, number, org_or_empty, signed, text, time},
     sql::{Row, Tx, sql},
 };
 
@@ -35,22 +34,8 @@ fn series(row: &Row) -> Result<SeriesKey, Failed> {
 /// What a snapshot has read, before it is opened: that may need a connection more, and comes after the transaction.
 enum Read {
     Ready(Content),
-    Policy { clusters: Vec<ztka_authz::Cluster>, roles: Bodies<Role>, bindings: Bodies<Binding> },
+    Policy(Rows),
     Session { row: Row, groups: Vec<GroupName> },
-}
-
-async fn policy(store: &Store, read: &mut Tx, org: &OrgId) -> Result<Read, Failed> {
-    let listed = sql("SELECT id, name, labels FROM clusters WHERE org = $1 AND deleted IS NULL ORDER BY id");
-    let mut clusters = Vec::new();
-    let cluster = |row: Row| {
-        let known = ztka_authz::Cluster::new(text(&row, "id")?, text::<String>(&row, "name")?);
-        clusters.push(ztka_authz::Cluster { labels: json(&row, "labels")?, ..known });
-        Ok(())
-    };
-    read.each(listed.bind(org.as_str()), cluster).await?;
-    let roles = Bodies::read(store, read, "roles", org.as_str()).await?;
-    let bindings = Bodies::read(store, read, "bindings", org.as_str()).await?;
-    Ok(Read::Policy { clusters, roles, bindings })
 }
 
 async fn session(read: &mut Tx, series: &SeriesKey, now: Timestamp) -> Result<Option<Read>, Failed> {
@@ -103,11 +88,7 @@ impl Store {
     async fn opened(&self, org: &OrgId, read: Read) -> Result<Content, Failed> {
         match read {
             Read::Ready(content) => Ok(content),
-            Read::Policy { clusters, roles, bindings } => {
-                let roles = roles.opened(self, "roles", org.as_str()).await?;
-                let bindings = bindings.opened(self, "bindings", org.as_str()).await?;
-                Ok(Content::Policy(PolicyDocument { clusters, roles, bindings, ..PolicyDocument::default() }))
-            }
+            Read::Policy(rows) => Ok(Content::Policy(self.policy_of(org, rows).await?)),
             Read::Session { row, groups } => {
                 let user: UserId = text(&row, "user_id")?;
                 let place = name_of(row.str("org")?, user.as_str());
@@ -169,7 +150,7 @@ impl DocumentStore for Store {
         let revision = Revision { epoch: number(&row, "epoch")?, version: number(&row, "version")? };
         let content = match (series.kind, org) {
             (DocumentKind::Trust, None) => Read::Ready(Content::Trust),
-            (DocumentKind::Policy, Some(org)) => policy(self, &mut read, org).await?,
+            (DocumentKind::Policy, Some(org)) => Read::Policy(Rows::read(self, &mut read, org).await?),
             (DocumentKind::Session, Some(_)) => match session(&mut read, series, now).await? {
                 Some(session) => session,
                 None => return Ok(None),

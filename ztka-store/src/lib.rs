@@ -56,6 +56,7 @@ mod location;
 mod members;
 mod migrate;
 mod pages;
+mod policy;
 mod postgres;
 mod purge;
 mod resources;

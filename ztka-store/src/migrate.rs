@@ -58,6 +58,11 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0009_encryption.sql"),
         postgres: include_str!("../migrations/postgres/0009_encryption.sql"),
     },
+    Migration {
+        version: 10,
+        sqlite: include_str!("../migrations/sqlite/0010_policy.sql"),
+        postgres: include_str!("../migrations/postgres/0010_policy.sql"),
+    },
 ];
 
 /// The schema that this version writes.

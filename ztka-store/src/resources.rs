@@ -52,14 +52,16 @@ pub(crate) async fn need_room(change: &mut Change, org: &OrgId) -> Result<(), St
     // What is sealed is 49 bytes longer. Beside its texts a cluster has some quotes and the words for its fields.
     let query = "SELECT (SELECT coalesce(sum(length(body) + coalesce(length(sealed) - 49, 0)), 0) FROM roles WHERE org = $1) \
                  + (SELECT coalesce(sum(length(body) + coalesce(length(sealed) - 49, 0)), 0) FROM bindings WHERE org = $1) \
-                 + (SELECT coalesce(sum(length(id) + length(name) + length(labels) + 32), 0) FROM clusters \
+                 + (SELECT coalesce(sum(length(body) + coalesce(length(sealed) - 49, 0)), 0) FROM policy_objects WHERE org = $1) \
+                 + (SELECT coalesce(sum(length(id) + length(name) + length(labels) + length(namespaces) \
+                    + length(coalesce(project, '')) + 62), 0) FROM clusters \
                     WHERE org = $1 AND deleted IS NULL) AS size";
     let size = number(&change.fetch_one(sql(query).bind(org.as_str())).await?, "size")?;
     room::keep(change, org, size).await?;
     if usize::try_from(size).is_ok_and(|size| size <= LARGEST_POLICY) {
         return Ok(());
     }
-    let message = "the policy of the organisation would be larger than 11 MiB; delete roles, bindings or clusters, or \
+    let message = "the policy of the organisation would be larger than 11 MiB; delete some of it, or \
                    name less in them";
     Err(StoreError::Refused(message.into()))
 }

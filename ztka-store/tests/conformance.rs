@@ -31,6 +31,7 @@ kit::on_both!(
     authorities,
     jobs,
     pages,
+    policy,
 );
 
 async fn pages(place: &Place) {
@@ -39,6 +40,10 @@ async fn pages(place: &Place) {
 
 async fn jobs(place: &Place) {
     ztka_controller::conformance::jobs(&place.unlocked().await).await;
+}
+
+async fn policy(place: &Place) {
+    ztka_controller::conformance::policy(&place.unlocked().await).await;
 }
 
 async fn identity(place: &Place) {

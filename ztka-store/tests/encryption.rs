@@ -17,9 +17,10 @@ use ztka_audit::{
     Batch, Event, EventQuery, EventStore as _, Hash, Kind, ObjectRef, Position, Receipt, ReceiptStore as _, Record,
     Stage,
 };
-use ztka_authz::{Binding, Role};
+use ztka_authz::{Binding, Denial, Role};
 use ztka_controller::store::{
-    Cluster, Content, DocumentStore as _, FeedScope, JobStore as _, Published, ResourceStore as _, Step,
+    Cluster, Content, DocumentStore as _, FeedScope, JobStore as _, PolicyChange, PolicyEdit, PolicyStore as _,
+    Published, ResourceKind, ResourceStore as _, Step,
 };
 use ztka_core::{AuditId, DocumentKind, OrgId, SeriesKey, UserId};
 use ztka_identity::{IdentityStore as _, Org, StoreError, User};
@@ -43,7 +44,9 @@ const EVENT: &str = "planted-in-an-event";
 const NAMESPACE: &str = "planted-namespace";
 const RECEIPT: &str = "planted-in-a-receipt";
 const WIRE: &str = "planted-in-a-document";
-const ALL: [&str; 7] = [NAME, RULE, BOUND, EVENT, NAMESPACE, RECEIPT, WIRE];
+const DENIED: &str = "planted-in-a-denial";
+const WAS: &str = "planted-in-the-history-of-policy";
+const ALL: [&str; 9] = [NAME, RULE, BOUND, EVENT, NAMESPACE, RECEIPT, WIRE, DENIED, WAS];
 
 fn now() -> Timestamp {
     Timestamp::now()
@@ -104,6 +107,16 @@ async fn plant(store: &Store) {
     let (payload, cluster) = (serde_json::to_string(&receipt).unwrap(), "c1".parse().unwrap());
     store.ingest_receipts("agent-1", &cluster, &record(payload)).await.unwrap();
     let series = SeriesKey { kind: DocumentKind::Policy, org: Some(acme()), subject: String::new() };
+    let mut basis = store.snapshot(&series, now()).await.unwrap().unwrap().revision.version;
+    let denial = |reason: &str| {
+        let denial = Denial { name: "freeze".into(), reason: reason.into(), ..Denial::default() };
+        Some(serde_json::to_string(&denial).unwrap())
+    };
+    for (before, after) in [(None, denial(WAS)), (denial(WAS), denial(DENIED))] {
+        let edits = vec![PolicyEdit { kind: ResourceKind::Denial, name: "freeze".into(), before, after }];
+        let (author, act, at) = ("u1".parse().unwrap(), "apply".into(), now());
+        basis = store.change_policy(&acme(), &PolicyChange { basis, edits, author, act, at }).await.unwrap();
+    }
     let revision = store.snapshot(&series, now()).await.unwrap().unwrap().revision;
     let document = Published { series, revision, issued: now(), wire: WIRE.as_bytes().to_vec().into() };
     assert!(store.publish(&document).await.unwrap());
@@ -130,6 +143,11 @@ async fn is_all_there(store: &Store) {
     let series = SeriesKey { kind: DocumentKind::Policy, org: Some(acme()), subject: String::new() };
     let snapshot = store.snapshot(&series, now()).await.unwrap().unwrap();
     assert!(matches!(&snapshot.content, Content::Policy(policy) if said(policy).contains(BOUND)));
+    assert!(matches!(&snapshot.content, Content::Policy(policy) if said(policy).contains(DENIED)));
+    let newest = snapshot.revision.version;
+    let before = store.policy_history(&acme(), None, 2).await.unwrap().pop().unwrap().version;
+    let history = store.policy_back(&acme(), newest, before).await.unwrap();
+    assert!(said(&history).contains(WAS));
     let any = EventQuery::default;
     for query in [
         any(),

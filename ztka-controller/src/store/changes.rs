@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use ztka_core::{OrgId, Revision};
 use ztka_identity::IdentityStore;
 
-use super::{ResourceStore, StoreError};
+use super::{PolicyStore, ResourceStore, StoreError};
 
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
@@ -69,6 +69,16 @@ words! {
         Role = "role",
         /// A binding, by name.
         Binding = "binding",
+        /// A project of clusters, by name.
+        Project = "project",
+        /// A group that policy itself has, by name.
+        PolicyGroup = "policygroup",
+        /// A denial, by name.
+        Denial = "denial",
+        /// What no role reaches, of which there is one.
+        Guardrails = "guardrails",
+        /// What applies to the organisation as a whole, of which there is one.
+        Settings = "settings",
         /// A proxy of the installation, by id.
         Proxy = "proxy",
         /// Something that is revoked, by kind and name; such as are revoked are listed at `…/revocations`.
@@ -138,6 +148,7 @@ pub struct Listing {
 pub struct Conditional {
     pub identity: Arc<dyn IdentityStore>,
     pub resources: Arc<dyn ResourceStore>,
+    pub policy: Arc<dyn PolicyStore>,
 }
 
 /// Tells who has changed what.

@@ -23,6 +23,8 @@ enum Target {
     Users,
     Roles,
     Bindings,
+    Policy,
+    History,
     Series,
     Events,
     Receipts,
@@ -30,10 +32,12 @@ enum Target {
 }
 
 impl Target {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 9] = [
         (Self::Users, "users"),
         (Self::Roles, "roles"),
         (Self::Bindings, "bindings"),
+        (Self::Policy, "policy"),
+        (Self::History, "history"),
         (Self::Series, "series"),
         (Self::Events, "events"),
         (Self::Receipts, "receipts"),
@@ -57,7 +61,8 @@ impl Target {
         let own = org != INSTALLATION;
         match self {
             Self::Users => by_text(
-                "SELECT id AS place, name AS clear, sealed FROM users WHERE org = $1 AND id > $2 ORDER BY id LIMIT $3",
+                "SELECT id AS place, name AS clear, sealed, attributes, sealed_attributes FROM users \
+                 WHERE org = $1 AND id > $2 ORDER BY id LIMIT $3",
             ),
             Self::Roles => by_text(
                 "SELECT name AS place, body AS clear, sealed FROM roles WHERE org = $1 AND name > $2 \
@@ -66,6 +71,16 @@ impl Target {
             Self::Bindings => by_text(
                 "SELECT name AS place, body AS clear, sealed FROM bindings WHERE org = $1 AND name > $2 \
                  ORDER BY name LIMIT $3",
+            ),
+            Self::Policy => by_text(
+                "SELECT kind || '/' || name AS place, body AS clear, sealed FROM policy_objects \
+                 WHERE org = $1 AND kind || '/' || name > $2 ORDER BY kind || '/' || name LIMIT $3",
+            ),
+            Self::History => by_text(
+                "SELECT CAST(version AS TEXT) || '/' || kind || '/' || name AS place, body AS clear, sealed \
+                 FROM policy_edits WHERE org = $1 AND CAST(version AS TEXT) || '/' || kind || '/' || name > $2 \
+                 AND (body IS NOT NULL OR sealed IS NOT NULL) \
+                 ORDER BY CAST(version AS TEXT) || '/' || kind || '/' || name LIMIT $3",
             ),
             Self::Series => by_text(
                 "SELECT kind || '/' || subject AS place, wire, sealed, feed FROM series \
@@ -152,6 +167,18 @@ impl Store {
         Ok(())
     }
 
+    /// Seals the attributes of a user, if there are any, and they are not under the newest key.
+    async fn seal_attributes(&self, tx: &mut Tx, sealer: &Sealer, at: Place<'_>, row: &Row) -> Result<u64, Failed> {
+        let old = row.some_bytes("sealed_attributes")?;
+        let current = old.is_some() && old.and_then(key_of) == sealer.key();
+        if current || (old.is_none() && row.str("attributes")? == "{}") {
+            return Ok(0);
+        }
+        let (clear, new) = sealer.seal(at, self.text_at(at, row, "attributes", "sealed_attributes").await?)?;
+        let text = "UPDATE users SET attributes = $1, sealed_attributes = $2 WHERE id = $3";
+        tx.execute(sql(text).bind(clear).bind(new).bind(at.row)).await
+    }
+
     /// Seals one row if it is not under the newest key; tells where the next begins.
     async fn seal_row(
         &self,
@@ -167,10 +194,13 @@ impl Store {
             _ => row.str("place")?.to_owned(),
         };
         let old = row.some_bytes("sealed")?;
+        let at = |org, table, column, row| Place { org, table, column, row };
+        if target == Target::Users {
+            *sealed += self.seal_attributes(tx, sealer, at(org, "users", "attributes", &place), row).await?;
+        }
         if old.is_some() && old.and_then(key_of) == sealer.key() {
             return Ok(place);
         }
-        let at = |org, table, column, row| Place { org, table, column, row };
         let update = match target {
             Target::Users => {
                 let at = at(org, "users", "name", &place);
@@ -190,6 +220,20 @@ impl Store {
                 let at = at(org, "bindings", "body", &place);
                 let (clear, new) = sealer.seal(at, self.text_at(at, row, "clear", "sealed").await?)?;
                 let text = "UPDATE bindings SET body = $1, sealed = $2 WHERE org = $3 AND name = $4";
+                sql(text).bind(clear).bind(new).bind(org).bind(&place)
+            }
+            Target::Policy => {
+                let at = at(org, "policy_objects", "body", &place);
+                let (clear, new) = sealer.seal(at, self.text_at(at, row, "clear", "sealed").await?)?;
+                let text =
+                    "UPDATE policy_objects SET body = $1, sealed = $2 WHERE org = $3 AND kind || '/' || name = $4";
+                sql(text).bind(clear).bind(new).bind(org).bind(&place)
+            }
+            Target::History => {
+                let at = at(org, "policy_edits", "body", &place);
+                let (clear, new) = sealer.seal(at, self.text_at(at, row, "clear", "sealed").await?)?;
+                let text = "UPDATE policy_edits SET body = $1, sealed = $2 \
+                            WHERE org = $3 AND CAST(version AS TEXT) || '/' || kind || '/' || name = $4";
                 sql(text).bind(clear).bind(new).bind(org).bind(&place)
             }
             Target::Series => {
