@@ -1,5 +1,7 @@
 //! The typed client.
 
+mod policy;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -46,6 +48,8 @@ pub struct Client {
     endpoint: Arc<Endpoint>,
     tls: Arc<ClientConfig>,
     limit: Duration,
+    /// The version that what is changed has to be at.
+    expected: Option<u64>,
 }
 
 /// What an answer's error was, for requests whose answer has no body.
@@ -55,7 +59,7 @@ struct Nothing {}
 impl Client {
     /// Calls the API at `endpoint` over `tls`, which has the caller's certificate and the servers' anchors.
     pub fn new(endpoint: Endpoint, tls: Arc<ClientConfig>) -> Self {
-        Self { endpoint: Arc::new(endpoint), tls, limit: Duration::from_secs(30) }
+        Self { endpoint: Arc::new(endpoint), tls, limit: Duration::from_secs(30), expected: None }
     }
 
     /// Each call ends after `limit`; following events is not limited.
@@ -65,10 +69,19 @@ impl Client {
         self
     }
 
+    /// The same, which changes only what is at this version.
+    #[must_use]
+    pub fn expecting(&self, version: Option<u64>) -> Self {
+        Self { expected: version, ..self.clone() }
+    }
+
     async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Response<Incoming>, ClientError> {
         let mut request = Request::builder().method(method).uri(format!("{PREFIX}{path}"));
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        if let Some(version) = self.expected {
+            request = request.header(header::IF_MATCH, format!("\"{version}\""));
         }
         let body = Full::new(Bytes::from(body.unwrap_or_default()));
         let request = request.body(body).map_err(ClientError::Request)?;

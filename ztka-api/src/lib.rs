@@ -36,6 +36,10 @@
 //! | `GET, POST /orgs/{org}/groups`, `PUT, DELETE …/groups/{group}/members/{user}` | groups | org-admin |
 //! | `GET, POST /orgs/{org}/roles`, `DELETE …/roles/{role}` | roles | org-admin |
 //! | `GET, POST /orgs/{org}/bindings`, `DELETE …/bindings/{binding}` | bindings | org-admin |
+//! | `GET, PUT /orgs/{org}/policy` | the policy as a whole, also as it was at a `version`; `dry_run=true` | org-admin |
+//! | `PUT, DELETE /orgs/{org}/policy/{kind}/{object}` | one object of it: `projects`, `clusters`, `groups`, `roles`, `bindings`, `denials`, `guardrails/default`, `settings/default` | org-admin |
+//! | `GET /orgs/{org}/policy/history`, `POST …/rollback` | who has changed it when, and back | org-admin |
+//! | `POST /orgs/{org}/policy/explain`, `…/who-can` | why, and who | org-admin |
 //! | `GET, POST /orgs/{org}/revocations` | certificates and agents that are not believed any more | org-admin |
 //! | `GET, POST /revocations`, `DELETE /revocations/orgs/{org}` | servers, proxies, whole organisations; and back | system-admin |
 //! | `GET /orgs/{org}/changes` | everything there is, at a revision; `from=<revision>` watches from there; 410: list again | org-admin |
@@ -66,6 +70,7 @@ mod page;
 mod people;
 mod pki;
 mod policy;
+mod policy_whole;
 mod problem;
 mod revocation;
 mod secret;
@@ -89,6 +94,10 @@ pub use self::{
     },
     pki::{Authority, NewRoot, Pki, PkiRotation, PkiStep, StepTaken, TakeStep, UnknownStep, Waiting},
     policy::{Binding, ClusterSelector, CreateBinding, CreateRole, Role, Rule, Scope, Subject},
+    policy_whole::{
+        AskPolicy, AskWhoCan, PolicyAnswer, PolicyChanged, PolicyHistoryQuery, PolicyObject, PolicyPermissions,
+        PolicyQuery, PolicyState, PolicyVersion, RollBack, WhoCan, WriteQuery,
+    },
     problem::{Code, Problem},
     revocation::{Revocation, Revoke},
     secret::SecretPem,

@@ -56,6 +56,9 @@ pub struct Problem {
     /// In which way the controller cannot do it now: a word as stable as the code, such as `database_full`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<Box<str>>,
+    /// Where in what was sent it is wrong: a JSON pointer (RFC 6901).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pointer: Option<Box<str>>,
 }
 
 fn blank() -> String {
@@ -94,6 +97,7 @@ impl Problem {
             code,
             action: action.into(),
             reason: None,
+            pointer: None,
         }
     }
 
@@ -107,6 +111,17 @@ impl Problem {
     #[must_use]
     pub fn with_detail(self, detail: impl Into<String>) -> Self {
         Self { detail: detail.into(), ..self }
+    }
+
+    /// The same, with where in what was sent it is wrong.
+    #[must_use]
+    pub fn at(self, pointer: impl Into<Box<str>>) -> Self {
+        Self { pointer: Some(pointer.into()), ..self }
+    }
+
+    /// Where in what was sent it is wrong, if it says so: a JSON pointer (RFC 6901).
+    pub fn pointer(&self) -> Option<&str> {
+        self.pointer.as_deref()
     }
 
     /// In which way the controller cannot do it now, if it says so.

@@ -11,11 +11,12 @@ mod events;
 mod groups;
 mod guard;
 mod keys;
-mod labels;
+pub(crate) mod labels;
 mod orgs;
 mod paging;
 mod pki;
 mod policy;
+mod policy_whole;
 mod precondition;
 mod proxies;
 mod revocations;
@@ -33,13 +34,18 @@ use axum::{
 use http::Method;
 use ztka_api::{Code, PREFIX, Problem};
 
-use self::answer::{ApiError, StoreFailed};
+use self::answer::StoreFailed;
 use crate::Controller;
 
-pub(crate) use self::credentials::CredentialError;
+pub(crate) use self::{
+    answer::{Answer, ApiError},
+    credentials::CredentialError,
+};
 
 /// Larger than any role or manifest request.
 const LARGEST: usize = 1 << 20;
+/// A policy as a whole is larger.
+const LARGEST_POLICY: usize = 16 << 20;
 
 /// Who may call a route. Everybody else is refused before the handler runs.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -52,6 +58,18 @@ pub enum Needs {
     Oneself,
     /// Who may administer the organisation in the path.
     OrgAdmin,
+    /// Who may look at what concerns the organisation as a whole.
+    OrgReader,
+    /// Who may administer the cluster in the path.
+    ClusterAdmin,
+    /// Who may look at the cluster in the path.
+    ClusterReader,
+    /// Who may make clusters.
+    ClusterMaker,
+    /// Who may change some of the policy; the handler looks at what the change is of.
+    PolicyAdmin,
+    /// Who may look at some of the policy; the handler leaves out the rest.
+    PolicyReader,
     /// Who may administer the installation.
     SystemAdmin,
 }
@@ -89,60 +107,68 @@ macro_rules! routes {
 }
 
 routes! {
-    GET    "/whoami"                                              Caller      users::whoami;
-    GET    "/status"                                              SystemAdmin status::status;
-    GET    "/orgs"                                                Caller      orgs::list;
-    POST   "/renew"                                               Caller      credentials::renew;
-    POST   "/orgs"                                                SystemAdmin orgs::create;
-    PUT    "/orgs/{org}"                                          OrgAdmin    orgs::update;
-    DELETE "/orgs/{org}"                                          SystemAdmin orgs::delete;
-    GET    "/deletions"                                           SystemAdmin orgs::deletions;
-    GET    "/master-keys"                                         SystemAdmin keys::masters;
-    POST   "/master-keys/rewrap"                                  SystemAdmin keys::rewrap;
-    GET    "/orgs/{org}/data-keys"                                OrgAdmin    keys::list;
-    POST   "/orgs/{org}/data-keys"                                OrgAdmin    keys::rotate;
-    GET    "/proxies"                                             SystemAdmin proxies::list;
-    POST   "/proxies"                                             SystemAdmin proxies::create;
-    GET    "/pki"                                                 SystemAdmin pki::status;
-    POST   "/pki/authorities/{authority}/{step}"                  SystemAdmin pki::step;
-    GET    "/revocations"                                         SystemAdmin revocations::list_all;
-    POST   "/revocations"                                         SystemAdmin revocations::create_any;
-    DELETE "/revocations/orgs/{org}"                              SystemAdmin revocations::restore;
-    GET    "/orgs/{org}/revocations"                              OrgAdmin    revocations::list;
-    POST   "/orgs/{org}/revocations"                              OrgAdmin    revocations::create;
-    GET    "/orgs/{org}/clusters"                                 Member      clusters::list;
-    POST   "/orgs/{org}/clusters"                                 OrgAdmin    clusters::create;
-    GET    "/orgs/{org}/clusters/{cluster}"                       OrgAdmin    clusters::read;
-    DELETE "/orgs/{org}/clusters/{cluster}"                       OrgAdmin    clusters::delete;
-    GET    "/orgs/{org}/clusters/{cluster}/tokens"                OrgAdmin    tokens::list;
-    POST   "/orgs/{org}/clusters/{cluster}/tokens"                OrgAdmin    tokens::create;
-    DELETE "/orgs/{org}/clusters/{cluster}/tokens/{token}"        OrgAdmin    tokens::revoke;
-    POST   "/orgs/{org}/clusters/{cluster}/tokens/{token}/keys/{key}/approve" OrgAdmin tokens::approve;
-    POST   "/orgs/{org}/clusters/{cluster}/tokens/{token}/keys/{key}/refuse"  OrgAdmin tokens::refuse;
-    POST   "/orgs/{org}/clusters/{cluster}/manifest"              OrgAdmin    clusters::create_manifest;
-    GET    "/orgs/{org}/users"                                    OrgAdmin    users::list;
-    POST   "/orgs/{org}/users"                                    OrgAdmin    users::create;
-    GET    "/orgs/{org}/users/{user}"                             Oneself     users::read;
-    POST   "/orgs/{org}/users/{user}/disable"                     OrgAdmin    users::disable;
-    POST   "/orgs/{org}/users/{user}/enable"                      OrgAdmin    users::enable;
-    GET    "/orgs/{org}/users/{user}/access"                      Oneself     credentials::access;
-    GET    "/orgs/{org}/users/{user}/credentials"                 Oneself     credentials::list;
-    POST   "/orgs/{org}/users/{user}/credentials"                 Oneself     credentials::create;
-    DELETE "/orgs/{org}/users/{user}/credentials/{credential}"    Oneself     credentials::revoke;
-    POST   "/orgs/{org}/users/{user}/kubeconfig"                  Oneself     credentials::download;
-    GET    "/orgs/{org}/groups"                                   OrgAdmin    groups::list;
-    POST   "/orgs/{org}/groups"                                   OrgAdmin    groups::create;
-    PUT    "/orgs/{org}/groups/{group}/members/{user}"            OrgAdmin    groups::add;
-    DELETE "/orgs/{org}/groups/{group}/members/{user}"            OrgAdmin    groups::remove;
-    GET    "/orgs/{org}/roles"                                    OrgAdmin    policy::roles;
-    POST   "/orgs/{org}/roles"                                    OrgAdmin    policy::create_role;
-    DELETE "/orgs/{org}/roles/{role}"                             OrgAdmin    policy::delete_role;
-    GET    "/orgs/{org}/bindings"                                 OrgAdmin    policy::bindings;
-    POST   "/orgs/{org}/bindings"                                 OrgAdmin    policy::create_binding;
-    DELETE "/orgs/{org}/bindings/{binding}"                       OrgAdmin    policy::delete_binding;
-    GET    "/orgs/{org}/changes"                                  OrgAdmin    changes::changes;
-    GET    "/orgs/{org}/events"                                   OrgAdmin    events::events;
-    GET    "/orgs/{org}/findings"                                 OrgAdmin    events::findings;
+    GET    "/whoami"                                              Caller       users::whoami;
+    GET    "/status"                                              SystemAdmin  status::status;
+    GET    "/orgs"                                                Caller       orgs::list;
+    POST   "/renew"                                               Caller       credentials::renew;
+    POST   "/orgs"                                                SystemAdmin  orgs::create;
+    PUT    "/orgs/{org}"                                          OrgAdmin     orgs::update;
+    DELETE "/orgs/{org}"                                          SystemAdmin  orgs::delete;
+    GET    "/deletions"                                           SystemAdmin  orgs::deletions;
+    GET    "/master-keys"                                         SystemAdmin  keys::masters;
+    POST   "/master-keys/rewrap"                                  SystemAdmin  keys::rewrap;
+    GET    "/orgs/{org}/data-keys"                                OrgReader    keys::list;
+    POST   "/orgs/{org}/data-keys"                                OrgAdmin     keys::rotate;
+    GET    "/proxies"                                             SystemAdmin  proxies::list;
+    POST   "/proxies"                                             SystemAdmin  proxies::create;
+    GET    "/pki"                                                 SystemAdmin  pki::status;
+    POST   "/pki/authorities/{authority}/{step}"                  SystemAdmin  pki::step;
+    GET    "/revocations"                                         SystemAdmin  revocations::list_all;
+    POST   "/revocations"                                         SystemAdmin  revocations::create_any;
+    DELETE "/revocations/orgs/{org}"                              SystemAdmin  revocations::restore;
+    GET    "/orgs/{org}/revocations"                              OrgReader    revocations::list;
+    POST   "/orgs/{org}/revocations"                              OrgAdmin     revocations::create;
+    GET    "/orgs/{org}/clusters"                                 Member       clusters::list;
+    POST   "/orgs/{org}/clusters"                                 ClusterMaker clusters::create;
+    GET    "/orgs/{org}/clusters/{cluster}"                       ClusterReader clusters::read;
+    DELETE "/orgs/{org}/clusters/{cluster}"                       ClusterAdmin clusters::delete;
+    GET    "/orgs/{org}/clusters/{cluster}/tokens"                ClusterReader tokens::list;
+    POST   "/orgs/{org}/clusters/{cluster}/tokens"                ClusterAdmin tokens::create;
+    DELETE "/orgs/{org}/clusters/{cluster}/tokens/{token}"        ClusterAdmin tokens::revoke;
+    POST   "/orgs/{org}/clusters/{cluster}/tokens/{token}/keys/{key}/approve" ClusterAdmin tokens::approve;
+    POST   "/orgs/{org}/clusters/{cluster}/tokens/{token}/keys/{key}/refuse"  ClusterAdmin tokens::refuse;
+    POST   "/orgs/{org}/clusters/{cluster}/manifest"              ClusterAdmin clusters::create_manifest;
+    GET    "/orgs/{org}/users"                                    OrgReader    users::list;
+    POST   "/orgs/{org}/users"                                    OrgAdmin     users::create;
+    GET    "/orgs/{org}/users/{user}"                             Oneself      users::read;
+    POST   "/orgs/{org}/users/{user}/disable"                     OrgAdmin     users::disable;
+    POST   "/orgs/{org}/users/{user}/enable"                      OrgAdmin     users::enable;
+    GET    "/orgs/{org}/users/{user}/access"                      Oneself      credentials::access;
+    GET    "/orgs/{org}/users/{user}/credentials"                 Oneself      credentials::list;
+    POST   "/orgs/{org}/users/{user}/credentials"                 Oneself      credentials::create;
+    DELETE "/orgs/{org}/users/{user}/credentials/{credential}"    Oneself      credentials::revoke;
+    POST   "/orgs/{org}/users/{user}/kubeconfig"                  Oneself      credentials::download;
+    GET    "/orgs/{org}/groups"                                   OrgReader    groups::list;
+    POST   "/orgs/{org}/groups"                                   OrgAdmin     groups::create;
+    PUT    "/orgs/{org}/groups/{group}/members/{user}"            OrgAdmin     groups::add;
+    DELETE "/orgs/{org}/groups/{group}/members/{user}"            OrgAdmin     groups::remove;
+    GET    "/orgs/{org}/roles"                                    PolicyReader policy::roles;
+    POST   "/orgs/{org}/roles"                                    PolicyAdmin  policy::create_role;
+    DELETE "/orgs/{org}/roles/{role}"                             PolicyAdmin  policy::delete_role;
+    GET    "/orgs/{org}/bindings"                                 PolicyReader policy::bindings;
+    POST   "/orgs/{org}/bindings"                                 PolicyAdmin  policy::create_binding;
+    DELETE "/orgs/{org}/bindings/{binding}"                       PolicyAdmin  policy::delete_binding;
+    GET    "/orgs/{org}/policy"                                   OrgReader    policy_whole::read;
+    PUT    "/orgs/{org}/policy"                                   OrgAdmin     policy_whole::write;
+    GET    "/orgs/{org}/policy/history"                           OrgReader    policy_whole::history;
+    POST   "/orgs/{org}/policy/rollback"                          OrgAdmin     policy_whole::roll_back;
+    POST   "/orgs/{org}/policy/explain"                           OrgReader    policy_whole::explain;
+    POST   "/orgs/{org}/policy/who-can"                           OrgReader    policy_whole::who_can;
+    PUT    "/orgs/{org}/policy/{kind}/{object}"                   PolicyAdmin  policy::put_object;
+    DELETE "/orgs/{org}/policy/{kind}/{object}"                   PolicyAdmin  policy::delete_object;
+    GET    "/orgs/{org}/changes"                                  OrgReader    changes::changes;
+    GET    "/orgs/{org}/events"                                   OrgReader    events::events;
+    GET    "/orgs/{org}/findings"                                 OrgReader    events::findings;
 }
 
 fn guarded<H, T>(controller: &Controller, method: Method, route: Route, handler: H) -> MethodRouter<Controller>
@@ -171,7 +197,8 @@ where
             }
         }
     });
-    on(filter, handler).route_layer(guard)
+    let largest = if route.path == "/orgs/{org}/policy" { LARGEST_POLICY } else { LARGEST };
+    on(filter, handler).route_layer(DefaultBodyLimit::max(largest)).route_layer(guard)
 }
 
 impl Controller {
@@ -181,7 +208,6 @@ impl Controller {
         table(self)
             .fallback(async || ApiError::from(not_found()))
             .method_not_allowed_fallback(async || ApiError::from(wrong_method()))
-            .layer(DefaultBodyLimit::max(LARGEST))
             .with_state(self.clone())
             // Signed, and for whoever relies on a certificate: the one thing here that asks nobody who they are.
             .merge(self.crls())

@@ -33,6 +33,7 @@ mod first;
 mod ingest;
 mod jobs;
 mod manifest;
+mod policy;
 mod publish;
 mod rotation;
 pub mod serve;

@@ -41,6 +41,24 @@ impl ApiError {
         Self::worded(Code::Invalid, text.into())
     }
 
+    /// The same, with where in what was sent it is wrong.
+    pub(crate) fn at(self, pointer: impl Into<Box<str>>) -> Self {
+        let Self { problem, store_failed } = self;
+        Self { problem: Box::new(problem.at(pointer)), store_failed }
+    }
+
+    /// The same of one object that was sent, where it is known in the whole policy.
+    pub(crate) fn of_one(self) -> Self {
+        let Some(pointer) = self.problem.pointer() else { return self };
+        // `/bindings/3/when`, but `/settings/viewExec`.
+        let mut steps = pointer.trim_start_matches('/').split('/').skip(1).peekable();
+        if steps.peek().is_some_and(|step| step.bytes().all(|byte| byte.is_ascii_digit())) {
+            steps.next();
+        }
+        let within: String = steps.map(|step| format!("/{step}")).collect();
+        self.at(within)
+    }
+
     fn worded(code: Code, text: String) -> Self {
         match text.rsplit_once("; ") {
             Some((detail, action)) => Self::new(code, detail, action),
@@ -123,7 +141,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         }
         let body = Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
             BytesRejection::FailedToBufferBody(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                ApiError::new(Code::TooLarge, "the body is larger than 1 MiB", "send less at once")
+                ApiError::new(Code::TooLarge, "the body is larger than this path takes", "send less at once")
             }
             _ => ApiError::invalid("the body ends early; send it again"),
         })?;

@@ -73,6 +73,7 @@ pub(super) async fn list(
 
 pub(super) async fn create(
     State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
     Path(org): Path<OrgId>,
     Json(asked): Json<CreateCluster>,
 ) -> Answer<Created<Cluster>> {
@@ -81,6 +82,12 @@ pub(super) async fn create(
         return Err(ApiError::invalid(message));
     }
     labels::validate(&asked.labels)?;
+    if !asked.labels.is_empty() && !caller.administers(&org) {
+        // Whom the labels give something is looked at where they are set.
+        let text = "only an owner of the organisation makes a cluster with labels";
+        let action = "make it without, then set its labels by `PUT …/policy/clusters/{cluster}`";
+        return Err(ApiError::new(ztka_api::Code::Forbidden, text, action));
+    }
     let cluster = store::Cluster {
         id: ClusterId::generate(),
         org,

@@ -11,9 +11,9 @@ use ztka_api::{
     Access, Code, CreateCredential, CreateKubeconfig, Credential, IssuedCredential, Kubeconfig, ReachableCluster,
     RenewCredential,
 };
-use ztka_authz::{PolicyDocument, Subject};
+use ztka_authz::PolicySet;
 use ztka_core::Verified;
-use ztka_core::{CredentialId, DocumentKind, OrgId, SeriesKey, UserId};
+use ztka_core::{CredentialId, OrgId, UserId};
 use ztka_identity::{Caller, StoreError, User};
 use ztka_pki::{Issued, Peer, PublicKey, SoftwareKey, ValidCsr};
 
@@ -22,7 +22,7 @@ use super::{
     paging::Paging,
     precondition::Expected,
 };
-use crate::{Controller, authority::OrgAuthorityError, store::Content};
+use crate::{Controller, authority::OrgAuthorityError};
 
 /// Why a credential was not issued.
 #[derive(Debug)]
@@ -161,31 +161,12 @@ impl Controller {
         Ok(life.min(caller.active_until.duration_since(self.now())))
     }
 
-    /// The policy of an organisation as it is now, published or not.
-    async fn policy(&self, org: &OrgId) -> Result<PolicyDocument, StoreError> {
-        let series = SeriesKey { kind: DocumentKind::Policy, org: Some(org.clone()), subject: String::new() };
-        match self.0.stores.documents.snapshot(&series, self.now()).await? {
-            Some(snapshot) => match snapshot.content {
-                Content::Policy(policy) => Ok(policy),
-                _ => Err(StoreError::unavailable("the store gave another document than the policy asked for")),
-            },
-            None => Err(StoreError::not_found("organisation", org)),
-        }
-    }
-
     /// The clusters on which some binding names the user, by name.
     pub(super) async fn visible(&self, user: &User) -> Answer<Vec<ztka_authz::Cluster>> {
-        let groups = self.directory().store().groups_of(&user.id).await?;
-        let policy = self.policy(&user.org).await?;
-        let is_named = |subject: &Subject| match subject {
-            Subject::User(name) => *name == user.name,
-            Subject::Group(name) => groups.contains(name),
-        };
-        let bound: Vec<_> = policy.bindings.iter().filter(|binding| binding.subjects.iter().any(is_named)).collect();
-        let mut clusters = policy.clusters;
-        clusters.retain(|cluster| bound.iter().any(|binding| binding.clusters.selects(cluster)));
-        clusters.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(clusters)
+        let (_, policy) = self.policy(&user.org).await?;
+        let who = self.principal(user).await?;
+        let policy = PolicySet::candidate(user.org.clone(), policy).map_err(ApiError::failed)?;
+        Ok(policy.clusters_of(&who).into_iter().cloned().collect())
     }
 
     async fn access(&self, user: &User) -> Answer<Access> {
@@ -207,8 +188,8 @@ impl Controller {
 }
 
 /// The credential of a caller who asks for another one of their own by no other right.
-fn with_that_alone<'a>(caller: &'a Caller, org: &OrgId) -> Option<&'a ztka_identity::Credential> {
-    (!caller.administers(org)).then_some(&caller.credential)
+fn with_that_alone<'a>(caller: &'a Caller, org: &OrgId, user: &User) -> Option<&'a ztka_identity::Credential> {
+    (!caller.administers(org) && caller.user.id == user.id).then_some(&caller.credential)
 }
 
 pub(super) async fn access(
@@ -236,10 +217,11 @@ pub(super) async fn create(
     Json(asked): Json<CreateCredential>,
 ) -> Answer<Created<IssuedCredential>> {
     let user = controller.user_of(&org, &id).await?;
+    controller.may_become(&caller, &org, &user).await?;
     let csr = ValidCsr::from_pem(asked.csr.as_bytes());
     let csr = csr.map_err(|error| ApiError::invalid(error.to_string()))?;
     let life = controller.life(&caller, &org, asked.life_seconds).await?;
-    let by = with_that_alone(&caller, &org);
+    let by = with_that_alone(&caller, &org, &user);
     let NewCredential { credential, chain } = controller.issue_credential(&user, &csr, life, by).await?;
     let access = controller.access(&user).await?;
     Ok(Created(IssuedCredential { credential: wire(credential), chain, access }))
@@ -271,11 +253,12 @@ pub(super) async fn download(
     Json(asked): Json<CreateKubeconfig>,
 ) -> Answer<Response> {
     let user = controller.user_of(&org, &id).await?;
+    controller.may_become(&caller, &org, &user).await?;
     let life = controller.life(&caller, &org, asked.life_seconds).await?;
     let key = SoftwareKey::generate(&controller.0.provider).map_err(ApiError::failed)?;
     let csr = key.csr().map_err(ApiError::failed)?;
     let csr = ValidCsr::from_der(&csr).map_err(ApiError::failed)?;
-    let by = with_that_alone(&caller, &org);
+    let by = with_that_alone(&caller, &org, &user);
     let NewCredential { chain, .. } = controller.issue_credential(&user, &csr, life, by).await?;
     let access = controller.access(&user).await?;
     let kubeconfig = Kubeconfig::new(&access, &chain, &key.to_pem().into(), false).yaml();

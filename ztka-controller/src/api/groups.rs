@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 
 use axum::{
+    Extension,
     extract::{Path, State},
     response::Response,
 };
 use http::StatusCode;
 use ztka_api::{CreateGroup, Group, Member};
 use ztka_core::{GroupName, OrgId, UserId, UserName};
+use ztka_identity::Caller;
 
 use super::{
     answer::{Answer, Created, Json},
@@ -45,18 +47,22 @@ pub(super) async fn create(
 
 pub(super) async fn add(
     State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
     expected: Expected,
     Path((org, group, user)): Path<(OrgId, GroupName, UserId)>,
 ) -> Answer<StatusCode> {
+    controller.may_fill(&caller, &org, &group).await?;
     expected.directory(&controller).store().add_member(&org, &group, &user).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn remove(
     State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
     expected: Expected,
     Path((org, group, user)): Path<(OrgId, GroupName, UserId)>,
 ) -> Answer<StatusCode> {
+    controller.may_fill(&caller, &org, &group).await?;
     expected.directory(&controller).store().remove_member(&org, &group, &user).await?;
     Ok(StatusCode::NO_CONTENT)
 }

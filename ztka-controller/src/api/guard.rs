@@ -12,15 +12,19 @@ use http::Method;
 use ztka_api::{Code, PkiStep};
 use ztka_audit::Stage;
 use ztka_core::{BindingName, ClusterId, CredentialId, GroupName, OrgId, RoleName, Subject, UserId, Verified};
-use ztka_identity::{Caller, NotActive};
+use ztka_identity::{Caller, NotActive, StoreError};
 use ztka_pki::{AuthorityName, Peer, TokenId};
 
 use super::{
     Needs,
     answer::{Answer, ApiError},
-    tokens,
+    policy, tokens,
 };
-use crate::{Controller, audit::Act};
+use crate::{
+    Controller,
+    audit::Act,
+    policy::{Offices, Reach},
+};
 
 /// Lets a request through to its handler, with the [`Caller`] as extension, or answers it.
 pub(super) async fn guard(controller: Controller, needs: Needs, mut request: Request, next: Next) -> Response {
@@ -32,7 +36,16 @@ pub(super) async fn guard(controller: Controller, needs: Needs, mut request: Req
     let source = request.extensions().get::<IpAddr>().copied();
     let (method, path) = (request.method(), request.uri().path());
     let act = Act::new(&caller, org.as_ref(), method, path, source, controller.now());
-    if let Err(refused) = allow(&caller, needs, org.as_ref(), request.extensions().get::<InPath>()) {
+    let in_path = request.extensions().get::<InPath>();
+    let allowed = match allow(&caller, needs, org.as_ref(), in_path) {
+        Ok(()) => Ok(()),
+        Err(refused) => match controller.holds(&caller, needs, org.as_ref(), in_path, method).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(refused),
+            Err(error) => return ApiError::from(error).into_response(),
+        },
+    };
+    if let Err(refused) = allowed {
         let event = act.refused(refused.problem().detail(), controller.now());
         if let Err(error) = controller.0.journal.record(event).await {
             tracing::error!(error = &*error, "a refusal is not on record");
@@ -70,6 +83,7 @@ async fn change(controller: &Controller, act: &Act, request: Request, next: Next
 #[derive(Clone, Debug)]
 struct InPath {
     user: Option<UserId>,
+    cluster: Option<ClusterId>,
 }
 
 /// Who calls, and the organisation in the path. Nothing is told to whoever is not a user with an active session.
@@ -102,17 +116,20 @@ async fn check(controller: &Controller, needs: Needs, request: &mut Request) -> 
     controller.0.uses.note(&caller.credential.id, controller.now());
     let params = request.extract_parts::<RawPathParams>().await;
     let params = params.map_err(|_| ApiError::invalid("the path is not what is expected; correct it"))?;
-    let (mut in_path, mut named) = (InPath { user: None }, None);
+    let (mut in_path, mut named) = (InPath { user: None, cluster: None }, None);
     for (name, value) in &params {
         match name {
             "org" => named = Some(parse::<OrgId>("organisation", value)?),
             "user" => in_path.user = Some(parse("user", value)?),
-            "cluster" => drop(parse::<ClusterId>("cluster", value)?),
+            "cluster" => in_path.cluster = Some(parse("cluster", value)?),
             "credential" => drop(parse::<CredentialId>("credential", value)?),
             "token" => drop(parse::<TokenId>("token", value)?),
             "key" => drop(tokens::key(value).ok_or_else(|| ApiError::not_found("key", shown(value)))?),
             "group" => drop(parse::<GroupName>("group", value)?),
             "role" => drop(parse::<RoleName>("role", value)?),
+            "kind" => drop(policy::kind(value).ok_or_else(|| ApiError::not_found("kind", shown(value)))?),
+            "object" if policy::is_object(value) => {}
+            "object" => return Err(ApiError::not_found("object", shown(value))),
             "authority" => drop(parse::<AuthorityName>("certificate authority", value)?),
             "step" => drop(parse::<PkiStep>("step", value)?),
             "binding" => drop(parse::<BindingName>("binding", value)?),
@@ -144,7 +161,47 @@ impl Administrator {
             return false;
         }
         let caller = self.controller.directory().whoami(user, credential).await;
-        caller.is_ok_and(|caller| caller.administers(&self.org))
+        let Ok(caller) = caller else { return false };
+        caller.administers(&self.org) || self.controller.looks_at(&caller, &self.org).await
+    }
+}
+
+impl Controller {
+    /// True if somebody may call a route by what they hold in the policy of their organisation.
+    async fn holds(
+        &self,
+        caller: &Caller,
+        needs: Needs,
+        org: Option<&OrgId>,
+        in_path: Option<&InPath>,
+        method: &Method,
+    ) -> Result<bool, StoreError> {
+        let Some(org) = org.filter(|org| **org == caller.user.org) else { return Ok(false) };
+        if matches!(needs, Needs::Caller | Needs::Member | Needs::SystemAdmin) {
+            return Ok(false);
+        }
+        let (_, policy) = self.policy(org).await?;
+        let who = self.principal(&caller.user).await?;
+        let offices = Offices::of(&policy, &who, self.now());
+        let id = in_path.and_then(|path| path.cluster.as_ref());
+        let cluster = id.and_then(|id| policy.clusters.iter().find(|cluster| cluster.id == *id));
+        Ok(match needs {
+            Needs::OrgAdmin => offices.allow(Reach::Org, true),
+            Needs::OrgReader => offices.allow(Reach::Org, false),
+            Needs::Oneself => offices.allow(Reach::Org, *method != Method::GET),
+            Needs::ClusterMaker => offices.allow(Reach::Cluster(None), true),
+            // Nothing is told of a cluster that is not there to whoever may not see every one.
+            Needs::ClusterAdmin => offices.allow(cluster.map_or(Reach::Org, |one| Reach::Cluster(Some(one))), true),
+            Needs::ClusterReader => offices.allow(cluster.map_or(Reach::Org, |one| Reach::Cluster(Some(one))), false),
+            Needs::PolicyAdmin => offices.allow(Reach::Policy, true),
+            Needs::PolicyReader => offices.allow(Reach::Policy, false),
+            Needs::Caller | Needs::Member | Needs::SystemAdmin => false,
+        })
+    }
+
+    /// True if somebody may look at the organisation as a whole by what they hold in its policy.
+    async fn looks_at(&self, caller: &Caller, org: &OrgId) -> bool {
+        self.holds(caller, Needs::OrgReader, Some(org), None, &Method::GET).await.unwrap_or(false)
     }
 }
 
@@ -176,6 +233,10 @@ fn allow(caller: &Caller, needs: Needs, org: Option<&OrgId>, in_path: Option<&In
         Needs::Member => (belongs || administers, "users of this organisation"),
         Needs::Oneself => ((belongs && oneself) || administers, "this user, and administrators of the organisation"),
         Needs::OrgAdmin => (administers, "administrators of this organisation"),
+        Needs::OrgReader => (administers, "administrators of this organisation, and who may look at all of it,"),
+        Needs::ClusterAdmin | Needs::ClusterReader => (administers, "administrators of this cluster"),
+        Needs::ClusterMaker => (administers, "administrators of this organisation, and of every cluster in it,"),
+        Needs::PolicyAdmin | Needs::PolicyReader => (administers, "administrators of some of this organisation"),
         Needs::SystemAdmin => (caller.is_system_admin(), "administrators of the installation"),
     };
     if allowed {

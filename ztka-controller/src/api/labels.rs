@@ -27,8 +27,13 @@ fn is_prefix(text: &str) -> bool {
 }
 
 pub(super) fn validate(labels: &BTreeMap<String, String>) -> Answer<()> {
+    check(labels).map_err(ApiError::invalid)
+}
+
+/// Whether these are labels, and not too many; otherwise what is wrong and what to do.
+pub(crate) fn check(labels: &BTreeMap<String, String>) -> Result<(), String> {
     if labels.len() > MOST {
-        return Err(ApiError::invalid("a cluster has at most 64 labels; use fewer"));
+        return Err("there are at most 64 labels of one thing; use fewer".into());
     }
     for (key, value) in labels {
         let is_key = match key.split_once('/') {
@@ -38,7 +43,7 @@ pub(super) fn validate(labels: &BTreeMap<String, String>) -> Answer<()> {
         if !is_key || !(value.is_empty() || is_name(value)) {
             let shown: String = format!("{key}={value}").chars().take(120).collect();
             let rule = "use letters, digits and inner - _ . as Kubernetes' labels do";
-            return Err(ApiError::invalid(format!("{shown:?} is not a label; {rule}")));
+            return Err(format!("{shown:?} is not a label; {rule}"));
         }
     }
     Ok(())

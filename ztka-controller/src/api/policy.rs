@@ -1,31 +1,39 @@
-//! Roles and bindings.
+//! Roles and bindings, and every other object of a policy by itself.
 
 use axum::{
+    Extension,
     extract::{Path, State},
     response::Response,
 };
 use http::StatusCode;
 use serde::{Serialize, de::DeserializeOwned};
-use ztka_api::{Binding, CreateBinding, CreateRole, Role};
-use ztka_authz::{PolicyDocument, Settings, builtin_roles};
+use serde_json::Value;
+use ztka_api::{Binding, CreateBinding, CreateRole, PolicyChanged, Role};
+use ztka_authz::builtin_roles;
 use ztka_core::{BindingName, OrgId, RoleName};
+use ztka_identity::{Caller, StoreError};
 
 use super::{
     answer::{Answer, ApiError, Created, Json},
     paging::Paging,
+    policy_whole::wire_change,
     precondition::Expected,
 };
-use crate::{Controller, store::Paged};
+use crate::{
+    Controller,
+    policy::{Offices, put},
+    store::{Paged, PolicyEdit, ResourceKind},
+};
 
 /// From the policy's own form to the wire's and back, which are the same JSON.
-fn convert<T: DeserializeOwned>(from: &impl Serialize) -> Answer<T> {
+pub(super) fn convert<T: DeserializeOwned>(from: &impl Serialize) -> Answer<T> {
     let json = serde_json::to_value(from).map_err(ApiError::failed)?;
     serde_json::from_value(json).map_err(ApiError::failed)
 }
 
 fn wire_role(role: &ztka_authz::Role, built_in: bool) -> Answer<Role> {
     let name = role.name.parse().map_err(ApiError::failed)?;
-    Ok(Role { name, rules: convert(&role.rules)?, built_in })
+    Ok(Role { name, rules: convert(&role.rules)?, read_only: role.read_only, built_in })
 }
 
 pub(super) async fn roles(
@@ -35,7 +43,10 @@ pub(super) async fn roles(
 ) -> Answer<Response> {
     let Paged { items, next } = controller.0.stores.pages.roles_page(&org, paging.page()).await?;
     // Beside the first page, which they come before.
-    let built_in = if paging.is_first() { builtin_roles(&Settings::default()) } else { Vec::new() };
+    let built_in = match paging.is_first() {
+        true => builtin_roles(&controller.policy(&org).await?.1.settings),
+        false => Vec::new(),
+    };
     let built_in = built_in.iter().map(|role| wire_role(role, true));
     let stored = items.iter().map(|role| wire_role(role, false));
     Ok(paging.answer(Paged { items: built_in.chain(stored).collect::<Answer<Vec<_>>>()?, next }))
@@ -43,66 +54,190 @@ pub(super) async fn roles(
 
 pub(super) async fn create_role(
     State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
+    expected: Expected,
     Path(org): Path<OrgId>,
     Json(asked): Json<CreateRole>,
 ) -> Answer<Created<Role>> {
-    if asked.rules.is_empty() {
-        return Err(ApiError::invalid("a role without rules allows nothing; give it a rule"));
-    }
-    let role =
-        ztka_authz::Role { name: asked.name.to_string(), rules: convert(&asked.rules)?, ..ztka_authz::Role::default() };
-    let alone = PolicyDocument { roles: vec![role.clone()], ..PolicyDocument::default() };
-    alone.validate().map_err(|error| ApiError::invalid(error.to_string()))?;
-    controller.0.stores.resources.create_role(&org, &asked.name, &role).await?;
+    let (name, rules, read_only) = (asked.name.to_string(), convert(&asked.rules)?, asked.read_only);
+    let role = ztka_authz::Role { name, rules, read_only };
+    let act = format!("create role {}", asked.name);
+    let created = controller.change_policy(&caller, &org, &act, expected.of_object(), |policy| {
+        if policy.roles.iter().any(|known| known.name == role.name) {
+            return Err(StoreError::exists("role", &asked.name).into());
+        }
+        policy.roles.push(role.clone());
+        Ok(())
+    });
+    created.await.map_err(ApiError::of_one)?;
     Ok(Created(wire_role(&role, false)?))
 }
 
 pub(super) async fn delete_role(
     State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
     expected: Expected,
     Path((org, role)): Path<(OrgId, RoleName)>,
 ) -> Answer<StatusCode> {
-    expected.resources(&controller).delete_role(&org, &role).await?;
+    let act = format!("delete role {role}");
+    let deleted = controller.change_policy(&caller, &org, &act, expected.of_object(), |policy| {
+        if let Some(binding) = policy.bindings.iter().find(|binding| binding.role == role.as_str()) {
+            let message = format!("the binding {:?} gives the role \"{role}\"; delete the binding first", binding.name);
+            return Err(StoreError::Refused(message).into());
+        }
+        let before = policy.roles.len();
+        policy.roles.retain(|known| known.name != role.as_str());
+        if policy.roles.len() == before { Err(ApiError::not_found("role", &role)) } else { Ok(()) }
+    });
+    deleted.await.map_err(ApiError::of_one)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn bindings(
     State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
     Path(org): Path<OrgId>,
     paging: Paging,
 ) -> Answer<Response> {
-    let Paged { items, next } = controller.0.stores.pages.bindings_page(&org, paging.page()).await?;
+    let Paged { mut items, next } = controller.0.stores.pages.bindings_page(&org, paging.page()).await?;
+    if !caller.administers(&org) {
+        let ((_, policy), who) = (controller.policy(&org).await?, controller.principal(&caller.user).await?);
+        let offices = Offices::of(&policy, &who, controller.now());
+        items.retain(|binding| offices.sees(binding));
+    }
     let items = items.iter().map(convert::<Binding>).collect::<Answer<Vec<_>>>()?;
     Ok(paging.answer(Paged { items, next }))
 }
 
 pub(super) async fn create_binding(
     State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
+    expected: Expected,
     Path(org): Path<OrgId>,
     Json(asked): Json<CreateBinding>,
 ) -> Answer<Created<Binding>> {
-    if asked.subjects.is_empty() {
-        return Err(ApiError::invalid("a binding without subjects gives nothing; name a user or a group"));
-    }
-    let selector = &asked.clusters;
-    if !selector.all && selector.ids.is_empty() && selector.names.is_empty() && selector.match_labels.is_none() {
-        return Err(ApiError::invalid("the binding selects no cluster; use all, ids, names or matchLabels"));
-    }
-    let binding: ztka_authz::Binding = convert(&asked)?;
-    let resources = &controller.0.stores.resources;
-    let stored = resources.roles(&org).await?;
-    let is_stored = stored.iter().any(|role| role.name == asked.role.as_str());
-    let alone = PolicyDocument { roles: stored, bindings: vec![binding.clone()], ..PolicyDocument::default() };
-    alone.validate().map_err(|error| ApiError::invalid(error.to_string()))?;
-    resources.create_binding(&org, &asked.name, &binding, is_stored.then_some(&asked.role)).await?;
+    let binding = serde_json::to_value(&asked).map_err(ApiError::failed)?;
+    let binding: ztka_authz::Binding = serde_json::from_value(binding)
+        .map_err(|error| ApiError::invalid(format!("the binding is not what is expected: {error}; correct it")))?;
+    let act = format!("create binding {}", asked.name);
+    let created = controller.change_policy(&caller, &org, &act, expected.of_object(), |policy| {
+        if policy.bindings.iter().any(|known| known.name == binding.name) {
+            return Err(StoreError::exists("binding", &asked.name).into());
+        }
+        policy.bindings.push(binding.clone());
+        Ok(())
+    });
+    created.await.map_err(ApiError::of_one)?;
     Ok(Created(convert(&binding)?))
 }
 
 pub(super) async fn delete_binding(
     State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
     expected: Expected,
     Path((org, binding)): Path<(OrgId, BindingName)>,
 ) -> Answer<StatusCode> {
-    expected.resources(&controller).delete_binding(&org, &binding).await?;
+    let act = format!("delete binding {binding}");
+    let deleted = controller.change_policy(&caller, &org, &act, expected.of_object(), |policy| {
+        match put(policy, ResourceKind::Binding, binding.as_str(), None).map_err(ApiError::failed)? {
+            true => Ok(()),
+            false => Err(ApiError::not_found("binding", &binding)),
+        }
+    });
+    deleted.await.map_err(ApiError::of_one)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The word of a path for a kind of object.
+pub(super) fn kind(word: &str) -> Option<ResourceKind> {
+    Some(match word {
+        "projects" => ResourceKind::Project,
+        "clusters" => ResourceKind::Cluster,
+        "groups" => ResourceKind::PolicyGroup,
+        "roles" => ResourceKind::Role,
+        "bindings" => ResourceKind::Binding,
+        "denials" => ResourceKind::Denial,
+        "guardrails" => ResourceKind::Guardrails,
+        "settings" => ResourceKind::Settings,
+        _ => return None,
+    })
+}
+
+/// True of what can be the name of an object, or the id of a cluster.
+pub(super) fn is_object(text: &str) -> bool {
+    text.parse::<BindingName>().is_ok()
+}
+
+/// The kind and the name in a path; there is one object each of guardrails and settings.
+fn object(word: &str, name: &str) -> Answer<ResourceKind> {
+    let kind = kind(word).ok_or_else(|| ApiError::not_found("kind", word))?;
+    match kind {
+        ResourceKind::Guardrails | ResourceKind::Settings if name != PolicyEdit::ONE => {
+            Err(ApiError::not_found(kind.as_str(), name))
+        }
+        kind => Ok(kind),
+    }
+}
+
+pub(super) async fn put_object(
+    State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
+    expected: Expected,
+    Path((org, word, name)): Path<(OrgId, String, String)>,
+    Json(mut body): Json<Value>,
+) -> Answer<Json<PolicyChanged>> {
+    let kind = object(&word, &name)?;
+    let Some(fields) = body.as_object_mut() else {
+        return Err(ApiError::invalid("the body is no object; send one of this kind as a policy file has it"));
+    };
+    let own = match kind {
+        ResourceKind::Guardrails | ResourceKind::Settings => None,
+        ResourceKind::Cluster => Some("id"),
+        _ => Some("name"),
+    };
+    if let Some(own) = own {
+        let said = fields.entry(own).or_insert_with(|| name.clone().into());
+        if *said != name {
+            let text = format!("the body says {said}, and the path \"{name}\"; make a new object, and delete this one");
+            return Err(ApiError::invalid(text).at(format!("/{own}")));
+        }
+    }
+    let act = format!("put {kind} {name}");
+    let changed = controller.change_policy(&caller, &org, &act, expected.of_object(), |policy| {
+        let mut body = body.clone();
+        if kind == ResourceKind::Cluster {
+            let known = policy.clusters.iter().find(|cluster| cluster.id.as_str() == name);
+            let known = known.ok_or_else(|| ApiError::not_found("cluster", &name))?;
+            if let Some(fields) = body.as_object_mut() {
+                fields.insert("name".into(), known.name.clone().into());
+            }
+        }
+        put(policy, kind, &name, Some(&body.to_string()))
+            .map(drop)
+            .map_err(|error| ApiError::invalid(format!("the {kind} is not what is expected: {error}; correct it")))
+    });
+    let changed = changed.await.map_err(ApiError::of_one)?;
+    Ok(Json(wire_change(&changed, false, None)?))
+}
+
+pub(super) async fn delete_object(
+    State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
+    expected: Expected,
+    Path((org, word, name)): Path<(OrgId, String, String)>,
+) -> Answer<StatusCode> {
+    let kind = object(&word, &name)?;
+    if kind == ResourceKind::Cluster {
+        let text = "a cluster is not deleted by its policy; delete the cluster, or put one without labels in its place";
+        return Err(ApiError::invalid(text));
+    }
+    let act = format!("delete {kind} {name}");
+    let deleted = controller.change_policy(&caller, &org, &act, expected.of_object(), |policy| {
+        match put(policy, kind, &name, None).map_err(ApiError::failed)? {
+            true => Ok(()),
+            false => Err(ApiError::not_found(kind.as_str(), &name)),
+        }
+    });
+    deleted.await.map_err(ApiError::of_one)?;
     Ok(StatusCode::NO_CONTENT)
 }

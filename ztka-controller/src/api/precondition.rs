@@ -9,6 +9,7 @@ use ztka_identity::Directory;
 use super::answer::ApiError;
 use crate::{
     Controller,
+    policy::Expecting,
     store::{Conditional, ResourceStore},
 };
 
@@ -36,6 +37,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Expected {
 }
 
 impl Expected {
+    /// For changes of an object of a policy: the version is that object's.
+    pub(super) fn of_object(self) -> Expecting {
+        Expecting { object: self.0, ..Expecting::default() }
+    }
+
+    /// For changes of a policy as a whole: the version is the policy's.
+    pub(super) fn of_policy(self, dry_run: bool) -> Expecting {
+        Expecting { policy: self.0, dry_run, ..Expecting::default() }
+    }
+
     fn stores(self, controller: &Controller) -> Option<Conditional> {
         self.0.map(|version| controller.0.stores.changes.at_version(version))
     }

@@ -6,7 +6,7 @@ use axum::{
     response::Response,
 };
 use http::StatusCode;
-use ztka_api::{AdminRole, CreateUser, User, WhoAmI};
+use ztka_api::{AdminRole, Code, CreateUser, User, WhoAmI};
 use ztka_core::{OrgId, UserId};
 use ztka_identity::Caller;
 
@@ -69,11 +69,24 @@ pub(super) async fn list(
     Ok(paging.answer(Paged { items: listed, next }))
 }
 
+/// Owners are made, disabled and enabled by owners alone.
+fn need_owner(caller: &Caller, org: &OrgId, needed: bool) -> Answer<()> {
+    match needed && !caller.administers(org) {
+        true => {
+            let text = "only an owner of the organisation makes, disables or enables another one";
+            Err(ApiError::new(Code::Forbidden, text, "ask one, who was made with `--admin org`"))
+        }
+        false => Ok(()),
+    }
+}
+
 pub(super) async fn create(
     State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
     Path(org): Path<OrgId>,
     Json(asked): Json<CreateUser>,
 ) -> Answer<Created<User>> {
+    need_owner(&caller, &org, asked.admin.is_some())?;
     let admin = asked.admin.map(|admin| match admin {
         AdminRole::SystemAdmin => ztka_identity::AdminRole::SystemAdmin,
         AdminRole::OrgAdmin => ztka_identity::AdminRole::OrgAdmin,
@@ -92,20 +105,24 @@ pub(super) async fn read(
 
 pub(super) async fn disable(
     State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
     expected: Expected,
     Path((org, id)): Path<(OrgId, UserId)>,
 ) -> Answer<StatusCode> {
     let user = controller.user_of(&org, &id).await?;
+    need_owner(&caller, &org, user.admin.is_some())?;
     expected.directory(&controller).disable(&user.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn enable(
     State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
     expected: Expected,
     Path((org, id)): Path<(OrgId, UserId)>,
 ) -> Answer<StatusCode> {
     let user = controller.user_of(&org, &id).await?;
+    need_owner(&caller, &org, user.admin.is_some())?;
     expected.directory(&controller).enable(&user.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

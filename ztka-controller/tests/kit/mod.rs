@@ -144,6 +144,11 @@ pub(crate) async fn call(
     (status, serde_json::from_slice(&body).unwrap_or(Value::String(text)))
 }
 
+/// A key, as a path names it.
+pub(crate) fn key() -> String {
+    SoftwareKey::generate(&provider()).unwrap().public().id().0.clone()
+}
+
 /// A CSR in PEM, as a JSON string.
 pub(crate) fn csr() -> (SoftwareKey, String) {
     let key = SoftwareKey::generate(&provider()).unwrap();

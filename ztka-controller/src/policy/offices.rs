@@ -1,0 +1,128 @@
+//! Who may administer what through the API: by a flag of the user, or by a binding to one of the built-in administrative
+//! roles.
+//!
+//! | role | by the API |
+//! |---|---|
+//! | `org-admin`, bound on all clusters, cluster-wide | everything of the organisation, within what they have themselves |
+//! | `project-admin`, bound cluster-wide | clusters that the binding reaches and their enrolment; roles; bindings there |
+//! | `infrastructure-admin`, bound cluster-wide | clusters that the binding reaches and their enrolment |
+//! | `namespace-admin` | bindings where the binding reaches |
+//! | a `-read-only` twin | to look at the same |
+//!
+//! A binding counts in its term; one with conditions or obligations gives nothing here, since those are about requests to
+//! clusters.
+
+use jiff::Timestamp;
+use ztka_authz::{Binding, Cluster, PolicyDocument, Scope};
+use ztka_core::Principal;
+
+/// What an administrative role is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Office {
+    Org,
+    Project,
+    Infrastructure,
+    Namespace,
+}
+
+impl Office {
+    /// The office that a role gives, and whether it changes anything.
+    fn of(role: &str) -> Option<(Self, bool)> {
+        let office = |name: &str| {
+            Some(match name {
+                "org" => Self::Org,
+                "project" => Self::Project,
+                "infrastructure" => Self::Infrastructure,
+                "namespace" => Self::Namespace,
+                _ => return None,
+            })
+        };
+        match role.strip_suffix("-admin") {
+            Some(name) => office(name).map(|office| (office, true)),
+            None => role.strip_suffix("-read-only").and_then(office).map(|office| (office, false)),
+        }
+    }
+}
+
+/// What a route needs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Reach<'a> {
+    /// The organisation as a whole.
+    Org,
+    /// One cluster; none is every cluster there will be.
+    Cluster(Option<&'a Cluster>),
+    /// Some of the policy; the change itself says which.
+    Policy,
+}
+
+/// What somebody holds in an organisation at a moment.
+#[derive(Debug)]
+pub(crate) struct Offices<'p> {
+    document: &'p PolicyDocument,
+    held: Vec<(Office, bool, &'p Binding)>,
+}
+
+impl<'p> Offices<'p> {
+    /// What `who` holds by `document` at `now`.
+    pub(crate) fn of(document: &'p PolicyDocument, who: &Principal, now: Timestamp) -> Self {
+        let held = document.bindings.iter().filter_map(|binding| {
+            let (office, writes) = Office::of(&binding.role)?;
+            // Older than the built-in role of this name, and something else.
+            let own = document.roles.iter().any(|role| role.name == binding.role);
+            let begun = binding.valid_from.is_none_or(|from| from <= now);
+            let lasts = binding.valid_until.is_none_or(|until| now < until);
+            let plain = binding.when.is_empty() && binding.obligations.is_empty();
+            let wide = match office {
+                Office::Org => binding.clusters.all && binding.scope == Scope::Cluster,
+                Office::Project | Office::Infrastructure => binding.scope == Scope::Cluster,
+                Office::Namespace => true,
+            };
+            let counts = !own && begun && lasts && plain && wide && document.names(&binding.subjects, who);
+            counts.then_some((office, writes, binding))
+        });
+        Self { document, held: held.collect() }
+    }
+
+    /// True if this may be looked at, or with `writes` changed.
+    pub(crate) fn allow(&self, reach: Reach<'_>, writes: bool) -> bool {
+        self.held.iter().filter(|(_, may_write, _)| *may_write || !writes).any(|(office, _, binding)| {
+            match (office, reach) {
+                (Office::Org, _) => true,
+                (Office::Project | Office::Infrastructure, Reach::Cluster(Some(cluster))) => {
+                    binding.clusters.selects(cluster)
+                }
+                (Office::Infrastructure, Reach::Cluster(None)) => binding.clusters.all,
+                (_, Reach::Policy) => true,
+                _ => false,
+            }
+        })
+    }
+
+    /// True if the organisation as a whole may be changed.
+    pub(crate) fn whole(&self) -> bool {
+        self.allow(Reach::Org, true)
+    }
+
+    /// True if bindings that count where this one does may be made and taken away.
+    pub(crate) fn manages(&self, binding: &Binding) -> bool {
+        self.whole()
+            || self.held.iter().any(|(office, writes, own)| {
+                *writes
+                    && matches!(office, Office::Project | Office::Namespace)
+                    && self.document.is_as_wide(own, binding)
+            })
+    }
+
+    /// True if roles may be made.
+    pub(crate) fn makes_roles(&self) -> bool {
+        self.whole() || self.held.iter().any(|(office, writes, _)| *writes && *office == Office::Project)
+    }
+
+    /// True if what this binding gives may be seen.
+    pub(crate) fn sees(&self, binding: &Binding) -> bool {
+        self.allow(Reach::Org, false)
+            || self.held.iter().any(|(office, _, own)| {
+                matches!(office, Office::Project | Office::Namespace) && self.document.is_as_wide(own, binding)
+            })
+    }
+}
