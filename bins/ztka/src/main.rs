@@ -72,7 +72,7 @@ enum Command {
     /// Bindings: who may do it where
     #[command(subcommand)]
     Binding(commands::binding::Binding),
-    /// Policy as a whole: check, test, explain, compare and simulate it
+    /// Policy as a whole: read, apply, roll back; check, test, explain, compare and simulate it in files
     #[command(subcommand)]
     Policy(commands::policy::Policy),
     /// Write a kubeconfig with a context for each cluster the user may reach, or renew one; keys are made here
@@ -131,7 +131,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     session.credential_path = Some(credential::path(global.credential.as_deref())?);
     runtime.block_on(async {
         match command {
-            Command::Up(_) | Command::Backup(_) | Command::Restore(_) | Command::Policy(_) => Ok(()),
+            Command::Up(_) | Command::Backup(_) | Command::Restore(_) => Ok(()),
+            Command::Policy(commands::policy::Policy::OnFiles(command)) => command.run(global.output),
+            Command::Policy(commands::policy::Policy::Live(command)) => command.run(&session).await,
             Command::Status => commands::status(&session).await,
             Command::Whoami => commands::whoami(&session).await,
             Command::Org(command) => command.run(&session).await,

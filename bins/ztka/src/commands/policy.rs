@@ -6,6 +6,7 @@ mod check;
 mod diff;
 mod explain;
 mod file;
+mod live;
 mod schema;
 mod simulate;
 mod test;
@@ -13,12 +14,15 @@ mod who_can;
 
 use clap::Subcommand;
 
+pub(crate) use self::live::Live;
 use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Policy {
     #[command(flatten)]
     OnFiles(OnFiles),
+    #[command(flatten)]
+    Live(Live),
 }
 
 /// What is answered from files alone: no controller is asked, and nobody has to be logged in.
