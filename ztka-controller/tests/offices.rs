@@ -34,6 +34,8 @@ const PEOPLE: [(char, &str); 11] = [
 const TABLE: &str = "
 PUT    /orgs/{org}                                                             OA
 DELETE /orgs/{org}
+GET    /orgs/{org}/data-keys                                                   OAa
+POST   /orgs/{org}/data-keys                                                   OA
 GET    /orgs/{org}/revocations                                                 OAa
 POST   /orgs/{org}/revocations                                                 OA
 GET    /orgs/{org}/clusters                                                    OAaPpIiNnc-

@@ -235,7 +235,9 @@ impl Giver<'_> {
     ) -> Result<(), Refused> {
         let by_label = |scope: &Scope, when: &ztka_authz::Clause<ztka_authz::Conditions>| {
             matches!(scope, Scope::NamespaceLabels(_))
-                || when.known().is_none_or(|when| !when.cluster_labels.is_empty() || !when.namespace_labels.is_empty())
+                || when.known().is_none_or(|when| {
+                    !when.cluster_labels.is_empty() || !when.namespace_labels.is_empty() || when.cedar.is_some()
+                })
         };
         for binding in after.bindings.iter().filter(|binding| !edited.contains(binding.name.as_str())) {
             let (was, is) = (binding.clusters.selects(old), binding.clusters.selects(new));

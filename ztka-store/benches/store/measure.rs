@@ -281,7 +281,8 @@ async fn beside(databases: &Databases, sealed: &Store, scale: Scale, now: Timest
     for number in 0..2 * scale.writes {
         let number = scale.bindings + scale.writes + number;
         for turn in 0..2 {
-            let (store, times) = if (number + turn).is_multiple_of(2) { (sealed, &mut with) } else { (&clear, &mut without) };
+            let (store, times) =
+                if (number + turn).is_multiple_of(2) { (sealed, &mut with) } else { (&clear, &mut without) };
             let begun = Instant::now();
             create_binding(store, number).await;
             times.push(begun.elapsed());

@@ -1,6 +1,7 @@
 //! `ztka binding`
 
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use ztka_api::{ClusterSelector, CreateBinding, Scope, Subject};
 use ztka_core::{BindingName, ClusterName, GroupName, RoleName, UserName};
 
@@ -39,12 +40,27 @@ pub(crate) struct Create {
     /// On clusters that carry all of these labels, KEY=VALUE; may be repeated
     #[arg(long = "cluster-label", value_parser = label)]
     cluster_labels: Vec<(String, String)>,
+    /// On the clusters of this project, those to come included; may be repeated
+    #[arg(long = "project")]
+    projects: Vec<String>,
     /// On every cluster of the organisation, those to come included
     #[arg(long)]
     all_clusters: bool,
     /// In this namespace; may be repeated; in the whole cluster if there is none
     #[arg(long = "namespace", short)]
     namespaces: Vec<String>,
+    /// In every namespace, and nowhere outside of them
+    #[arg(long, conflicts_with = "namespaces")]
+    all_namespaces: bool,
+    /// In namespaces that carry all of these labels, as policy has them, KEY=VALUE; may be repeated
+    #[arg(long = "namespace-label", value_parser = label, conflicts_with_all = ["namespaces", "all_namespaces"])]
+    namespace_labels: Vec<(String, String)>,
+    /// Counts from then on
+    #[arg(long, value_name = "TIME")]
+    valid_from: Option<Timestamp>,
+    /// Does not count any more then
+    #[arg(long, value_name = "TIME")]
+    valid_until: Option<Timestamp>,
 }
 
 impl Create {
@@ -56,16 +72,23 @@ impl Create {
             all: self.all_clusters,
             ids: Vec::new(),
             names: self.clusters,
+            projects: self.projects,
+            match_expressions: Vec::new(),
             match_labels: Some(self.cluster_labels.into_iter().collect())
                 .filter(|labels: &std::collections::BTreeMap<_, _>| !labels.is_empty()),
         };
-        let some = clusters.all || !clusters.names.is_empty() || clusters.match_labels.is_some();
-        anyhow::ensure!(some, "say on which clusters, by --cluster, --cluster-label or --all-clusters");
-        let scope = match self.namespaces.is_empty() {
-            true => Scope::Cluster,
-            false => Scope::Namespaces(self.namespaces),
+        let named = !clusters.names.is_empty() || !clusters.projects.is_empty();
+        let some = clusters.all || named || clusters.match_labels.is_some();
+        anyhow::ensure!(some, "say on which clusters, by --cluster, --cluster-label, --project or --all-clusters");
+        let scope = match (self.all_namespaces, self.namespaces.is_empty(), self.namespace_labels.is_empty()) {
+            (true, _, _) => Scope::AllNamespaces,
+            (_, false, _) => Scope::Namespaces(self.namespaces),
+            (_, _, false) => Scope::NamespaceLabels(self.namespace_labels.into_iter().collect()),
+            _ => Scope::Cluster,
         };
-        Ok(CreateBinding { name: self.name, role: self.role, subjects, clusters, scope })
+        let (name, role, when, obligations) = (self.name, self.role, None, None);
+        let (valid_from, valid_until) = (self.valid_from, self.valid_until);
+        Ok(CreateBinding { name, role, subjects, clusters, scope, valid_from, valid_until, when, obligations })
     }
 }
 
@@ -83,7 +106,9 @@ impl Binding {
                     let subjects: Vec<_> = binding.subjects.iter().map(subject).collect();
                     let scope = match &binding.scope {
                         Scope::Cluster => "all".into(),
+                        Scope::AllNamespaces => "every".into(),
                         Scope::Namespaces(namespaces) => namespaces.join(","),
+                        Scope::NamespaceLabels(wanted) => labels(wanted),
                     };
                     let (name, role) = (binding.name.to_string(), binding.role.to_string());
                     [name, role, subjects.join(","), clusters(&binding.clusters), scope]
@@ -111,6 +136,8 @@ fn clusters(selector: &ClusterSelector) -> String {
     }
     parts.extend(selector.names.iter().map(ToString::to_string));
     parts.extend(selector.ids.iter().map(ToString::to_string));
+    parts.extend(selector.projects.iter().map(|project| format!("project:{project}")));
+    parts.extend(selector.match_expressions.iter().map(ToString::to_string));
     parts.extend(selector.match_labels.as_ref().map(labels));
     parts.join(",")
 }

@@ -27,6 +27,9 @@ pub(crate) enum Role {
         /// Only to these ports, as 8080 or 9000-9100, of the one resource pods/portforward
         #[arg(long = "port", value_delimiter = ',')]
         ports: Vec<String>,
+        /// It looks at things only, whatever its rules say
+        #[arg(long)]
+        read_only: bool,
     },
     /// List the roles, the built-in ones first
     List,
@@ -73,11 +76,11 @@ impl Role {
     pub(crate) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let (api, org) = (&session.api, session.org().await?);
         match self {
-            Self::Create { name, verbs, resources, resource_names, non_resource_urls, ports } => {
+            Self::Create { name, verbs, resources, resource_names, non_resource_urls, ports, read_only } => {
                 let mut rules = rules(&verbs, resources, &resource_names, non_resource_urls);
                 rules.iter_mut().for_each(|rule| rule.ports.clone_from(&ports));
                 anyhow::ensure!(!rules.is_empty(), "a role without --resource or --non-resource-url allows nothing");
-                let role = api.create_role(&org, &CreateRole { name, rules }).await?;
+                let role = api.create_role(&org, &CreateRole { name, rules, read_only }).await?;
                 session.output.one(&role, || format!("role {} created", role.name))
             }
             Self::List => {
