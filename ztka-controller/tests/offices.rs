@@ -342,8 +342,13 @@ async fn nobody_comes_to_be_who_has_more() {
         assert_eq!(status, expected, "{who} as {user}: {answer}");
     }
     let owner = world.people[&'O'].user.id.to_string();
-    for path in [format!("users/{owner}/disable"), format!("users/{owner}/enable")] {
-        assert_eq!(world.call('A', "POST", &path, &Value::Null).await.0, StatusCode::FORBIDDEN, "{path}");
+    let of_owner = world.people[&'O'].credential.id.clone();
+    for (method, path) in [
+        ("POST", format!("users/{owner}/disable")),
+        ("POST", format!("users/{owner}/enable")),
+        ("DELETE", format!("users/{owner}/credentials/{of_owner}")),
+    ] {
+        assert_eq!(world.call('A', method, &path, &Value::Null).await.0, StatusCode::FORBIDDEN, "{path}");
     }
     let another = json!({"name": "second", "admin": "org-admin"});
     assert_eq!(world.call('A', "POST", "users", &another).await.0, StatusCode::FORBIDDEN);

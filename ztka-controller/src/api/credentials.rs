@@ -21,6 +21,7 @@ use super::{
     answer::{Answer, ApiError, Created, Json},
     paging::Paging,
     precondition::Expected,
+    users::need_owner,
 };
 use crate::{Controller, authority::OrgAuthorityError};
 
@@ -272,10 +273,12 @@ pub(super) async fn download(
 
 pub(super) async fn revoke(
     State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
     expected: Expected,
     Path((org, id, credential)): Path<(OrgId, UserId, CredentialId)>,
 ) -> Answer<StatusCode> {
     let user = controller.user_of(&org, &id).await?;
+    need_owner(&caller, &org, user.admin.is_some() && user.id != caller.user.id)?;
     let found = controller.directory().store().credential(&credential).await?;
     if found.is_none_or(|(found, _)| found.user != user.id) {
         return Err(ApiError::not_found("credential", &credential));

@@ -69,11 +69,11 @@ pub(super) async fn list(
     Ok(paging.answer(Paged { items: listed, next }))
 }
 
-/// Owners are made, disabled and enabled by owners alone.
-fn need_owner(caller: &Caller, org: &OrgId, needed: bool) -> Answer<()> {
+/// Owners are made, disabled and enabled by owners alone, and so are their credentials.
+pub(super) fn need_owner(caller: &Caller, org: &OrgId, needed: bool) -> Answer<()> {
     match needed && !caller.administers(org) {
         true => {
-            let text = "only an owner of the organisation makes, disables or enables another one";
+            let text = "only an owner of the organisation makes, disables or enables another one, or revokes their credentials";
             Err(ApiError::new(Code::Forbidden, text, "ask one, who was made with `--admin org`"))
         }
         false => Ok(()),
