@@ -486,7 +486,7 @@ async fn collect(body: Incoming, status: StatusCode) -> Result<Bytes, ClientErro
 
 fn problem(status: StatusCode, body: &[u8]) -> ClientError {
     match serde_json::from_slice::<Problem>(body) {
-        Ok(problem) => ClientError::Problem(problem),
+        Ok(problem) => ClientError::Problem(Box::new(problem)),
         Err(source) => ClientError::Unreadable { status: status.as_u16(), source: Some(source) },
     }
 }

@@ -36,7 +36,7 @@ pub enum ClientError {
     },
     /// The controller answered with an error.
     #[error(transparent)]
-    Problem(#[from] Problem),
+    Problem(Box<Problem>),
     /// The connection broke.
     #[error("the connection to the controller broke; try again")]
     Http(#[source] hyper::Error),

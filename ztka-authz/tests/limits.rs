@@ -65,7 +65,7 @@ fn refused(engine: &Engine, who: &str, question: &str) -> Option<String> {
 fn holds(limits: Value, name: &str, denied: &[&str], allowed: &[&str]) {
     let engine = engine(limits);
     for question in denied {
-        let refusal = refused(&engine, "alice", question).unwrap_or_else(|| panic!("{question} is allowed"));
+        let refusal = refused(&engine, "alice", question).unwrap_or_default();
         assert!(refusal.contains(&format!("local limit {name:?}")), "{question}: {refusal}");
     }
     for question in allowed {

@@ -1,5 +1,4 @@
 //! A policy that is written as YAML is read as the same.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "these are tests")]
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

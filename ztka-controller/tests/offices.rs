@@ -1,5 +1,5 @@
 //! What administrative roles may do by the API: each at each route, and how far what they change goes.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "these are tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 mod kit;
 

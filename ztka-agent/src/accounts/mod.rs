@@ -222,7 +222,7 @@ impl ServiceAccounts {
 #[async_trait::async_trait]
 impl Accounts for ServiceAccounts {
     async fn acting(&self, principal: &Verified<Principal>, namespace: Option<&str>) -> Result<Acting, Status> {
-        ServiceAccounts::acting(self, principal, namespace).await
+        Self::acting(self, principal, namespace).await
     }
 
     async fn refused(&self, principal: &Verified<Principal>, code: StatusCode) {

@@ -185,11 +185,11 @@ impl AgentAccess {
         }
         if self.mode == AgentMode::Ceiling {
             let _ = write!(text, "\nThe ceiling, of which the agent changes nothing:\n");
-            let _ = write!(text, "  {CEILING}: what everybody may do who has an account\n");
+            let _ = writeln!(text, "  {CEILING}: what everybody may do who has an account");
             for (role, _) in &self.ceiling {
-                let _ = write!(
+                let _ = writeln!(
                     text,
-                    "  {CEILING}:{role}: what those may do at the most who have the role {role} by policy\n"
+                    "  {CEILING}:{role}: what those may do at the most who have the role {role} by policy"
                 );
             }
         }
@@ -235,7 +235,7 @@ fn ceiling(yaml: &mut String, name: &str, why: &str, rules: &[Rule]) {
         ..Rule::default()
     };
     for rule in rules {
-        let _ = write!(yaml, "- {}\n", json(rule));
+        let _ = writeln!(yaml, "- {}", json(rule));
     }
     let _ = write!(
         yaml,

@@ -11,7 +11,7 @@ use crate::session::Session;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Binding {
     /// Give users and groups a role on clusters
-    Create(Create),
+    Create(Box<Create>),
     /// List the bindings
     List,
     /// Delete a binding; what it allowed ends, at once

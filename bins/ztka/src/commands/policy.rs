@@ -20,7 +20,7 @@ use crate::output::Output;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Policy {
     #[command(flatten)]
-    OnFiles(OnFiles),
+    OnFiles(Box<OnFiles>),
     #[command(flatten)]
     Live(Live),
 }
