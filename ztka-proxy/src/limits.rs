@@ -59,7 +59,7 @@ pub struct Limits {
     /// Watches, followed logs, exec, attach and port-forward sessions of one user, at once. Default 2,000.
     pub user_streams: usize,
     /// Memory for what one user's clients have sent and nobody has read yet, and as much for what clusters have sent that the
-    /// user does not read, in MiB; beyond it connections have small windows, and streams end that nobody reads. Default 128.
+    /// user does not read, in MiB; beyond it connections have small windows, and streams end that nobody reads. Default 192.
     pub user_memory_mib: usize,
     /// Requests to one cluster that end by themselves, at once, of all users. Default 2,000.
     pub cluster_requests: usize,
@@ -91,7 +91,7 @@ impl Default for Limits {
             user_resets_per_second: 200,
             user_requests: 400,
             user_streams: 2_000,
-            user_memory_mib: 128,
+            user_memory_mib: 192,
             cluster_requests: 2_000,
             cluster_streams: 10_000,
             cluster_new_tunnels_burst: 64,

@@ -12,17 +12,17 @@ pub struct Settings {
     /// Bytes that a stream may be ahead of its reader while there is memory. Default 12 MiB: 1 Gbit/s at 100 ms. Less where
     /// readers that do not read hold a good part of `tunnel_memory` or `memory`, down to 16 KiB.
     pub stream_window: u32,
-    /// Bytes that all streams of a tunnel together should be ahead of their readers at the most. Default 64 MiB.
+    /// Bytes that all streams of a tunnel together should be ahead of their readers at the most. Default 128 MiB.
     pub tunnel_memory: usize,
     /// The same of all tunnels of a registry or a dialer. Default 512 MiB.
     pub memory: usize,
     /// Bytes that the streams of one user may be ahead of their readers, on all tunnels of a registry or a dialer. Beyond it, and
-    /// 16 KiB for each stream, those that were not read for longest are ended. Default 128 MiB.
+    /// 16 KiB for each stream, those that were not read for longest are ended. Default 192 MiB.
     pub user_memory: usize,
-    /// Where readers that do not read hold up others, so that windows are less than a quarter of `stream_window`, a user may
-    /// leave a quarter of `tunnel_memory` unread for so long; then streams are ended. Default 30 s.
+    /// Where readers that do not read make windows smaller than `stream_window`, a user may leave more than a quarter of
+    /// `tunnel_memory` unread for so long; then streams are ended until it is a quarter. Default 30 s.
     pub unread_for: Duration,
-    /// Bytes that all streams of a tunnel together can be ahead of their readers. Default 384 MiB: more than `tunnel_memory`
+    /// Bytes that all streams of a tunnel together can be ahead of their readers. Default 448 MiB: more than `tunnel_memory`
     /// and 16 KiB for each of `max_streams`, for readers who do not read must not be able to use it up. Then the tunnel
     /// would stand still for everybody.
     pub connection_window: u32,
@@ -54,11 +54,11 @@ impl Default for Settings {
         Self {
             max_streams: 16_384,
             stream_window: 12 << 20,
-            tunnel_memory: 64 << 20,
+            tunnel_memory: 128 << 20,
             memory: 512 << 20,
-            user_memory: 128 << 20,
+            user_memory: 192 << 20,
             unread_for: Duration::from_secs(30),
-            connection_window: 384 << 20,
+            connection_window: 448 << 20,
             max_header_list: 192 << 10,
             keepalive: Duration::from_secs(5),
             dead_after: Duration::from_secs(12),

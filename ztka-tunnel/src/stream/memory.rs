@@ -44,8 +44,6 @@ const STEP: u64 = 1 << 20;
 /// A stream may take this part of what is left of a tunnel's share, and of the server's.
 const OF_TUNNEL: usize = 4;
 const OF_SERVER: usize = 16;
-/// With windows below this part of the full one others are held up.
-const PRESSED: u32 = 4;
 
 /// To whose account it goes what waits on a stream.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -215,7 +213,7 @@ impl Share {
         self.note(held);
         let beyond = self.settle(&accounts);
         let mut ended = overdrawn::beyond(&streams, beyond);
-        if self.window() < self.most / PRESSED {
+        if self.window() < self.most {
             let before = now.checked_sub(self.memory.unread_for);
             let unread = |waiting: &Waiting| before.is_some_and(|before| waiting.since <= before);
             ended.extend(overdrawn::unread(&streams, &accounts, self.limit, unread));

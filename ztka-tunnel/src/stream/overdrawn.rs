@@ -10,8 +10,8 @@ use h2::StreamId;
 
 use super::memory::{Accounts, FLOOR, Payer, Waiting};
 
-/// Of what was not read for a while a user may hold this part of a tunnel's share while others are held up; who holds more is
-/// brought down to half of it, so that others have their full windows again.
+/// Of what was not read for a while a user may hold this part of a tunnel's share where windows are not full. It leaves full
+/// ones to others: a window is no more than a quarter of what is left.
 const UNREAD: usize = 4;
 
 /// Those that make up for what each user holds `beyond` the limit.
@@ -31,7 +31,7 @@ pub(super) fn unread(
         let theirs = streams.values().filter(|waiting| waiting.payer.as_ref() == Some(payer) && unread(waiting));
         let held: usize = theirs.map(|waiting| waiting.held).sum();
         if held > share / UNREAD {
-            ended.extend(longest(streams, payer, held - share / UNREAD / 2, &unread));
+            ended.extend(longest(streams, payer, held - share / UNREAD, &unread));
         }
     }
     ended
