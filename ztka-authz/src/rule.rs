@@ -23,6 +23,27 @@ impl Rule {
         }
     }
 
+    /// Why the rule does not allow `action`; none if it does.
+    #[cfg(feature = "tools")]
+    pub(crate) fn passes_over(&self, action: &Action<'_>) -> Option<&'static str> {
+        if self.covers(action) {
+            return None;
+        }
+        let Target::Resource { group, resource, subresource, name, .. } = action.target else {
+            return Some(if self.non_resource_urls.is_empty() { "is about resources" } else { "is about other paths" });
+        };
+        let named = name.is_some_and(|name| self.resource_names.iter().any(|word| word == name));
+        let differs = [
+            (!self.non_resource_urls.is_empty(), "is about paths"),
+            (!self.resources.iter().any(|word| is_resource(word, resource, subresource)), "is about other resources"),
+            (!has(&self.api_groups, group), "is about other API groups"),
+            (!self.has_verb(action.verb), "is about other verbs"),
+            (!self.resource_names.is_empty() && !named, "is about other names"),
+        ];
+        let found = differs.into_iter().find_map(|(differs, why)| differs.then_some(why));
+        Some(found.unwrap_or("is about other ports"))
+    }
+
     /// True if the rule allows every verb on every resource.
     fn is_unlimited(&self) -> bool {
         let all = |words: &[String]| words.iter().any(|word| word == ALL);

@@ -14,7 +14,7 @@ mod yaml;
 pub use self::{
     compare::{Change, compare},
     expect::{Expectations, Outcome, junit},
-    explain::{Explanation, Finding, Step},
+    explain::{Explanation, Finding, Looked, Step},
     permissions::{Permission, Place, WhoCan},
     question::{InvalidQuestion, Question},
     recorded::{EventsError, Recorded, recorded},

@@ -39,13 +39,34 @@ fn an_explanation_names_everything_that_was_looked_at_in_order() {
         let action = Action::new(verb, target(what, Some("shop"), Some("a")));
         policy.explain(&alice, &cluster, &action, &now()).to_string()
     };
+    let said = why("delete", "core/pods");
+    let steps: Vec<&str> = said.lines().filter(|line| !line.starts_with("      ")).collect();
     assert_eq!(
-        why("delete", "core/pods"),
-        "  - denial \"no-secrets\": is not about this\n  \
-         - binding \"night\", role \"edit\": binding \"night\" would give this, but it counts at other hours\n  \
-         - binding \"look\", role \"view\": none of the 10 rules of the role covers it\n\
-         denied: binding \"night\" would give this, but it counts at other hours\n"
+        steps,
+        [
+            "  - denial \"no-secrets\": is not about this",
+            "  - binding \"night\", role \"edit\": binding \"night\" would give this, but it counts at other hours",
+            "  - binding \"look\", role \"view\": none of the 10 rules of the role covers it",
+            "denied: binding \"night\" would give this, but it counts at other hours",
+        ]
     );
+    // Every rule that was looked at, and why it does not.
+    let (night, look) = said.split_once("binding \"look\"").unwrap();
+    assert_eq!(night.matches(": covers it").count(), 1, "{said}");
+    assert_eq!(look.matches(": is about other ").count(), 10, "{said}");
+    let logs = Action::new("get", target("core/pods/log", Some("shop"), None));
+    let bob = policy.somebody("bob", &[]).unwrap();
+    let said = policy.explain(&bob, &cluster, &logs, &now()).to_string();
+    assert!(said.contains("role \"log-reader\": allows it\n      get pods/log: covers it\n"), "{said}");
+    for (verb, what, expected) in [
+        ("list", "core/pods/log", "is about other verbs"),
+        ("get", "core/pods", "is about other resources"),
+        ("get", "apps/pods/log", "is about other API groups"),
+        ("get", "/version", "is about resources"),
+    ] {
+        let said = policy.explain(&bob, &cluster, &Action::new(verb, target(what, None, None)), &now()).to_string();
+        assert!(said.contains(&format!("get pods/log: {expected}")), "{verb} {what}: {said}");
+    }
     assert!(why("get", "core/pods").ends_with("allowed: by binding \"look\", role \"view\"\n"));
     let denied = why("get", "core/secrets");
     assert!(denied.starts_with("  ! denial \"no-secrets\": denies it\n"), "{denied}");
