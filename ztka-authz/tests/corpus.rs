@@ -20,3 +20,8 @@ fn policies_mean_what_they_say() {
 fn policy_files_are_read_as_they_stand() {
     replay::replay("policy_file", 200, readings::policy_file);
 }
+
+#[test]
+fn recorded_requests_are_read_once_each() {
+    replay::replay("audit_events", 300, readings::audit_events);
+}

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use naive::{allowed, naive, plain, rbac};
 use ztka_authz::{
     PolicyDocument, PolicySet, Subject, Target,
-    tools::{Expectations, policy_from_yaml},
+    tools::{EventsError, Expectations, policy_from_yaml, recorded},
 };
 use ztka_core::{ClusterId, Principal};
 
@@ -83,6 +83,28 @@ pub(crate) fn policy_file(data: &[u8]) -> bool {
             false
         }
     }
+}
+
+/// Reads audit events, one to a line, and decides on them again; true if they can be read.
+pub(crate) fn audit_events(data: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(data) else { return false };
+    let events = match recorded(data) {
+        Ok(events) => events,
+        Err(EventsError::Event(error)) => {
+            assert!(error.line() >= 1 && error.line() <= text.lines().count(), "{error}");
+            return false;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    assert!(events.len() <= text.lines().count());
+    // A log that is read twice holds nothing more, and one policy changes nothing that it has decided itself.
+    assert_eq!(recorded([data, b"\n", data].concat().as_slice()).unwrap(), events);
+    let policy = fixture::compiled(&fixture::gives("view", serde_json::json!({"namespaces": ["shop"]})));
+    let simulation = policy.simulate(&events);
+    let different = simulation.newly_denied.iter().chain(&simulation.newly_allowed).map(|of| of.times).sum::<u64>();
+    assert_eq!(simulation.same + different + simulation.unreadable, events.len() as u64);
+    assert!(simulation.newly_allowed.iter().all(|change| change.user == "alice"), "{simulation:?}");
+    true
 }
 
 /// Whoever no binding names may nothing, nor may anybody of another organisation.
