@@ -14,7 +14,10 @@ mod naive;
 use std::{hint::black_box, time::Instant};
 
 use serde_json::{Value, json};
-use ztka_authz::{Action, Facts, PolicyDocument, PolicySet, Target, Verdict, tools::Recorded};
+use ztka_authz::{
+    Action, Facts, PolicyDocument, PolicySet, Target, Verdict,
+    tools::{Recorded, recorded},
+};
 use ztka_core::{ClusterId, Principal, Session};
 
 const ROLES: usize = 500;
@@ -307,4 +310,21 @@ fn simulate(policy: &PolicySet) {
     let rate = events.len() as f64 / start.elapsed().as_secs_f64();
     black_box(simulation);
     println!("{:48} {rate:.0} events/s   ≥ 200000 per core", "simulate");
+    let line = |event: &Recorded| {
+        let user = json!({"username": event.user, "uid": "u1", "groups": event.groups});
+        let object = json!({"resource": event.resource, "namespace": event.namespace, "apiGroup": event.group,
+                            "apiVersion": "v1"});
+        let annotations = json!({"ztka.dev/org": "acme", "ztka.dev/credential": "k1", "ztka.dev/cluster": event.cluster,
+                                 "ztka.dev/decision": if event.allowed { "allow" } else { "deny" }});
+        json!({"kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "stage": "ResponseComplete",
+               "auditID": format!("{:x}", std::ptr::from_ref(event) as usize), "requestURI": "/api/v1/namespaces",
+               "verb": event.verb, "user": user, "sourceIPs": ["192.0.2.7"], "objectRef": object,
+               "requestReceivedTimestamp": event.at, "stageTimestamp": event.at, "annotations": annotations})
+        .to_string()
+    };
+    let log: Vec<String> = events.iter().take(50_000).map(line).collect();
+    let log = log.join("\n");
+    let start = Instant::now();
+    let read = recorded(log.as_bytes()).unwrap().len();
+    println!("{:48} {:.0} events/s", "reading them from a log", read as f64 / start.elapsed().as_secs_f64());
 }
