@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod chance;
 pub(crate) mod trace;
 pub(crate) mod words;
 
