@@ -26,6 +26,11 @@ impl Opening {
             // A version that was given out must never be given out again, also not after a power loss.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            // Pages that a connection holds, in KiB: half of what it does by itself. The system holds the file as well, and
+            // there are five connections.
+            .pragma("cache_size", "-1000")
+            // A policy has thousands of rows: who reads it and who parses it wait for each other less often.
+            .row_buffer_size(256)
             // What is deleted, or sealed later on, is not left in the file.
             .pragma("secure_delete", "on")
             // Another process may write: `ztka backup`, or a second controller over the same file.

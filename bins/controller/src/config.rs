@@ -101,8 +101,8 @@ pub struct Encryption {
     #[serde(default)]
     pub master: Option<Master>,
     /// Others that data keys may still be under, or are going to be: to replace the master key, add the new one here on
-    /// all controllers, then make it `master` and put the old one here, then remove it when a controller
-    /// logs that the job `rewrap` is done.
+    /// all controllers, then make it `master` and put the old one here, then remove it when
+    /// `ztka master-key list` shows no data key under it.
     #[serde(default)]
     pub other: Vec<Master>,
 }

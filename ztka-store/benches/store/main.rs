@@ -13,6 +13,10 @@ use std::{env, process::Command};
 use measure::{Databases, Row, Scale};
 use ztka_test_postgres::Server;
 
+/// As the servers have it (`bins/runtime`).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Tells a process of this program which databases it is to measure: the encrypted one, and the other.
 const DATABASE: &str = "ZTKA_BENCH_STORE_DATABASE";
 const CLEAR: &str = "ZTKA_BENCH_STORE_CLEAR";

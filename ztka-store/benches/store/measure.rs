@@ -278,7 +278,7 @@ async fn beside(databases: &Databases, sealed: &Store, scale: Scale, now: Timest
     let clear = Store::open(&databases.clear).await.unwrap();
     fill(&clear, scale, now).await;
     let (mut with, mut without) = (Vec::new(), Vec::new());
-    for number in 0..2 * scale.writes {
+    for number in 0..5 * scale.writes {
         let number = scale.bindings + scale.writes + number;
         for turn in 0..2 {
             let (store, times) =
