@@ -1,7 +1,8 @@
 //! No version of the change feed is skipped or seen twice, whoever is killed.
 //!
 //! Writers are processes: this program, started again with a database to write to. They are killed with SIGKILL at
-//! random places, connections are cut, and the server crashes, while watchers in this process follow the feed.
+//! random places, connections are cut, the server crashes, and a standby takes over, while watchers in this process follow
+//! the feed.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests")]
 
 mod kit;
@@ -9,6 +10,7 @@ mod kit;
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},
+    os::unix::fs::symlink,
     process::{Child, ChildStdout, Command, Stdio},
     sync::{
         Arc,
@@ -214,6 +216,30 @@ async fn postgres_writers_are_killed_connections_cut_and_the_server_crashes() {
     let trouble = move |round| match round {
         2 => troubled.crash().unwrap(),
         _ => (0..5).for_each(|_| drop(troubled.sql("postgres", cut).unwrap())),
+    };
+    survives(&location, rand::random::<u32>().into(), trouble).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_writers_are_killed_and_a_standby_takes_over() {
+    let Some(primary) = Server::start_or_skip().unwrap() else { return };
+    let url = primary.database().unwrap();
+    let servers = Arc::new((primary.standby().unwrap(), primary));
+    // The name by which the database is known, wherever it is.
+    let folder = tempfile::tempdir().unwrap();
+    let name = folder.path().join("current");
+    let (_, primary) = &*servers;
+    symlink(primary.folder(), &name).unwrap();
+    let location = Location::Postgres(url.replace(primary.folder().to_str().unwrap(), name.to_str().unwrap()));
+    let troubled = servers.clone();
+    let trouble = move |round| {
+        if round == 2 {
+            let (standby, primary) = &*troubled;
+            primary.stop().unwrap();
+            standby.promote().unwrap();
+            std::fs::remove_file(&name).unwrap();
+            symlink(standby.folder(), &name).unwrap();
+        }
     };
     survives(&location, rand::random::<u32>().into(), trouble).await;
 }

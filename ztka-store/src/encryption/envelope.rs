@@ -181,6 +181,14 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_wiped_when_they_are_dropped() {
+        fn is_wiped<T: zeroize::ZeroizeOnDrop>(_: &T) {}
+        is_wiped(&key(1, 1).bytes);
+        is_wiped(&IndexKey::new(Zeroizing::new([1; BYTES])).0);
+        is_wiped(&random_key().unwrap());
+    }
+
+    #[test]
     fn a_message_key_is_the_one_of_sp_800_108() {
         // By another program: HMAC-SHA256(07 * 32, 00000001 | "ztka column v2" | 00 | 01 * 12 | 00000100).
         let mut derive = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]));
