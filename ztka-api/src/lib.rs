@@ -46,6 +46,10 @@
 //! | `GET /orgs/{org}/events` | audit events, newest first; `follow=true` goes on with new ones | org-admin |
 //! | `GET /orgs/{org}/findings` | where receipts and events disagree | org-admin |
 //!
+//! Where it says org-admin, that is an owner (a user made as one), or who is bound to the built-in role `org-admin` on all
+//! clusters; by such a binding to another administrative role one may call what concerns the clusters, roles and bindings
+//! that it reaches, and by a `-read-only` twin look at the same (`docs/policy.md`, who may change it).
+//!
 //! ```
 //! use ztka_api::CreateBinding;
 //!
