@@ -13,8 +13,9 @@ use crate::{
     store::{Content, LARGEST_POLICY, PolicyChange, PolicyEdit, ResourceKind},
 };
 
-/// A change that was made from what somebody else has changed meanwhile is made again, so many times.
-const ATTEMPTS: usize = 5;
+/// A change that was made from what somebody else has changed meanwhile is made again, so many times. Each time somebody
+/// else's was made, so as many as this may ask at once before one of them is refused.
+const ATTEMPTS: usize = 32;
 
 /// What the policy has to be like for a change to be made.
 #[derive(Clone, Copy, Debug, Default)]
