@@ -238,3 +238,23 @@ async fn what_changes_while_a_record_is_synced_counts_for_the_stream_it_opens() 
         made.session("acme", "u1", "k1", "alice", 12).await;
     }
 }
+
+#[tokio::test]
+async fn a_stream_ends_when_it_has_lasted_as_long_as_policy_lets_it() {
+    let made = installation().await;
+    let policy = serde_json::json!({
+        "clusters": [{"id": "c1", "name": "c1"}],
+        "bindings": [{
+            "name": "team", "subjects": [{"user": "alice"}], "role": "view", "clusters": {"all": true},
+            "scope": "cluster", "obligations": {"maxDuration": "1h"},
+        }],
+    });
+    made.document(ztka_core::DocumentKind::Policy, Some("acme"), "", &policy).await;
+    made.enforce();
+    let (mut body, feed) = open(&made, WATCH).await;
+    made.clock.advance(SignedDuration::from_mins(59));
+    feed.send("more").unwrap();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "more");
+    made.clock.advance(SignedDuration::from_mins(1));
+    tokio::time::timeout(BOUND, ends(body, feed, &made)).await.expect("the stream goes on");
+}

@@ -110,7 +110,7 @@ pub async fn installation() -> Installation {
 }
 
 impl Installation {
-    async fn document(
+    pub async fn document(
         &self,
         kind: DocumentKind,
         org: Option<&str>,
@@ -237,7 +237,7 @@ impl Installation {
             .layer(AuthenticateLayer::new(authenticator, refusals.clone()))
             .layer(PerUserLayer::new(limits, refusals))
             .layer(AuditLayer::new(self.recorder.clone()))
-            .layer(AuthorizeLayer::new(self.directory.engine().clone()))
+            .layer(AuthorizeLayer::new(self.directory.engine().clone()).with_ports_watched())
             .layer(CutLayer::new(self.open.clone()))
             .service(spy);
         BoxCloneSyncService::new(stack)
