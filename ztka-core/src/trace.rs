@@ -54,6 +54,7 @@ impl TraceContext {
         let is_known = version == 0 && value.len() == LENGTH;
         let is_later = (1..0xff).contains(&version)
             && value.len() <= LONGEST
+            && value.is_ascii()
             && value.get(LENGTH).is_none_or(|next| *next == b'-');
         if !is_known && !is_later {
             return None;

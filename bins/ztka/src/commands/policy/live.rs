@@ -18,6 +18,7 @@ use crate::{output::Output, session::Session};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Live {
     /// Print the policy in force, or the one of an earlier version
+    #[command(disable_version_flag = true)] // `--version` is that of the policy here
     Get(Get),
     /// Put a policy in place of the one in force, as a whole: what the file does not say is gone
     Apply(Apply),
@@ -26,6 +27,7 @@ pub(crate) enum Live {
     /// List who has changed the policy when, newest first
     History(History),
     /// Put the policy of an earlier version in place of the one in force
+    #[command(disable_version_flag = true)]
     Rollback(Back),
 }
 
