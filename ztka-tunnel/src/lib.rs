@@ -41,7 +41,7 @@
 //! |---|---|---|
 //! | `ztka_tunnel_tunnels` | gauge | tunnels that are ready |
 //! | `ztka_tunnel_streams` | gauge | requests and streams that are open |
-//! | `ztka_tunnel_requests_total` | counter | requests begun |
+//! | `ztka_tunnel_requests_total` | counter | requests begun; for an agent with those that bring evidence |
 //! | `ztka_tunnel_retries_total` | counter | requests sent into another tunnel; the first one has done nothing (`first="untouched"`) or has broken (`broken`) |
 //! | `ztka_tunnel_resets_total` | counter | streams that the peer has reset |
 //! | `ztka_tunnel_handshakes_total` | counter | set-ups of tunnels, by `outcome`: `ready`, `failed` |

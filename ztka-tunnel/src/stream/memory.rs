@@ -97,13 +97,14 @@ impl Memory {
         users.values().copied().max().unwrap_or(0)
     }
 
-    /// Takes note of what one `tunnel` holds; the most that any does.
-    fn compare(&self, tunnel: usize, held: usize) -> usize {
+    /// Takes note of what one `tunnel` holds; the most that any held before, and the most that any does.
+    fn compare(&self, tunnel: usize, held: usize) -> (usize, usize) {
         let mut fullest = self.fullest.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = fullest.1;
         if fullest.0 == tunnel || fullest.1 <= held {
             *fullest = (tunnel, held);
         }
-        fullest.1
+        (before, fullest.1)
     }
 
     /// Streams that were ended because their users did not read.
@@ -243,8 +244,8 @@ impl Share {
         let buffered = self.held.load(Relaxed);
         let counted = self.streams.lock().unwrap_or_else(PoisonError::into_inner).len();
         self.figures.tell(Now { buffered, windows: counted.saturating_mul(window as usize), resets });
-        let most = self.memory.compare(std::ptr::from_ref(self).addr(), buffered);
-        if most > 0 || self.memory.held() > 0 {
+        let (before, most) = self.memory.compare(std::ptr::from_ref(self).addr(), buffered);
+        if before.max(most) > 0 || self.memory.held() > 0 {
             figures::most(self.figures.side(), most, self.memory.most_of_a_user());
         }
     }
@@ -290,7 +291,7 @@ impl Drop for Share {
     fn drop(&mut self) {
         self.note(0);
         self.settle(&Accounts::new());
-        let most = self.memory.compare(std::ptr::from_ref(self).addr(), 0);
+        let (_, most) = self.memory.compare(std::ptr::from_ref(self).addr(), 0);
         figures::most(self.figures.side(), most, self.memory.most_of_a_user());
     }
 }

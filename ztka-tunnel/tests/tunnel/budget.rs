@@ -88,6 +88,7 @@ async fn who_does_not_read_is_held_to_a_part_and_others_have_full_windows() {
     sleep(10 * SECOND).await;
     assert!(of_bob.load(SeqCst) >= stream_window as usize, "{} of {stream_window}", of_bob.load(SeqCst));
     read(&mut body, 40 * MIB).await.unwrap();
+    drop(body);
 
     // Who reads after all is told what has happened, or has all of it.
     let mut told = 0;
