@@ -133,6 +133,7 @@ async fn under_a_ceiling_nobody_gets_more_than_the_owner_has_in_hand() -> Result
 
     // What policy gives beyond the ceiling reaches nobody.
     stage.policy(&[alice_is("cluster-admin", json!("cluster"))])?;
+    assert!(stage.accounts.follow_policy().await);
     assert_eq!(stage.get(&alice, Some("dev"), "/api/v1/nodes").await?.0, 403);
     // What she had before is taken from the apiserver's own view a moment after it is deleted.
     ztka_test_cluster::wait_for("the binding before to be gone", || async {

@@ -56,11 +56,9 @@ enum Stricter {
     Ports,
     /// `get` on exec, attach and port-forward means `create`.
     Stream,
-    /// What everybody may who is bound, for whom every binding has run out.
-    RunOut,
 }
 
-const ALL: [Stricter; 12] = [
+const ALL: [Stricter; 11] = [
     Stricter::Agents,
     Stricter::Denial,
     Stricter::Protected,
@@ -72,7 +70,6 @@ const ALL: [Stricter; 12] = [
     Stricter::AllNamespaces,
     Stricter::Ports,
     Stricter::Stream,
-    Stricter::RunOut,
 ];
 
 #[tokio::test]
@@ -311,8 +308,7 @@ impl Case {
                     Refused::ReadOnly { .. } => Some(Stricter::ReadOnly),
                     Refused::Unmet { .. } => Some(Stricter::Condition),
                     Refused::Unsupported { .. } => Some(Stricter::Obligation),
-                    Refused::NoRole => Some(Stricter::RunOut),
-                    Refused::NotGiven | Refused::NoCluster => None,
+                    Refused::NoRole | Refused::NotGiven | Refused::NoCluster => None,
                 }),
             })
         };
