@@ -107,25 +107,44 @@ pub(crate) struct Candidates {
     listed: Vec<(u32, u32)>,
     /// All others.
     wide: Vec<u32>,
+    /// Both again by where they count: by cluster, or [`ANYWHERE`], and by namespace, or [`ANYWHERE`].
+    placed: Vec<(u32, u32, u32)>,
 }
 
-/// A binding of more clusters is looked at wherever somebody asks.
+/// A binding of more clusters, or namespaces, is looked at wherever somebody asks.
 const FEW: usize = 16;
 
+/// No cluster has this number, and no namespace is this word.
+const ANYWHERE: u32 = NONE;
+
 impl Candidates {
-    fn add(&mut self, number: u32, reach: &Reach) {
-        match reach {
+    fn add(&mut self, number: u32, reach: &Reach, within: &Within) {
+        let namespaces: &[u32] = match within {
+            Within::Namespaces(names) if names.len() <= FEW => names,
+            _ => &[ANYWHERE],
+        };
+        let clusters: &[u32] = match reach {
             Reach::Some(clusters) if clusters.len() <= FEW => {
                 self.listed.extend(clusters.iter().map(|cluster| (*cluster, number)));
+                clusters
             }
-            _ => self.wide.push(number),
-        }
+            _ => {
+                self.wide.push(number);
+                &[ANYWHERE]
+            }
+        };
+        let places =
+            clusters.iter().flat_map(|cluster| namespaces.iter().map(move |namespace| (*cluster, *namespace, number)));
+        self.placed.extend(places);
     }
 
     fn finish(&mut self) {
         self.listed.sort_unstable();
         self.listed.dedup();
         self.listed.shrink_to_fit();
+        self.placed.sort_unstable();
+        self.placed.dedup();
+        self.placed.shrink_to_fit();
         self.wide.dedup();
         self.wide.shrink_to_fit();
     }
@@ -136,6 +155,38 @@ impl Candidates {
         let listed = listed.take_while(move |(other, _)| *other == cluster).map(|(_, number)| *number);
         listed.chain(self.wide.iter().copied())
     }
+
+    /// Of [`Self::on`], in the same order, those that may count in `namespace` ([`NONE`]: outside of all).
+    pub(crate) fn at(&self, cluster: u32, namespace: u32) -> impl Iterator<Item = u32> + '_ {
+        // As wide ones come last there.
+        [cluster, ANYWHERE].into_iter().flat_map(move |cluster| {
+            let everywhere = self.run(cluster, ANYWHERE);
+            let here: &[_] = if namespace == ANYWHERE { &[] } else { self.run(cluster, namespace) };
+            merged(everywhere, here)
+        })
+    }
+
+    fn run(&self, cluster: u32, namespace: u32) -> &[(u32, u32, u32)] {
+        let from = self.placed.partition_point(|(of, at, _)| (*of, *at) < (cluster, namespace));
+        let rest = self.placed.get(from..).unwrap_or_default();
+        let length = rest.iter().take_while(|(of, at, _)| (*of, *at) == (cluster, namespace)).count();
+        rest.get(..length).unwrap_or_default()
+    }
+}
+
+/// The numbers of both, in order.
+fn merged<'a>(mut a: &'a [(u32, u32, u32)], mut b: &'a [(u32, u32, u32)]) -> impl Iterator<Item = u32> + 'a {
+    std::iter::from_fn(move || {
+        let next = match (a.first(), b.first()) {
+            (Some((_, _, one)), Some((_, _, other))) if other < one => &mut b,
+            (Some(_), _) => &mut a,
+            (None, _) => &mut b,
+        };
+        let left: &'a [(u32, u32, u32)] = *next;
+        let ((_, _, number), rest) = left.split_first()?;
+        *next = rest;
+        Some(*number)
+    })
 }
 
 /// Candidates by who is meant.
@@ -147,13 +198,13 @@ pub(crate) struct ByWho {
 }
 
 impl ByWho {
-    fn add(&mut self, number: u32, reach: &Reach, subjects: &BTreeSet<Subject>) {
+    fn add(&mut self, number: u32, reach: &Reach, within: &Within, subjects: &BTreeSet<Subject>) {
         for subject in subjects {
             let candidates = match subject {
                 Subject::User(name) => self.users.entry(name.clone()).or_default(),
                 Subject::Group(name) => self.groups.entry(name.clone()).or_default(),
             };
-            candidates.add(number, reach);
+            candidates.add(number, reach, within);
         }
     }
 
@@ -166,10 +217,18 @@ impl ByWho {
 
     /// Numbers of those that name the user, the user's own first, then those of groups, then those of everybody.
     pub(crate) fn of(&self, who: &ztka_core::Principal, cluster: u32) -> impl Iterator<Item = u32> {
+        self.naming(who).flat_map(move |candidates| candidates.on(cluster))
+    }
+
+    /// The same without those that count in other namespaces alone.
+    pub(crate) fn at(&self, who: &ztka_core::Principal, cluster: u32, namespace: u32) -> impl Iterator<Item = u32> {
+        self.naming(who).flat_map(move |candidates| candidates.at(cluster, namespace))
+    }
+
+    fn naming(&self, who: &ztka_core::Principal) -> impl Iterator<Item = &Candidates> {
         let user = self.users.get(who.name());
         let groups = who.groups().iter().filter_map(|group| self.groups.get(group));
-        let all = user.into_iter().chain(groups).chain(std::iter::once(&self.everybody));
-        all.flat_map(move |candidates| candidates.on(cluster))
+        user.into_iter().chain(groups).chain(std::iter::once(&self.everybody))
     }
 }
 
@@ -234,12 +293,13 @@ pub(crate) fn index(document: &PolicyDocument) -> Result<Index, InvalidPolicy> {
             binding.valid_until,
             &binding.when,
         );
-        by_who.add(next(&bindings), &reach, &compiler.expand(&binding.subjects));
+        let within = compiler.within(&binding.clusters, &binding.scope);
+        by_who.add(next(&bindings), &reach, &within, &compiler.expand(&binding.subjects));
         bindings.push(Bound {
             name: binding.name.as_str().into(),
             role: role(&binding.role)?,
             reach,
-            within: compiler.within(&binding.clusters, &binding.scope),
+            within,
             terms,
             duties: (!binding.obligations.is_empty()).then(|| Box::new(binding.obligations.clone())),
         });
@@ -247,9 +307,10 @@ pub(crate) fn index(document: &PolicyDocument) -> Result<Index, InvalidPolicy> {
     let (mut denied_to, mut denials) = (ByWho::default(), Vec::new());
     for denial in &document.denials {
         let reach = compiler.reach(&denial.clusters);
+        let within = compiler.within(&denial.clusters, &denial.scope);
         match denial.subjects.is_empty() {
-            true => denied_to.everybody.add(next(&denials), &reach),
-            false => denied_to.add(next(&denials), &reach, &compiler.expand(&denial.subjects)),
+            true => denied_to.everybody.add(next(&denials), &reach, &within),
+            false => denied_to.add(next(&denials), &reach, &within, &compiler.expand(&denial.subjects)),
         }
         let terms =
             Terms::new(&mut compiler.words, &mut compiler.cedar, denial.valid_from, denial.valid_until, &denial.when);
@@ -259,7 +320,7 @@ pub(crate) fn index(document: &PolicyDocument) -> Result<Index, InvalidPolicy> {
             except: compiler.expand(&denial.except).into_iter().collect(),
             rules: denial.rules.iter().map(|rule| Matcher::new(&mut compiler.words, rule)).collect(),
             reach,
-            within: compiler.within(&denial.clusters, &denial.scope),
+            within,
             terms,
         });
     }

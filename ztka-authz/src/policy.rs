@@ -152,7 +152,14 @@ impl PolicySet {
     }
 
     pub(crate) fn bound_on<'p>(&'p self, who: &Principal, cluster: u32) -> impl Iterator<Item = &'p Bound> {
-        let numbers = self.index.by_who.of(who, cluster);
+        self.those_reaching(self.index.by_who.of(who, cluster), cluster)
+    }
+
+    fn those_reaching<'p>(
+        &'p self,
+        numbers: impl Iterator<Item = u32>,
+        cluster: u32,
+    ) -> impl Iterator<Item = &'p Bound> {
         let bound = numbers.filter_map(|number| self.index.bindings.get(number as usize));
         bound.filter(move |bound| bound.reach.has(cluster))
     }
@@ -225,12 +232,10 @@ impl PolicySet {
             return deny(denied);
         }
         let gate = asked.gate();
-        let (mut any, mut best, mut why) = (None, None, None);
-        for bound in self.bound_on(who, number) {
-            // What has run out gives nothing, discovery included.
-            if bound.terms.as_ref().is_none_or(|terms| terms.out_of_term(facts.now).is_none()) {
-                any.get_or_insert(bound);
-            }
+        let (mut best, mut why) = (None, None);
+        // Bindings in other namespaces say nothing to the question.
+        let numbers = self.index.by_who.at(who, number, asked.namespace());
+        for bound in self.those_reaching(numbers, number) {
             match self.answer(bound, number, &request, gate) {
                 Answer::Gives(obligations) if obligations.is_none() => {
                     return self.allow(bound, &bound.role, obligations);
@@ -240,14 +245,18 @@ impl PolicySet {
                 Answer::Not(refused) => _ = why.get_or_insert(refused),
             }
         }
-        match (best, any) {
-            (Some((bound, obligations)), _) => self.allow(bound, &bound.role, obligations),
+        if let Some((bound, obligations)) = best {
+            return self.allow(bound, &bound.role, obligations);
+        }
+        // What has run out gives nothing, discovery included.
+        let counts = |bound: &&Bound| bound.terms.as_ref().is_none_or(|terms| terms.out_of_term(facts.now).is_none());
+        match self.bound_on(who, number).find(counts) {
             // Whoever is bound may ask what there is, and about themselves.
-            (None, Some(bound)) if self.index.basic.covers(&asked) => {
+            Some(bound) if self.index.basic.covers(&asked) => {
                 self.allow(bound, &self.index.basic, Obligations::default())
             }
-            (None, Some(_)) => deny(why.unwrap_or(Refused::NotGiven)),
-            (None, None) => deny(why.unwrap_or(Refused::NoRole)),
+            Some(_) => deny(why.unwrap_or(Refused::NotGiven)),
+            None => deny(why.unwrap_or(Refused::NoRole)),
         }
     }
 
