@@ -182,8 +182,7 @@ fn merged<'a>(mut a: &'a [(u32, u32, u32)], mut b: &'a [(u32, u32, u32)]) -> imp
             (Some(_), _) => &mut a,
             (None, _) => &mut b,
         };
-        let left: &'a [(u32, u32, u32)] = *next;
-        let ((_, _, number), rest) = left.split_first()?;
+        let ((_, _, number), rest) = next.split_first()?;
         *next = rest;
         Some(*number)
     })

@@ -155,11 +155,7 @@ impl PolicySet {
         self.those_reaching(self.index.by_who.of(who, cluster), cluster)
     }
 
-    fn those_reaching<'p>(
-        &'p self,
-        numbers: impl Iterator<Item = u32>,
-        cluster: u32,
-    ) -> impl Iterator<Item = &'p Bound> {
+    fn those_reaching(&self, numbers: impl Iterator<Item = u32>, cluster: u32) -> impl Iterator<Item = &Bound> {
         let bound = numbers.filter_map(|number| self.index.bindings.get(number as usize));
         bound.filter(move |bound| bound.reach.has(cluster))
     }

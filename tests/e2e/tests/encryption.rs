@@ -85,8 +85,12 @@ async fn planted_secrets_are_in_no_file_and_keys_are_replaced_while_it_serves() 
     assert!(listed.lines().nth(1).is_some_and(|line| line.ends_with("seals")), "{listed}");
     is_served(&fleet).await?;
     is_sealed(&fleet)?;
-    let events = fleet.ztka(&["--output", "json", "audit", "tail", "--lines", "200"]).await?;
-    assert!(events.contains("/data-keys"), "it is on record: {events}");
+    wait_for("a record of it", || async {
+        let events = fleet.ztka(&["--org", "acme", "--output", "json", "audit", "tail", "--lines", "200"]).await?;
+        ensure!(events.contains("/data-keys"), "{events}");
+        Ok(())
+    })
+    .await?;
 
     // A new master key, with the one before beside it until nothing is under that any more.
     let (before, _) = wrapped(&fleet).await?;
