@@ -123,7 +123,9 @@ impl Authorities {
             Some(stored) => stored,
             None => {
                 let made = self.hierarchy.create_org(org).await?;
-                self.store.create_org_authority(&made).await?
+                let stored = self.store.create_org_authority(&made).await;
+                // What is not stored is not open either, or it would not be made again.
+                stored.inspect_err(|_| self.hierarchy.close_org(org))?
             }
         };
         Ok(self.hierarchy.open_org(&stored).await?)

@@ -11,7 +11,11 @@ use std::{
     future::Future,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -194,6 +198,35 @@ fn signing_waits_on_another_thread() {
         for (number, signature) in (0..64_u8).zip(join_all(tasks).await) {
             assert!(signer.public_key().is_signed(&[number], &signature.unwrap()));
         }
+    });
+}
+
+/// A key is made only after a look through a module initialised anew, which others use meanwhile.
+#[test]
+fn keys_are_made_while_others_sign() {
+    with_token("keys_are_made_while_others_sign", |site| async move {
+        let keys = site.keys().await;
+        keys.create(&name("signs"), KeyKind::P256).await.unwrap();
+        let done = Arc::new(AtomicBool::new(false));
+        let signing = (0..3_u8).map(|number| {
+            let (keys, done) = (keys.clone(), done.clone());
+            tokio::spawn(async move {
+                while !done.load(Ordering::Relaxed) {
+                    let signer = keys.open(&name("signs")).await.unwrap();
+                    let signature = signer.sign(&[number]).await.unwrap();
+                    assert!(signer.public_key().is_signed(&[number], &signature));
+                }
+            })
+        });
+        let signing: Vec<_> = signing.collect();
+        for number in 0..20 {
+            let label = name(&format!("k{number}"));
+            assert!(matches!(keys.open(&label).await, Err(KeyError::Absent(_))));
+            let made = keys.create(&label, KeyKind::P256).await.unwrap();
+            assert_eq!(keys.open(&label).await.unwrap().public_key(), made.public_key());
+        }
+        done.store(true, Ordering::Relaxed);
+        join_all(signing).await.into_iter().for_each(|ended| ended.unwrap());
     });
 }
 

@@ -259,7 +259,7 @@ async fn the_keys_may_be_in_a_token() -> Result<()> {
     ensure!(authority(&admin, "root").await?["key_here"] == false);
     // Not for these keys, but for what else is stored.
     ensure!(Path::new(&site.path("data/master.key")).exists(), "without it data is in clear");
-    ztka(Some(&admin), &["org", "create", "acme"]).await?;
+    ztka(Some(&admin), &["org", "create", "acme"]).await.with_context(|| controller.tail())?;
     drop(controller);
     fs::remove_dir_all(site.path("data"))?;
 
@@ -269,7 +269,7 @@ async fn the_keys_may_be_in_a_token() -> Result<()> {
     for again in [false, true] {
         let (controller, admin) = site.start_with(&master).await?;
         if !again {
-            ztka(Some(&admin), &["org", "create", "acme"]).await?;
+            ztka(Some(&admin), &["org", "create", "acme"]).await.with_context(|| controller.tail())?;
         }
         ztka(Some(&admin), &["--org", "acme", "user", "create", if again { "bob" } else { "alice" }]).await?;
         let keys = ztka(Some(&admin), &["master-key", "list"]).await?;
@@ -280,7 +280,7 @@ async fn the_keys_may_be_in_a_token() -> Result<()> {
     fs::remove_dir_all(site.path("data"))?;
 
     let (controller, admin) = site.start_with(&token).await?;
-    ztka(Some(&admin), &["org", "create", "acme"]).await?;
+    ztka(Some(&admin), &["org", "create", "acme"]).await.with_context(|| controller.tail())?;
     // Not for these keys, but for what else is stored.
     ensure!(Path::new(&site.path("data/master.key")).exists(), "without it data is in clear");
     // The root, six purposes, and two of each of the organisations; each as a private and a public key.

@@ -21,7 +21,10 @@ use cryptoki::{
     session::Session,
 };
 
-use self::token::{Token, View};
+use self::{
+    module::Company,
+    token::{Token, View},
+};
 use super::{KeyError, KeyKind, KeyName, KeyStore, PublicKey, Signer};
 
 pub use self::{token::Pkcs11Token, wrapping::Pkcs11WrappingKey};
@@ -52,7 +55,7 @@ impl Pkcs11KeyStore {
     /// [`KeyError::File`] if the PIN cannot be read.
     pub async fn open(settings: Pkcs11Token) -> Result<Self, KeyError> {
         let store = Self { token: Arc::new(Token::new(settings)?), making: Arc::default() };
-        store.token.run(|_, _| Ok(())).await?;
+        store.token.run(Company::Others, |_, _| Ok(())).await?;
         Ok(store)
     }
 
@@ -101,7 +104,7 @@ impl KeyStore for Pkcs11KeyStore {
     async fn create(&self, name: &KeyName, kind: KeyKind) -> Result<Arc<dyn Signer>, KeyError> {
         let _one_at_a_time = self.making.lock().await;
         let (id, label) = (object::fresh_id()?, name.clone());
-        let made = self.token.run(move |session, view| match object::find(session, &label)?.pop() {
+        let made = self.token.run(Company::Nobody, move |session, view| match object::find(session, &label)?.pop() {
             // Ours, if the session was lost after it had been made.
             Some(ours) if ours.id == id => Ok(ours),
             Some(_) => Err(KeyError::Exists(label.clone()).into()),
@@ -113,7 +116,7 @@ impl KeyStore for Pkcs11KeyStore {
 
     async fn open(&self, name: &KeyName) -> Result<Arc<dyn Signer>, KeyError> {
         let label = name.clone();
-        let found = self.token.run(move |session, _| {
+        let found = self.token.run(Company::Others, move |session, _| {
             let mut found = object::find(session, &label)?;
             match (found.pop(), found.pop()) {
                 (Some(only), None) => Ok(only),
@@ -130,7 +133,7 @@ impl KeyStore for Pkcs11KeyStore {
     async fn destroy(&self, name: &KeyName) -> Result<(), KeyError> {
         let _one_at_a_time = self.making.lock().await;
         let (label, begun) = (name.clone(), AtomicBool::new(false));
-        let removed = self.token.run(move |session, _| {
+        let removed = self.token.run(Company::Nobody, move |session, _| {
             let any = object::destroy(session, &label, &begun)?;
             // A second attempt finds nothing where the first was cut off at the end.
             if any || begun.load(Ordering::Relaxed) { Ok(()) } else { Err(Fault::Missing(label.clone())) }
@@ -189,6 +192,6 @@ impl Signer for Held {
 
     async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
         let (key, message) = (self.clone(), message.to_vec());
-        self.token.run(move |session, view| key.sign_in(session, view, &message)).await
+        self.token.run(Company::Others, move |session, view| key.sign_in(session, view, &message)).await
     }
 }

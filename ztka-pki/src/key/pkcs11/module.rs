@@ -23,6 +23,16 @@ pub(super) struct Module {
     link: RwLock<Link>,
 }
 
+/// Who else may call into a module meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Company {
+    /// Other threads, as a module has to allow (v2.40 §5.4, `CKF_OS_LOCKING_OK`).
+    Others,
+    /// No other thread: for making and removing objects. SoftHSM (2.6) does neither reliably while another session looks
+    /// for objects: it fails with `CKR_GENERAL_ERROR`, or lists one twice.
+    Nobody,
+}
+
 /// The module as initialised.
 pub(super) struct Link {
     /// None where initialising failed.
@@ -47,14 +57,13 @@ impl Module {
     /// Calls into it as it is, and tells which initialisation that was.
     pub(super) fn with<T>(
         &self,
+        company: Company,
         call: impl FnOnce(&Pkcs11, &Link) -> Result<T, super::Fault>,
     ) -> (u64, Result<T, super::Fault>) {
-        let link = self.link.read().unwrap_or_else(PoisonError::into_inner);
-        let done = match &link.context {
-            Some(context) => call(context, &link),
-            None => Err(Error::Pkcs11(RvError::CryptokiNotInitialized, cryptoki::context::Function::Initialize).into()),
-        };
-        (link.generation, done)
+        match company {
+            Company::Others => self.link.read().unwrap_or_else(PoisonError::into_inner).call(call),
+            Company::Nobody => self.link.write().unwrap_or_else(PoisonError::into_inner).call(call),
+        }
     }
 
     /// Initialises it, unless somebody has done so since `seen`.
@@ -80,6 +89,14 @@ impl Module {
 }
 
 impl Link {
+    fn call<T>(&self, call: impl FnOnce(&Pkcs11, &Self) -> Result<T, super::Fault>) -> (u64, Result<T, super::Fault>) {
+        let done = match &self.context {
+            Some(context) => call(context, self),
+            None => Err(Error::Pkcs11(RvError::CryptokiNotInitialized, cryptoki::context::Function::Initialize).into()),
+        };
+        (self.generation, done)
+    }
+
     /// A session with the token that nobody uses.
     pub(super) fn take(&self, token: &str) -> Option<Session> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).get_mut(token)?.pop()

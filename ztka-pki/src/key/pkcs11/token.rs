@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Fault,
-    module::{Link, Module},
+    module::{Company, Link, Module},
 };
 use crate::{
     file::{self, FileError},
@@ -98,6 +98,7 @@ impl Token {
     /// Runs `job` in a session that is logged in, up to three times: what it does has to bear repeating.
     pub(super) async fn run<T: Send + 'static>(
         self: &Arc<Self>,
+        company: Company,
         job: impl Fn(&Session, View) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, KeyError> {
         let token = self.clone();
@@ -108,7 +109,7 @@ impl Token {
                 // The turn ends with the call and not with the caller's patience, so that a token that hangs costs no
                 // more threads than it has sessions.
                 let _turn = turn;
-                token.attempts(&job)
+                token.attempts(company, &job)
             })
             .await
         };
@@ -116,13 +117,14 @@ impl Token {
         done.unwrap_or_else(|_| Err(self.unavailable("does not answer; look at the token and its connection", None)))
     }
 
-    fn attempts<T>(&self, job: &dyn Fn(&Session, View) -> Result<T, Fault>) -> Result<T, KeyError> {
+    fn attempts<T>(&self, company: Company, job: &dyn Fn(&Session, View) -> Result<T, Fault>) -> Result<T, KeyError> {
         let mut fault = None;
         for attempt in [Attempt::AsItIs, Attempt::NewSession, Attempt::NewModule] {
             if let (Attempt::NewModule, Some(seen)) = (attempt, fault.as_ref().map(|(seen, _)| *seen)) {
                 self.module.restart(seen).map_err(|error| self.explain(error.into()))?;
             }
-            let (generation, done) = self.module.with(|context, link| self.attempt(context, link, attempt, job));
+            let (generation, done) =
+                self.module.with(company, |context, link| self.attempt(context, link, attempt, job));
             match done {
                 Ok(done) => return Ok(done),
                 Err(error) if is_lost(&error) => fault = Some((generation, error)),

@@ -11,7 +11,7 @@ use cryptoki::{
 use ring::rand::{SecureRandom as _, SystemRandom};
 use zeroize::Zeroizing;
 
-use super::{Fault, Pkcs11KeyStore, object, token::Token};
+use super::{Fault, Pkcs11KeyStore, module::Company, object, token::Token};
 use crate::key::{KeyError, KeyName, hex};
 
 /// Form of what is wrapped: this byte, a nonce, ciphertext and tag.
@@ -36,7 +36,9 @@ impl Pkcs11KeyStore {
     pub async fn wrapping_key(&self, name: &KeyName, make: bool) -> Result<Pkcs11WrappingKey, KeyError> {
         let _one_at_a_time = self.making.lock().await;
         let (fresh, label) = (object::fresh_id()?, name.clone());
-        let found = self.token.run(move |session, view| {
+        // One that may be made.
+        let company = if make { Company::Nobody } else { Company::Others };
+        let found = self.token.run(company, move |session, view| {
             let mut found = find(session, &label)?;
             match (found.pop(), found.pop()) {
                 (Some((_, id)), None) => Ok(id),
@@ -121,7 +123,7 @@ impl Pkcs11WrappingKey {
             // As it is now: some tokens take one of their own.
             Ok([&[FORM][..], &nonce, &sealed].concat())
         };
-        self.token.run(wrap).await
+        self.token.run(Company::Others, wrap).await
     }
 
     /// Opens what [`Self::wrap`] made with the same context.
@@ -145,6 +147,6 @@ impl Pkcs11WrappingKey {
                 Err(other) => Err(other.into()),
             }
         };
-        self.token.run(unwrap).await
+        self.token.run(Company::Others, unwrap).await
     }
 }
