@@ -21,7 +21,7 @@ pub use self::{
     jobs::jobs,
     members::{authorities, controllers, live_tokens, members},
     pages::pages,
-    policy::policy,
+    policy::{bulk_compaction, policy},
     revocations::revocations,
 };
 use crate::store::{

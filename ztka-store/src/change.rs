@@ -16,7 +16,7 @@ use crate::{
 
 /// Old changes are removed at every so many versions,
 const SWEEP: u64 = 64;
-/// and at most this many at once, so that no change takes long.
+/// and for each of those at most this many, so that no change takes long.
 const SWEPT: u64 = 4 * SWEEP;
 
 /// A transaction that changes one resource of an organisation; it is undone unless it is committed.
@@ -33,6 +33,10 @@ pub(crate) struct Change {
     action: Action,
     kind: ResourceKind,
     name: String,
+    /// So many changes are kept,
+    history: u64,
+    /// and those up to this version are gone already.
+    compacted: u64,
     /// By how much the policy has changed is counted; see [`crate::room`].
     counted: bool,
 }
@@ -54,18 +58,16 @@ impl Change {
         let row = row.ok_or_else(|| StoreError::not_found("organisation", org_or_empty(org)))?;
         let (version, compacted) = (number(&row, "version")?, number(&row, "compacted")?);
         let (org, name) = (org.cloned(), name.to_owned());
-        let mut change = Self { tx, hints, org, version, action, kind, name, counted: false };
+        let mut change = Self { tx, hints, org, version, action, kind, name, history, compacted, counted: false };
         change.record().await?;
-        if version.is_multiple_of(SWEEP) {
-            change.sweep(version.saturating_sub(history).min(compacted + SWEPT)).await?;
-        }
+        change.sweep(version.saturating_sub(1)).await?;
         Ok(change)
     }
 
     /// Goes on as the first change of an organisation that this transaction has made.
     pub(crate) async fn first_of(&mut self, org: &OrgId) -> Result<(), Failed> {
         self.org = Some(org.clone());
-        self.version = 1;
+        (self.version, self.compacted) = (1, 0);
         let insert = sql("INSERT INTO versions (org, version, compacted) VALUES ($1, 1, 0)").bind(org.as_str());
         self.tx.execute(insert).await?;
         self.record().await
@@ -76,7 +78,8 @@ impl Change {
         let raise = sql("UPDATE versions SET version = version + 1 WHERE org = $1 RETURNING version");
         let row = self.tx.fetch_one(raise.bind(org_or_empty(self.org.as_ref()))).await?;
         (self.version, self.name) = (number(&row, "version")?, name.to_owned());
-        self.record().await
+        self.record().await?;
+        self.sweep(self.version.saturating_sub(1)).await
     }
 
     /// The transaction, of a deletion, to be committed with something else; whoever watches sees it without a hint.
@@ -94,13 +97,19 @@ impl Change {
         self.tx.execute(record).await.map(drop)
     }
 
-    /// Removes changes up to this version.
-    async fn sweep(&mut self, until: u64) -> Result<(), Failed> {
-        let (org, until) = (org_or_empty(self.org.as_ref()), signed(until));
+    /// Removes old changes, if a sweep is due among the versions after `last`; of many versions more than of one.
+    async fn sweep(&mut self, last: u64) -> Result<(), Failed> {
+        let due = (self.version / SWEEP).saturating_sub(last / SWEEP);
+        let until = self.version.saturating_sub(self.history).min(self.compacted + due * SWEPT);
+        if due == 0 || until <= self.compacted {
+            return Ok(());
+        }
+        let (from, org, until) = (until, org_or_empty(self.org.as_ref()), signed(until));
         let forget = sql("DELETE FROM changes WHERE org = $1 AND version <= $2").bind(org).bind(until);
         if self.tx.execute(forget).await? > 0 {
             let note = sql("UPDATE versions SET compacted = $2 WHERE org = $1").bind(org).bind(until);
             self.tx.execute(note).await?;
+            self.compacted = from;
         }
         Ok(())
     }
@@ -147,6 +156,7 @@ impl Change {
         let row = self.tx.fetch_one(raise.bind(more).bind(&org)).await?;
         let first = self.version;
         self.version = number(&row, "version")?;
+        self.sweep(first).await?;
         Ok(first)
     }
 

@@ -82,15 +82,16 @@ fn removal(step: &str) -> Option<&'static str> {
         "credentials" => "DELETE FROM credentials WHERE id IN (SELECT id FROM credentials WHERE org = $1 LIMIT $2)",
         "users" => "DELETE FROM users WHERE id IN (SELECT id FROM users WHERE org = $1 LIMIT $2)",
         "policy-edits" => {
-            "DELETE FROM policy_edits WHERE org = $1 AND version IN (SELECT version FROM policy_edits WHERE org = $1 \
-             ORDER BY version LIMIT $2)"
+            "DELETE FROM policy_edits WHERE org = $1 AND (version, kind, name) IN (SELECT version, kind, name \
+             FROM policy_edits WHERE org = $1 ORDER BY version, kind, name LIMIT $2)"
         }
         "policy-versions" => {
             "DELETE FROM policy_versions WHERE org = $1 AND version IN (SELECT version FROM policy_versions \
              WHERE org = $1 LIMIT $2)"
         }
         "policy-objects" => {
-            "DELETE FROM policy_objects WHERE org = $1 AND name IN (SELECT name FROM policy_objects WHERE org = $1 LIMIT $2)"
+            "DELETE FROM policy_objects WHERE org = $1 AND (kind, name) IN (SELECT kind, name FROM policy_objects \
+             WHERE org = $1 ORDER BY kind, name LIMIT $2)"
         }
         "bindings" => {
             "DELETE FROM bindings WHERE org = $1 AND name IN (SELECT name FROM bindings WHERE org = $1 LIMIT $2)"

@@ -15,7 +15,8 @@ use crate::{
     bodies::Bodies,
     change::Change,
     encryption::{Place, Sealer},
-    resources::{body_of, need_room},
+    resources::body_of,
+    room,
     row::{micros, number, signed, text, time, to_json},
     sql::{Row, Statement, Tx, Value, sql},
 };
@@ -321,7 +322,13 @@ impl PolicyStore for Store {
             writing.note(&mut change, &sealer, org.as_str(), edit, (version, last)).await?;
         }
         writing.finish(&mut change).await?;
-        need_room(&mut change, org).await?;
+        let bytes = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let more: usize = asked.edits.iter().map(|edit| bytes(&edit.after)).sum();
+        let less: usize = asked.edits.iter().map(|edit| bytes(&edit.before)).sum();
+        match more.checked_sub(less) {
+            Some(more) => room::grow(&mut change, org, more).await?,
+            None => room::shrink(&mut change, org, u64::try_from(less - more).unwrap_or(u64::MAX)).await?,
+        }
         remember(&mut change, org.as_str(), last, asked).await?;
         change.touch(DocumentKind::Policy).await?;
         change.commit_stamped().await?;
@@ -370,19 +377,24 @@ impl PolicyStore for Store {
             return Err(StoreError::Compacted);
         }
         let query = "SELECT version, kind, name, body, sealed FROM policy_edits \
-                     WHERE org = $1 AND version > $2 AND version <= $3 ORDER BY version DESC, kind, name";
-        let rows = read.fetch_all(sql(query).bind(org.as_str()).bind(signed(to)).bind(signed(until))).await?;
+                     WHERE org = $1 AND version > $2 AND version <= $3 ORDER BY version, kind, name";
+        // Of each object the oldest counts; the others are never held, and none is opened in vain.
+        let mut oldest: BTreeMap<(ResourceKind, String), Row> = BTreeMap::new();
+        let query = sql(query).bind(org.as_str()).bind(signed(to)).bind(signed(until));
+        let keep = |row: Row| {
+            oldest.entry((text(&row, "kind")?, row.str("name")?.to_owned())).or_insert(row);
+            Ok(())
+        };
+        read.each(query, keep).await?;
         drop(read);
-        // Of each object the oldest counts, which comes last.
-        let mut back: BTreeMap<(ResourceKind, String), Option<String>> = BTreeMap::new();
-        for row in &rows {
-            let (kind, name): (ResourceKind, _) = (text(row, "kind")?, row.str("name")?.to_owned());
-            let place = format!("{}/{kind}/{name}", number(row, "version")?);
+        let mut back = Vec::with_capacity(oldest.len());
+        for ((kind, name), row) in oldest {
+            let place = format!("{}/{kind}/{name}", number(&row, "version")?);
             let was = match (row.some_str("body")?, row.some_bytes("sealed")?) {
                 (None, None) => None,
-                _ => Some(self.text_at(edit_of(org.as_str(), &place), row, "body", "sealed").await?),
+                _ => Some(self.text_at(edit_of(org.as_str(), &place), &row, "body", "sealed").await?),
             };
-            back.insert((kind, name), was);
+            back.push(((kind, name), was));
         }
         let edit = |((kind, name), after)| PolicyEdit { kind, name, before: None, after };
         Ok(back.into_iter().map(edit).collect())

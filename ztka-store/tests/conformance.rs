@@ -19,6 +19,7 @@ kit::on_both!(
     revocations,
     changes,
     compaction,
+    bulk_compaction,
     conditions,
     keys,
     enrolment,
@@ -68,6 +69,10 @@ async fn changes(place: &Place) {
 
 async fn compaction(place: &Place) {
     ztka_controller::conformance::compaction(&place.unlocked().await.with_history(100), 100).await;
+}
+
+async fn bulk_compaction(place: &Place) {
+    ztka_controller::conformance::bulk_compaction(&place.unlocked().await.with_history(100), 100).await;
 }
 
 async fn conditions(place: &Place) {

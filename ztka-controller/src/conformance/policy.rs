@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ztka_authz::{Denial, Group, PolicyDocument, Project, Settings, Subject};
-use ztka_core::{DocumentKind, OrgId, UserId};
+use ztka_core::{DocumentKind, OrgId, Revision, UserId};
 use ztka_identity::IdentityStore;
 
 use super::{at, binding, cluster, is_missing, key, org, replay, role};
@@ -145,4 +145,36 @@ pub async fn policy(store: &(impl PolicyStore + ChangeStore + DocumentStore + Re
     let many: Vec<_> = many.collect();
     let fifth = store.change_policy(&acme, &change(fourth, many)).await.unwrap();
     assert_eq!((fifth, now(store, &acme).await.1.bindings.len()), (fourth + 1201, 1201));
+}
+
+/// Runs everything about what is left of many changes made at once, on an empty store that keeps `history` of them. Panics at
+/// the first difference.
+pub async fn bulk_compaction(
+    store: &(impl PolicyStore + ChangeStore + DocumentStore + ResourceStore + IdentityStore),
+    history: u64,
+) {
+    let acme = org(store, "acme").await;
+    let start = store.list(Some(&acme)).await.unwrap().revision;
+    // As many as versions between two sweeps, so that what is looked at when a change begins is always alike.
+    let roles: Vec<_> = (0..64).map(|number| role(&format!("role-{number}"))).collect();
+    let (mut basis, _) = now(store, &acme).await;
+    let mut is_there = false;
+    while basis < start.version + 20 * history {
+        let one = |role| match is_there {
+            true => (json(role), None),
+            false => (None, json(role)),
+        };
+        let edits = roles.iter().map(|role| {
+            let (before, after) = one(role);
+            edit(ResourceKind::Role, &role.name, before, after)
+        });
+        basis = store.change_policy(&acme, &change(basis, edits.collect())).await.unwrap();
+        is_there = !is_there;
+    }
+    let head = store.list(Some(&acme)).await.unwrap().revision;
+    let long_ago = Revision { version: head.version - 4 * history, ..head };
+    let kept = store.changes(Some(&acme), long_ago, u32::MAX).await;
+    assert!(matches!(kept, Err(StoreError::Compacted)), "{} changes are kept", kept.unwrap().changes.len());
+    let recent = Revision { version: head.version - history + 1, ..head };
+    assert_eq!(store.changes(Some(&acme), recent, u32::MAX).await.unwrap().changes.len() as u64, history - 1);
 }

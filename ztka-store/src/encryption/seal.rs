@@ -72,16 +72,22 @@ impl Target {
                 "SELECT name AS place, body AS clear, sealed FROM bindings WHERE org = $1 AND name > $2 \
                  ORDER BY name LIMIT $3",
             ),
-            Self::Policy => by_text(
-                "SELECT kind || '/' || name AS place, body AS clear, sealed FROM policy_objects \
-                 WHERE org = $1 AND kind || '/' || name > $2 ORDER BY kind || '/' || name LIMIT $3",
-            ),
-            Self::History => by_text(
-                "SELECT CAST(version AS TEXT) || '/' || kind || '/' || name AS place, body AS clear, sealed \
-                 FROM policy_edits WHERE org = $1 AND CAST(version AS TEXT) || '/' || kind || '/' || name > $2 \
-                 AND (body IS NOT NULL OR sealed IS NOT NULL) \
-                 ORDER BY CAST(version AS TEXT) || '/' || kind || '/' || name LIMIT $3",
-            ),
+            Self::Policy => {
+                let (kind, name) = of_object(after);
+                let text = "SELECT kind || '/' || name AS place, kind, name, body AS clear, sealed FROM policy_objects \
+                            WHERE org = $1 AND (kind, name) > ($2, $3) ORDER BY kind, name LIMIT $4";
+                sql(text).bind(org).bind(kind).bind(name).bind(AT_ONCE)
+            }
+            Self::History => {
+                let (version, object) = after.split_once('/').unwrap_or(("-1", ""));
+                let ((kind, name), version) = (of_object(object), version.parse::<i64>().unwrap_or(-1));
+                // By the primary key: there may be a great many.
+                let text = "SELECT CAST(version AS TEXT) || '/' || kind || '/' || name AS place, \
+                            version, kind, name, body AS clear, sealed FROM policy_edits \
+                            WHERE org = $1 AND (version, kind, name) > ($2, $3, $4) \
+                            ORDER BY version, kind, name LIMIT $5";
+                sql(text).bind(org).bind(version).bind(kind).bind(name).bind(AT_ONCE)
+            }
             Self::Series => by_text(
                 "SELECT kind || '/' || subject AS place, wire, sealed, feed FROM series \
                  WHERE org = $1 AND org <> '' AND kind || '/' || subject > $2 AND (wire IS NOT NULL OR sealed IS NOT NULL) \
@@ -111,6 +117,11 @@ impl Target {
             ),
         }
     }
+}
+
+/// Kind and name from the place of a policy's object.
+fn of_object(place: &str) -> (&str, &str) {
+    place.split_once('/').unwrap_or_default()
 }
 
 fn begin(state: &str) -> (Target, &str) {
@@ -198,7 +209,9 @@ impl Store {
         if target == Target::Users {
             *sealed += self.seal_attributes(tx, sealer, at(org, "users", "attributes", &place), row).await?;
         }
-        if old.is_some() && old.and_then(key_of) == sealer.key() {
+        // What an edit has made has nothing before it.
+        let nothing = target == Target::History && old.is_none() && row.some_str("clear")?.is_none();
+        if nothing || (old.is_some() && old.and_then(key_of) == sealer.key()) {
             return Ok(place);
         }
         let update = match target {
@@ -225,16 +238,16 @@ impl Store {
             Target::Policy => {
                 let at = at(org, "policy_objects", "body", &place);
                 let (clear, new) = sealer.seal(at, self.text_at(at, row, "clear", "sealed").await?)?;
-                let text =
-                    "UPDATE policy_objects SET body = $1, sealed = $2 WHERE org = $3 AND kind || '/' || name = $4";
-                sql(text).bind(clear).bind(new).bind(org).bind(&place)
+                let text = "UPDATE policy_objects SET body = $1, sealed = $2 WHERE org = $3 AND kind = $4 AND name = $5";
+                sql(text).bind(clear).bind(new).bind(org).bind(row.str("kind")?).bind(row.str("name")?)
             }
             Target::History => {
                 let at = at(org, "policy_edits", "body", &place);
                 let (clear, new) = sealer.seal(at, self.text_at(at, row, "clear", "sealed").await?)?;
                 let text = "UPDATE policy_edits SET body = $1, sealed = $2 \
-                            WHERE org = $3 AND CAST(version AS TEXT) || '/' || kind || '/' || name = $4";
-                sql(text).bind(clear).bind(new).bind(org).bind(&place)
+                            WHERE org = $3 AND version = $4 AND kind = $5 AND name = $6";
+                let key = sql(text).bind(clear).bind(new).bind(org).bind(row.number("version")?);
+                key.bind(row.str("kind")?).bind(row.str("name")?)
             }
             Target::Series => {
                 let at = at(org, "series", "wire", &place);
