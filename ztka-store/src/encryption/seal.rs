@@ -238,7 +238,8 @@ impl Store {
             Target::Policy => {
                 let at = at(org, "policy_objects", "body", &place);
                 let (clear, new) = sealer.seal(at, self.text_at(at, row, "clear", "sealed").await?)?;
-                let text = "UPDATE policy_objects SET body = $1, sealed = $2 WHERE org = $3 AND kind = $4 AND name = $5";
+                let text =
+                    "UPDATE policy_objects SET body = $1, sealed = $2 WHERE org = $3 AND kind = $4 AND name = $5";
                 sql(text).bind(clear).bind(new).bind(org).bind(row.str("kind")?).bind(row.str("name")?)
             }
             Target::History => {

@@ -28,8 +28,9 @@ pub(super) struct Module {
 pub(super) enum Company {
     /// Other threads, as a module has to allow (v2.40 §5.4, `CKF_OS_LOCKING_OK`).
     Others,
-    /// No other thread: for making and removing objects. SoftHSM (2.6) does neither reliably while another session looks
-    /// for objects: it fails with `CKR_GENERAL_ERROR`, or lists one twice.
+    /// No other thread, if the module is SoftHSM: for making and removing objects. SoftHSM (2.6) does neither reliably while
+    /// another session looks for objects: it fails with `CKR_GENERAL_ERROR`, or lists one twice. Of other modules a call that
+    /// hangs costs a session and not the module.
     Nobody,
 }
 
@@ -39,6 +40,8 @@ pub(super) struct Link {
     context: Option<Pkcs11>,
     /// Counts initialisations; handles of one are meaningless in the next.
     pub(super) generation: u64,
+    /// Whoever makes something has to be alone.
+    is_softhsm: bool,
     /// Sessions that nobody uses, by the label of their token.
     idle: Mutex<BTreeMap<String, Vec<Session>>>,
 }
@@ -48,7 +51,7 @@ impl Module {
     pub(super) fn of(path: &Path) -> Arc<Self> {
         let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
         let made = || {
-            let link = Link { context: None, generation: 0, idle: Mutex::default() };
+            let link = Link { context: None, generation: 0, is_softhsm: false, idle: Mutex::default() };
             Arc::new(Self { path: path.into(), link: RwLock::new(link) })
         };
         modules.entry(path.into()).or_insert_with(made).clone()
@@ -60,9 +63,13 @@ impl Module {
         company: Company,
         call: impl FnOnce(&Pkcs11, &Link) -> Result<T, super::Fault>,
     ) -> (u64, Result<T, super::Fault>) {
+        let link = self.link.read().unwrap_or_else(PoisonError::into_inner);
         match company {
-            Company::Others => self.link.read().unwrap_or_else(PoisonError::into_inner).call(call),
-            Company::Nobody => self.link.write().unwrap_or_else(PoisonError::into_inner).call(call),
+            Company::Nobody if link.is_softhsm => {
+                drop(link);
+                self.link.write().unwrap_or_else(PoisonError::into_inner).call(call)
+            }
+            _ => link.call(call),
         }
     }
 
@@ -81,9 +88,11 @@ impl Module {
         let context = Pkcs11::new(&self.path)?;
         match context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
             // By somebody else in this process.
-            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => link.context = Some(context),
+            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
             Err(error) => return Err(error),
         }
+        link.is_softhsm = context.get_library_info().is_ok_and(|info| info.manufacturer_id().contains("SoftHSM"));
+        link.context = Some(context);
         Ok(())
     }
 }
