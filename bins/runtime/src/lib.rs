@@ -30,6 +30,7 @@
 //!     })
 //! }
 //! ```
+mod arenas;
 mod config;
 mod egress;
 mod health;
@@ -43,7 +44,3 @@ pub use self::{
     logs::init as init_logs,
     process::{Process, main, report},
 };
-
-/// Of every program that this is part of: decision 0017.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Configuration, Health, config, logs};
+use crate::{Configuration, Health, arenas, config, logs};
 
 /// The running process, as its `run` sees it. Clones are the same process.
 #[derive(Clone, Debug)]
@@ -104,6 +104,7 @@ where
         println!("{}: ok", file.display());
         return Ok(());
     }
+    arenas::one_for_each_processor();
     logs::init(config.common())?;
     // Libraries take the provider as an argument; this is for those that ask for the process' default.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -8,14 +8,10 @@
 
 mod measure;
 
-use std::{env, process::Command};
+use std::{env, process::Command, thread};
 
 use measure::{Databases, Row, Scale};
 use ztka_test_postgres::Server;
-
-/// As the servers have it (`bins/runtime`).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Tells a process of this program which databases it is to measure: the encrypted one, and the other.
 const DATABASE: &str = "ZTKA_BENCH_STORE_DATABASE";
@@ -42,6 +38,9 @@ fn main() {
     for [encrypted, clear] in databases {
         let mut again = Command::new(env::current_exe().unwrap());
         again.arg(share.to_string()).env(DATABASE, encrypted).env(CLEAR, clear);
+        // As the servers have it (`bins/runtime`).
+        let arenas = thread::available_parallelism().map_or(2, usize::from).max(2);
+        again.env("MALLOC_ARENA_MAX", arenas.to_string());
         assert!(again.status().unwrap().success());
     }
 }
