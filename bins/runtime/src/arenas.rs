@@ -1,21 +1,18 @@
 //! How many arenas glibc allocates from (decision 0017).
 
-/// Starts the program again in its own place, with an arena for each processor instead of eight, unless its environment says
-/// something about that already. Comes back where there is nothing to change, or it does not work: then everything goes on,
-/// with more memory.
+/// Starts the program again in its own place, with so many arenas instead of eight for each processor, unless its environment
+/// says something about that already. Comes back where there is nothing to change, or it does not work: then everything goes
+/// on, with more memory.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-pub(crate) fn one_for_each_processor() {
-    use std::{env, os::unix::process::CommandExt as _, process::Command, thread::available_parallelism};
+pub(crate) fn at_most(arenas: usize) {
+    use std::{env, os::unix::process::CommandExt as _, process::Command};
 
     const ARENAS: &str = "MALLOC_ARENA_MAX";
-    /// With one, whoever frees what another thread has allocated waits for it.
-    const LEAST: usize = 2;
 
     if env::var_os(ARENAS).is_some() || env::var_os("GLIBC_TUNABLES").is_some() {
         return;
     }
     let Ok(program) = env::current_exe() else { return };
-    let arenas = available_parallelism().map_or(LEAST, usize::from).max(LEAST);
     let mut arguments = env::args_os();
     let mut again = Command::new(program);
     if let Some(name) = arguments.next() {
@@ -28,4 +25,4 @@ pub(crate) fn one_for_each_processor() {
 
 /// There are none.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub(crate) fn one_for_each_processor() {}
+pub(crate) fn at_most(_: usize) {}

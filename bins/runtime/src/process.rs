@@ -104,7 +104,7 @@ where
         println!("{}: ok", file.display());
         return Ok(());
     }
-    arenas::one_for_each_processor();
+    arenas::at_most(config.common().threads());
     logs::init(config.common())?;
     // Libraries take the provider as an argument; this is for those that ask for the process' default.
     let _ = rustls::crypto::ring::default_provider().install_default();

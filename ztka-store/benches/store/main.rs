@@ -8,10 +8,12 @@
 
 mod measure;
 
-use std::{env, process::Command, thread};
+use std::{env, process::Command};
 
 use measure::{Databases, Row, Scale};
 use ztka_test_postgres::Server;
+
+const THREADS: usize = 2;
 
 /// Tells a process of this program which databases it is to measure: the encrypted one, and the other.
 const DATABASE: &str = "ZTKA_BENCH_STORE_DATABASE";
@@ -20,7 +22,7 @@ const CLEAR: &str = "ZTKA_BENCH_STORE_CLEAR";
 fn main() {
     let share = env::args().skip(1).find_map(|argument| argument.parse::<usize>().ok()).unwrap_or(100);
     if let (Ok(encrypted), Ok(clear)) = (env::var(DATABASE), env::var(CLEAR)) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build().unwrap();
         let databases = Databases { encrypted: encrypted.parse().unwrap(), clear: clear.parse().unwrap() };
         for Row { what, figure, bare, bound } in runtime.block_on(measure::run(&databases, Scale::of(share))) {
             println!("| {what} | {figure} | {bare} | {bound} |");
@@ -38,9 +40,8 @@ fn main() {
     for [encrypted, clear] in databases {
         let mut again = Command::new(env::current_exe().unwrap());
         again.arg(share.to_string()).env(DATABASE, encrypted).env(CLEAR, clear);
-        // As the servers have it (`bins/runtime`).
-        let arenas = thread::available_parallelism().map_or(2, usize::from).max(2);
-        again.env("MALLOC_ARENA_MAX", arenas.to_string());
+        // As servers of this many threads have it (`bins/runtime`).
+        again.env("MALLOC_ARENA_MAX", THREADS.to_string());
         assert!(again.status().unwrap().success());
     }
 }
