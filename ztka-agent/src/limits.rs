@@ -51,6 +51,9 @@ pub enum Unusable {
     /// There is something in it that nobody reads, and that may have been meant for limits.
     #[error("{0:?} is no key of it: the only one that is read is {WRITTEN}")]
     Key(String),
+    /// There is something in it that is no text, as whatever `kubectl create --from-file` does not find to be UTF-8.
+    #[error("{0:?} stands in its binaryData, and limits are text: write them in UTF-8 as {WRITTEN}")]
+    Binary(String),
 }
 
 /// Keeps the limits of one cluster in force.
@@ -88,8 +91,8 @@ impl OwnerLimits {
         self.configured.clone().compile().map_err(LimitsError::Configured)?;
         loop {
             match self.read().await {
-                Ok(data) => {
-                    self.written = parse(data.as_ref()).map_err(LimitsError::Written)?;
+                Ok(found) => {
+                    self.written = parse(found.as_ref()).map_err(LimitsError::Written)?;
                     break;
                 }
                 Err(CallError::Refused { code: StatusCode::FORBIDDEN, .. }) => return Err(LimitsError::Forbidden),
@@ -117,7 +120,7 @@ impl OwnerLimits {
         loop {
             looks.tick().await;
             match self.read().await {
-                Ok(data) => self.take(data.as_ref()),
+                Ok(found) => self.take(found.as_ref()),
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
@@ -129,8 +132,8 @@ impl OwnerLimits {
         }
     }
 
-    fn take(&mut self, data: Option<&Map<String, Value>>) {
-        match parse(data) {
+    fn take(&mut self, found: Option<&Value>) {
+        match parse(found) {
             Ok(written) => {
                 self.problem = None;
                 if written != self.written {
@@ -207,14 +210,11 @@ impl OwnerLimits {
         }
     }
 
-    /// The ConfigMap's data; none if there is no ConfigMap.
-    async fn read(&self) -> Result<Option<Map<String, Value>>, CallError> {
+    /// The ConfigMap, if there is one.
+    async fn read(&self) -> Result<Option<Value>, CallError> {
         let Some((client, namespace)) = &self.cluster else { return Ok(None) };
         match client.get(&path(namespace)).await?.accepted("reading the limits of the cluster's owner") {
-            Ok(mut object) => match object.get_mut("data").map(Value::take) {
-                Some(Value::Object(data)) => Ok(Some(data)),
-                _ => Ok(None),
-            },
+            Ok(found) => Ok(Some(found)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
@@ -225,12 +225,19 @@ fn path(namespace: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/configmaps/{LIMITS_CONFIG_MAP}")
 }
 
-fn parse(data: Option<&Map<String, Value>>) -> Result<LocalLimits, Unusable> {
-    let Some(data) = data else { return Ok(LocalLimits::default()) };
-    if let Some(unread) = data.keys().find(|key| ![WRITTEN, IN_FORCE].contains(&key.as_str())) {
+/// What a ConfigMap says; without one there are no limits.
+fn parse(config_map: Option<&Value>) -> Result<LocalLimits, Unusable> {
+    let Some(config_map) = config_map else { return Ok(LocalLimits::default()) };
+    let part = |name: &str| config_map.get(name).and_then(Value::as_object);
+    if let Some(unread) = part("binaryData").and_then(|binary| binary.keys().next()) {
+        return Err(Unusable::Binary(unread.clone()));
+    }
+    let data = part("data");
+    let mut keys = data.into_iter().flat_map(Map::keys);
+    if let Some(unread) = keys.find(|key| ![WRITTEN, IN_FORCE].contains(&key.as_str())) {
         return Err(Unusable::Key(unread.clone()));
     }
-    let text = data.get(WRITTEN).and_then(Value::as_str).unwrap_or_default();
+    let text = data.and_then(|data| data.get(WRITTEN)).and_then(Value::as_str).unwrap_or_default();
     let limits: LocalLimits = toml::from_str(text)?;
     limits.clone().compile()?;
     Ok(limits)
@@ -254,9 +261,8 @@ mod tests {
 
     use super::*;
 
-    fn data(text: &str) -> Map<String, Value> {
-        let json = json!({WRITTEN: text});
-        json.as_object().cloned().unwrap_or_default()
+    fn data(text: &str) -> Value {
+        json!({"data": {WRITTEN: text}})
     }
 
     #[test]
@@ -275,10 +281,19 @@ mod tests {
             assert!(said.contains("NOT in force") && said.contains(why), "{said}");
             assert!(said.contains("noExec = true") && said.contains("namespaces = [\"shop\"]"), "{said}");
         }
-        let mut elsewhere = data("");
-        elsewhere.insert("limits.yaml".into(), "noExec: true".into());
+        let elsewhere = json!({"data": {WRITTEN: "", "limits.yaml": "noExec: true"}});
         limits.take(Some(&elsewhere));
         assert!(limits.said().contains("\"limits.yaml\" is no key of it"), "{}", limits.said());
+        // A file that is not UTF-8 lands beside `data`, whatever it was meant to say.
+        for binary in [
+            json!({"data": {IN_FORCE: "…"}, "binaryData": {WRITTEN: "bm9FeGVjID0gdHJ1ZSAjIP8K"}}),
+            json!({"binaryData": {"limits.bak": "/w=="}, "data": {WRITTEN: ""}}),
+        ] {
+            limits.take(Some(&binary));
+            assert_eq!(engine.limits().len(), 2, "{binary}");
+            assert!(limits.said().contains("stands in its binaryData"), "{}", limits.said());
+            assert!(parse(Some(&binary)).is_err(), "nor does an agent start with it");
+        }
         limits.take(None);
         assert_eq!(engine.limits().len(), 1, "those of the configuration stay");
         assert!(!limits.said().contains("NOT in force"));
