@@ -31,8 +31,10 @@ use super::{
     wanted::{Held, Holding, Mode, Wanted},
 };
 
-/// How long a look at the roles of an account is good for, whatever the apiserver answers its user.
+/// How long a look at the roles of an account is good for, whatever the apiserver answers its user; twice as long after each
+/// look that has found nothing missing, so often at the most.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(5);
+const DOUBLINGS: u32 = 6;
 /// An apiserver beside the one that was asked may be so far behind.
 const FRESH: Duration = Duration::from_secs(2);
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
@@ -89,19 +91,37 @@ struct Token {
     expires: Timestamp,
 }
 
+/// What the agent has made in one place.
+#[derive(Debug)]
+struct Placed {
+    held: Held,
+    /// Of its objects, as the cluster has them: the same ones mean that nothing was missing.
+    versions: Vec<String>,
+    /// Something of it may be gone.
+    doubted: bool,
+}
+
+impl Placed {
+    fn is(&self, held: &Held) -> bool {
+        !self.doubted && self.held == *held
+    }
+}
+
 /// What exists in the cluster, as far as this agent has made or seen it.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) principal: Option<Principal>,
     token: Option<Token>,
-    cluster: Option<Held>,
-    namespaces: BTreeMap<String, Held>,
+    cluster: Option<Placed>,
+    namespaces: BTreeMap<String, Placed>,
     /// Looked for what an earlier run has left.
     surveyed: bool,
     /// Namespaces where it has left something that has not been made or removed since.
     left: BTreeSet<String>,
     /// When the roles were last made sure of.
     looked: Timestamp,
+    /// So many looks in a row were in vain.
+    in_vain: u32,
     /// When the cluster was told last that the account is in use.
     noted: Timestamp,
     /// When something was written last.
@@ -142,16 +162,24 @@ impl Account {
 
     /// The apiserver did not accept what ought to be there: next time everything is made sure of again.
     ///
-    /// Not every 403 is about permissions, so one that follows closely on the last look changes nothing.
+    /// Not every 403 is about what the agent has made: the cluster's own RBAC may say it, or an admission plugin. So one that
+    /// follows closely on the last look changes nothing, and less and less closely the more looks were in vain.
     pub(crate) async fn doubt(&self, token: bool, now: Timestamp) {
         let mut state = self.state.lock().await;
-        let again = state.looked.saturating_add(LOOK_AGAIN).unwrap_or(Timestamp::MAX);
+        let wait = LOOK_AGAIN * 2_i32.saturating_pow(state.in_vain.min(DOUBLINGS));
+        let again = state.looked.saturating_add(wait).unwrap_or(Timestamp::MAX);
         if !token && now < again {
             return;
         }
         self.ready.store(None);
-        state.cluster = None;
-        state.namespaces.clear();
+        let State { cluster, namespaces, .. } = &mut *state;
+        for placed in cluster.iter_mut().chain(namespaces.values_mut()) {
+            placed.doubted = true;
+            if token {
+                // Whatever is found is new to the account that has to be made anew.
+                placed.versions.clear();
+            }
+        }
         if token {
             state.token = None;
         }
@@ -177,33 +205,34 @@ impl Steps<'_> {
         namespace: Option<&str>,
     ) -> Result<(), CallError> {
         state.principal = Some(self.who.clone());
-        let mut changed: Vec<(Option<&str>, Held)> = Vec::new();
+        let mut made: Vec<(Option<&str>, Placed)> = Vec::new();
 
         let fresh = state.token.as_ref().is_some_and(|token| self.now < token.renew);
         let cluster = wanted.cluster.held();
-        let is_new = state.cluster.as_ref() != Some(&cluster);
-        let (token, ()) = try_join(
+        let is_due = state.cluster.as_ref().is_none_or(|placed| !placed.is(&cluster));
+        let is_look = state.cluster.as_ref().is_some_and(|placed| placed.doubted);
+        let (token, placed) = try_join(
             async { if fresh { Ok(None) } else { self.token(state.token.as_ref()).await.map(Some) } },
-            async { if is_new { self.place(None, &wanted.cluster).await } else { Ok(()) } },
+            async { if is_due { self.place(None, &wanted.cluster).await.map(Some) } else { Ok(None) } },
         )
         .await?;
         if let Some(token) = token {
             state.token = Some(token);
             state.noted = self.now;
         }
-        if is_new {
-            changed.push((None, cluster));
+        if let Some(versions) = placed {
+            made.push((None, Placed { held: cluster, versions, doubted: false }));
         }
 
         if let Some(namespace) = namespace
             && let Some(holding) = wanted.namespaces.get(namespace)
         {
             let held = holding.held();
-            if state.namespaces.get(namespace) != Some(&held) {
+            if state.namespaces.get(namespace).is_none_or(|placed| !placed.is(&held)) {
                 match self.place(Some(namespace), holding).await {
-                    Ok(()) => changed.push((Some(namespace), held)),
+                    Ok(versions) => made.push((Some(namespace), Placed { held, versions, doubted: false })),
                     // A role needs its namespace. Without one, the apiserver's own answer is the right one.
-                    Err(error) if error.is_not_found() => {}
+                    Err(error) if error.is_not_found() => _ = state.namespaces.remove(namespace),
                     Err(error) => return Err(error),
                 }
             }
@@ -212,24 +241,35 @@ impl Steps<'_> {
         if let Some(token) = &state.token {
             let authorization = token.authorization.clone();
             let ready = async {
-                for (namespace, held) in &changed {
-                    self.taken_up(&authorization, held, *namespace).await?;
+                for (namespace, placed) in &made {
+                    self.taken_up(&authorization, &placed.held, *namespace).await?;
                 }
                 Ok(())
             };
             timeout(self.settings.ready_within, ready).await.unwrap_or(Err(CallError::NotReady))?;
         }
-        state.looked = self.now;
-        if !changed.is_empty() {
-            state.changed = Some(Instant::now());
+        if made.is_empty() {
+            return Ok(());
         }
-        for (namespace, held) in changed {
+        state.looked = self.now;
+        let mut is_news = false;
+        for (namespace, placed) in made {
+            let before = match namespace {
+                Some(namespace) => state.namespaces.get(namespace),
+                None => state.cluster.as_ref(),
+            };
+            // What is as it was is not new, though it was written again: there is nothing that an apiserver could not know yet.
+            is_news |= before.is_none_or(|before| before.held != placed.held || before.versions != placed.versions);
             match namespace {
-                Some(namespace) => {
-                    state.namespaces.insert(namespace.to_owned(), held);
-                }
-                None => state.cluster = Some(held),
+                Some(namespace) => _ = state.namespaces.insert(namespace.to_owned(), placed),
+                None => state.cluster = Some(placed),
             }
+        }
+        if is_news {
+            state.changed = Some(Instant::now());
+            state.in_vain = 0;
+        } else if is_look {
+            state.in_vain = state.in_vain.saturating_add(1);
         }
         Ok(())
     }
@@ -239,9 +279,10 @@ impl Steps<'_> {
         if !state.surveyed || !state.left.is_empty() {
             return true;
         }
-        let differs = |held: &Held, wanted: Option<&Holding>| wanted.is_none_or(|wanted| wanted.held() != *held);
-        let cluster = state.cluster.as_ref().is_some_and(|held| differs(held, Some(&wanted.cluster)));
-        cluster || state.namespaces.iter().any(|(namespace, held)| differs(held, wanted.namespaces.get(namespace)))
+        let differs =
+            |placed: &Placed, wanted: Option<&Holding>| wanted.is_none_or(|wanted| wanted.held() != placed.held);
+        let cluster = state.cluster.as_ref().is_some_and(|placed| differs(placed, Some(&wanted.cluster)));
+        cluster || state.namespaces.iter().any(|(namespace, placed)| differs(placed, wanted.namespaces.get(namespace)))
     }
 
     /// Makes roles that exist already what `wanted` says, and removes those that it does not have any more.
@@ -270,7 +311,9 @@ impl Steps<'_> {
     /// What requests may read from now on.
     pub(crate) fn ready(&self, state: &State, wanted: &Wanted, revision: Revision) -> Option<Ready> {
         let token = state.token.as_ref()?;
-        let unused = wanted.namespaces.keys().filter(|namespace| !state.namespaces.contains_key(*namespace));
+        let is_made =
+            |namespace: &String| state.namespaces.get(namespace).is_some_and(|placed| !placed.doubted);
+        let unused = wanted.namespaces.keys().filter(|namespace| !is_made(namespace));
         let acts_for = match self.settings.mode {
             Mode::Impersonate => Some(Arc::new(ActsFor::new(self.who)?)),
             Mode::ServiceAccount | Mode::Ceiling(_) => None,
@@ -344,18 +387,19 @@ impl Steps<'_> {
         secret.accepted("creating the secret that tokens are bound to")
     }
 
-    /// Makes what is to be in one place.
-    async fn place(&self, namespace: Option<&str>, holding: &Holding) -> Result<(), CallError> {
+    /// Makes what is to be in one place, and says which versions of its objects there are.
+    async fn place(&self, namespace: Option<&str>, holding: &Holding) -> Result<Vec<String>, CallError> {
         match holding {
             Holding::Rules(marked) => self.role(namespace, marked).await,
             Holding::Roles(roles) => {
-                try_join_all(roles.iter().map(|role| self.bind(namespace, role))).await?;
-                self.tidy(namespace, holding).await
+                let versions = try_join_all(roles.iter().map(|role| self.bind(namespace, role))).await?;
+                self.tidy(namespace, holding).await?;
+                Ok(versions)
             }
         }
     }
 
-    async fn role(&self, namespace: Option<&str>, marked: &Marked) -> Result<(), CallError> {
+    async fn role(&self, namespace: Option<&str>, marked: &Marked) -> Result<Vec<String>, CallError> {
         let (roles, bindings) = match namespace {
             Some(_) => ("roles", "rolebindings"),
             None => ("clusterroles", "clusterrolebindings"),
@@ -365,15 +409,15 @@ impl Steps<'_> {
         let binding = self.names.binding_object(self.who, namespace);
         let (role, binding) =
             try_join!(self.client.impose(&role_path, &role), self.client.impose(&binding_path, &binding))?;
-        role.accepted("writing a role")?;
-        binding.accepted("writing a role binding")?;
-        Ok(())
+        let role = role.accepted("writing a role")?;
+        let binding = binding.accepted("writing a role binding")?;
+        Ok(vec![version(&role), version(&binding)])
     }
 
-    async fn bind(&self, namespace: Option<&str>, role: &str) -> Result<(), CallError> {
+    async fn bind(&self, namespace: Option<&str>, role: &str) -> Result<String, CallError> {
         let binding = self.names.bound_object(self.who, namespace, role);
         let answer = self.client.impose(&self.names.bound(role, namespace), &binding).await?;
-        answer.accepted("binding a role of the ceiling").map(drop)
+        answer.accepted("binding a role of the ceiling").map(|binding| version(&binding))
     }
 
     /// Removes what the account has in one place beside `holding`: of a policy, or a mode, that was before.
@@ -443,6 +487,11 @@ impl Steps<'_> {
         }
         Ok(namespaces)
     }
+}
+
+/// Which version of an object the cluster has: another one after whatever was written, and the same where nothing differed.
+fn version(object: &Value) -> String {
+    object.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 /// Deletes; what is not there is gone already.
