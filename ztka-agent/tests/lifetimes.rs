@@ -155,6 +155,51 @@ async fn an_account_ends_with_its_session_and_its_credential() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_goes_with_each_credential_that_has_used_it() -> Result<()> {
+    let mut stage = Stage::set().await?;
+    view(&mut stage)?;
+    let by = |credential: &str| {
+        let session = Session {
+            user: "u-alice".parse().unwrap(),
+            credential: credential.parse().unwrap(),
+            name: "alice".parse().unwrap(),
+            groups: Vec::new(),
+            active_until: Timestamp::MAX,
+        };
+        Principal::new("acme".parse().unwrap(), session)
+    };
+    let revoked = |credential: &str| BTreeSet::from([credential.parse().unwrap()]);
+    let accounts = async || Ok::<_, anyhow::Error>(stage.objects("u-alice", "serviceaccounts").await?.len());
+    let disabled = async |agent: &ztka_agent::accounts::ServiceAccounts, credential: &str| {
+        agent.disabled(&BTreeSet::new(), &revoked(credential)).await.map_err(anyhow::Error::from_boxed)
+    };
+
+    // The first one makes it, the second one finds it ready, and is the one that is revoked.
+    stage.accounts.token(&by("k1"), Some("dev")).await?;
+    stage.accounts.token(&by("k2"), Some("dev")).await?;
+    disabled(&stage.accounts, "k3").await?;
+    assert_eq!(accounts().await?, 1);
+    disabled(&stage.accounts, "k2").await?;
+    is_gone(&stage, "u-alice").await?;
+
+    // The first one makes it again; what was revoked before does not count against it.
+    stage.accounts.token(&by("k1"), Some("dev")).await?;
+    disabled(&stage.accounts, "k2").await?;
+    assert_eq!(accounts().await?, 1);
+
+    // The same by an agent that was started later, and by one beside that has written what it has seen itself.
+    stage.accounts.token(&by("k2"), Some("dev")).await?;
+    let other = stage.other_agent(&stage.token_file);
+    other.token(&by("k4"), Some("dev")).await?;
+    sweep(&stage).await?;
+    let third = stage.other_agent(&stage.token_file);
+    disabled(&third, "k3").await?;
+    assert_eq!(accounts().await?, 1);
+    disabled(&third, "k2").await?;
+    is_gone(&stage, "u-alice").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_crashed_agent_has_left_is_collected() -> Result<()> {
     let mut stage = Stage::set().await?;
     let binding = |scope: &str| (json!({"user": "alice"}), "edit", json!({"namespaces": [scope]}));

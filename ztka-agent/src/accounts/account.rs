@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::{
     future::{try_join, try_join_all},
     try_join,
@@ -21,7 +21,7 @@ use tokio::{
     sync::Mutex,
     time::{Instant, sleep, timeout},
 };
-use ztka_core::{GroupName, Principal, Revision, UserName};
+use ztka_core::{CredentialId, GroupName, Principal, Revision, UserName};
 
 use super::{
     Settings,
@@ -37,6 +37,8 @@ const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 const DOUBLINGS: u32 = 6;
 /// An apiserver beside the one that was asked may be so far behind.
 const FRESH: Duration = Duration::from_secs(2);
+/// An account remembers so many credentials; beyond it those are forgotten that came first.
+const CREDENTIALS: usize = 64;
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
 /// What one request needs to know, read without waiting.
@@ -124,6 +126,8 @@ pub(crate) struct State {
     in_vain: u32,
     /// When the cluster was told last that the account is in use.
     noted: Timestamp,
+    /// It has not been told by which credentials.
+    pub(crate) unnoted: bool,
     /// When something was written last.
     changed: Option<Instant>,
     /// When policy says something else of the user than what is held.
@@ -137,9 +141,41 @@ pub(crate) struct Account {
     pub(crate) state: Mutex<State>,
     used: AtomicI64,
     streams: AtomicUsize,
+    /// By which it was used since it was made: it goes with each of them.
+    credentials: ArcSwap<Vec<CredentialId>>,
 }
 
 impl Account {
+    /// True if `credential` is among those that it goes with.
+    pub(crate) fn is_used_by(&self, credential: &CredentialId) -> bool {
+        self.credentials.load().contains(credential)
+    }
+
+    /// It goes with these as well; false if it is known to already.
+    pub(crate) fn remember(&self, credentials: &[CredentialId]) -> bool {
+        let is_news = |known: &[CredentialId]| credentials.iter().any(|credential| !known.contains(credential));
+        if !is_news(&self.credentials.load()) {
+            return false;
+        }
+        self.credentials.rcu(|known| {
+            let more = credentials.iter().filter(|credential| !known.contains(credential));
+            let mut all: Vec<_> = known.iter().chain(more).cloned().collect();
+            all.drain(..all.len().saturating_sub(CREDENTIALS));
+            all
+        });
+        true
+    }
+
+    /// Those that it goes with, newest last.
+    pub(crate) fn credentials(&self) -> Arc<Vec<CredentialId>> {
+        self.credentials.load_full()
+    }
+
+    /// It is gone, with what it was used by.
+    pub(crate) fn forget(&self) {
+        self.credentials.store(Arc::default());
+    }
+
     pub(crate) fn touch(&self, now: Timestamp) {
         self.used.store(now.as_second(), Relaxed);
     }
@@ -192,6 +228,7 @@ pub(crate) struct Steps<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) names: Names<'a>,
     pub(crate) who: &'a Principal,
+    pub(crate) credentials: Arc<Vec<CredentialId>>,
     pub(crate) now: Timestamp,
 }
 
@@ -216,9 +253,10 @@ impl Steps<'_> {
             async { if is_due { self.place(None, &wanted.cluster).await.map(Some) } else { Ok(None) } },
         )
         .await?;
-        if let Some(token) = token {
+        if let Some((token, is_noted)) = token {
             state.token = Some(token);
             state.noted = self.now;
+            state.unnoted &= !is_noted;
         }
         if let Some(versions) = placed {
             made.push((None, Placed { held: cluster, versions, doubted: false }));
@@ -331,20 +369,20 @@ impl Steps<'_> {
         })
     }
 
-    /// Tells the cluster that the account was in use at `used`, if it has not heard for a while.
+    /// Tells the cluster that the account was in use at `used`, if it has not heard for a while, or not by which credentials.
     pub(crate) async fn note_use(&self, state: &mut State, used: Timestamp) -> Result<(), CallError> {
         let often = SignedDuration::try_from(self.settings.idle / 4).unwrap_or(SignedDuration::MAX);
-        if state.token.is_none() || used.duration_since(state.noted) < often {
+        if state.token.is_none() || (!state.unnoted && used.duration_since(state.noted) < often) {
             return Ok(());
         }
-        let account = self.names.service_account_object(self.who, used);
+        let account = self.names.service_account_object(self.who, &self.credentials, used);
         self.client.impose(&self.names.service_account(), &account).await?.accepted("renewing an account's lease")?;
-        state.noted = used;
+        (state.noted, state.unnoted) = (used, false);
         Ok(())
     }
 
-    /// Makes ServiceAccount and Secret if need be, and a token bound to them.
-    async fn token(&self, held: Option<&Token>) -> Result<Token, CallError> {
+    /// Makes ServiceAccount and Secret if need be, and a token bound to them; true if the ServiceAccount says who uses it.
+    async fn token(&self, held: Option<&Token>) -> Result<(Token, bool), CallError> {
         match self.new_token().await {
             Err(error) => match held.filter(|held| self.now < held.expires) {
                 Some(held) => {
@@ -352,11 +390,11 @@ impl Steps<'_> {
                     // Tried again in a while; the token in hand still serves.
                     let renew = self.now.saturating_add(SignedDuration::from_secs(10)).unwrap_or(held.expires);
                     let authorization = held.authorization.clone();
-                    Ok(Token { authorization, renew: renew.min(held.expires), expires: held.expires })
+                    Ok((Token { authorization, renew: renew.min(held.expires), expires: held.expires }, false))
                 }
                 None => Err(error),
             },
-            made => made,
+            Ok(made) => Ok((made, true)),
         }
     }
 
@@ -378,8 +416,8 @@ impl Steps<'_> {
     }
 
     async fn anchors(&self) -> Result<Value, CallError> {
-        let (account, secret) =
-            (self.names.service_account_object(self.who, self.now), self.names.secret_object(self.who));
+        let account = self.names.service_account_object(self.who, &self.credentials, self.now);
+        let secret = self.names.secret_object(self.who);
         let (account_path, secret_path) = (self.names.service_account(), self.names.secret());
         let (account, secret) =
             try_join!(self.client.impose(&account_path, &account), self.client.impose(&secret_path, &secret))?;

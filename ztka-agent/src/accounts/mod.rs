@@ -5,8 +5,8 @@
 //! its binding with a Role and its binding for each namespace used, or bindings alone. People find names in annotations.
 //!
 //! An account follows policy, as it is changed and as its terms begin and end, also in what an earlier run of the agent has
-//! left of it. It goes when its user loses every role or is disabled, when the credential is revoked or the session over
-//! (another credential of the user makes it again), and after a time without use, in which whatever is open counts as use.
+//! left of it. It goes when its user loses every role or is disabled, when a credential that has used it is revoked or the
+//! session over (another credential of the user makes it again), and after a time without use, in which whatever is open counts as use.
 //! Each use is noted at the ServiceAccount from time to time, which is its lease: whichever agent finds it run out removes it, as it
 //! does what is left where there is no ServiceAccount any more.
 //!
@@ -34,7 +34,7 @@ use ztka_authz::{AGENT_NAMESPACE, Engine};
 use ztka_core::{Clock, ClusterId, Principal, Reason, Revision, Status, UserId, Verified};
 
 use self::{
-    account::{Account, Steps},
+    account::{Account, State, Steps},
     acting::ActsFor,
     client::CallError,
     objects::Names,
@@ -136,9 +136,10 @@ impl ServiceAccounts {
         Names { user, home: &self.0.settings.namespace }
     }
 
-    fn steps<'a>(&'a self, who: &'a Principal) -> Steps<'a> {
+    fn steps<'a>(&'a self, who: &'a Principal, account: &Account) -> Steps<'a> {
         let Inner { client, settings, clock, .. } = &*self.0;
-        Steps { client, settings, names: self.names(who.user()), who, now: clock.now() }
+        let (names, credentials) = (self.names(who.user()), account.credentials());
+        Steps { client, settings, names, who, credentials, now: clock.now() }
     }
 
     /// What `who` is to have now, by which policy, and when that changes by itself; none for somebody without any role.
@@ -171,7 +172,8 @@ impl ServiceAccounts {
         let now = self.0.clock.now();
         account.touch(now);
         let revision = self.0.engine.policy(who.org()).map_err(|reason| Status::from(&reason))?.revision();
-        if let Some(ready) = account.ready.load().as_ref()
+        if account.is_used_by(who.credential())
+            && let Some(ready) = account.ready.load().as_ref()
             && let Some(acting) = ready.serves(who, namespace, revision, now)
         {
             return Ok(acting);
@@ -191,17 +193,20 @@ impl ServiceAccounts {
 
     async fn make(&self, account: &Account, who: &Principal, namespace: Option<&str>) -> Result<Acting, Status> {
         let mut state = account.state.lock().await;
+        // The account goes with each credential by which it is used, also for an agent that is started later.
+        state.unnoted |= account.remember(std::slice::from_ref(who.credential()));
         let (revision, wanted, changes) = self.wanted(who).map_err(|reason| Status::from(&reason))?;
+        let steps = self.steps(who, account);
         // Somebody else may have made it while this request waited.
         let ready = account.ready.load();
         let ready = ready.as_ref().and_then(|ready| ready.serves(who, namespace, revision, self.0.clock.now()));
         if let Some(acting) = ready {
+            self.note(&steps, &mut state).await;
             return Ok(acting);
         }
         let Some(wanted) = wanted else {
             return Err(Status::new(StatusCode::FORBIDDEN, format!("{} has no role on this cluster", who.name())));
         };
-        let steps = self.steps(who);
         if let Err(error) = steps.bring(&mut state, &wanted, namespace).await {
             let user = who.user();
             tracing::warn!(%user, error = &error as &dyn std::error::Error, "account not ready");
@@ -215,7 +220,17 @@ impl ServiceAccounts {
         let ready = ready.ok_or_else(|| CallError::NotReady.status())?;
         let acting = ready.acting();
         account.ready.store(Some(Arc::new(ready)));
+        self.note(&steps, &mut state).await;
         Ok(acting)
+    }
+
+    /// Tells the cluster at once of a credential that it does not know of. What cannot be told now is told with the lease.
+    async fn note(&self, steps: &Steps<'_>, state: &mut State) {
+        if state.unnoted
+            && let Err(error) = steps.note_use(state, steps.now).await
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the cluster does not know yet who uses an account");
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use ztka_authz::{AGENT_PREFIX, Rule};
-use ztka_core::{Principal, UserId};
+use ztka_core::{CredentialId, Principal, UserId};
 
 use super::wanted::{BASIC, Held, Mode};
 
@@ -18,8 +18,10 @@ pub(crate) const USER: &str = "ztka.dev/user";
 const USER_NAME: &str = "ztka.dev/user-name";
 /// Annotation with the time when the account was last known to be in use: its lease, which whoever uses it renews.
 pub(crate) const USED_AT: &str = "ztka.dev/used-at";
-/// Annotation with the credential by which it was last used.
-pub(crate) const CREDENTIAL: &str = "ztka.dev/credential";
+/// Annotation with the credentials by which it was used, newest last.
+pub(crate) const CREDENTIALS: &str = "ztka.dev/credential";
+/// Between them; no id has one.
+pub(crate) const COMMA: char = ',';
 /// Before the names of the ClusterRoles that the cluster's owner has made for roles of policy.
 const CEILING: &str = "ztka:ceiling";
 
@@ -181,11 +183,17 @@ impl Names<'_> {
         metadata
     }
 
-    pub(crate) fn service_account_object(&self, who: &Principal, now: Timestamp) -> Value {
+    pub(crate) fn service_account_object(
+        &self,
+        who: &Principal,
+        credentials: &[CredentialId],
+        now: Timestamp,
+    ) -> Value {
         let mut metadata = self.metadata(self.user.as_str(), Some(self.home), who);
         if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
             annotations.insert(USED_AT.into(), now.to_string().into());
-            annotations.insert(CREDENTIAL.into(), who.credential().as_str().into());
+            let credentials: Vec<_> = credentials.iter().map(CredentialId::as_str).collect();
+            annotations.insert(CREDENTIALS.into(), credentials.join(&COMMA.to_string()).into());
         }
         json!({
             "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata,

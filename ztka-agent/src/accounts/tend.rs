@@ -1,7 +1,7 @@
 //! What happens to accounts without anybody asking: they follow policy, and go when they are not needed any more.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -16,7 +16,7 @@ use super::{
     ServiceAccounts,
     account::{Account, State, Steps, remove},
     client::CallError,
-    objects::{AGENT, CREDENTIAL, MANAGED_BY, USED_AT, USER, all_made, kinds, rbac},
+    objects::{AGENT, COMMA, CREDENTIALS, MANAGED_BY, USED_AT, USER, all_made, kinds, rbac},
 };
 
 /// Terms that begin or end are looked for this often.
@@ -91,14 +91,15 @@ impl ServiceAccounts {
             state.changes = changes;
             return Ok(()); // the next request publishes the new revision
         }
-        let steps = self.steps(&who);
+        let steps = self.steps(&who, account);
         steps.follow(&mut state, &wanted).await?;
         state.changes = changes;
         account.ready.store(steps.ready(&state, &wanted, revision).map(Arc::new));
         Ok(())
     }
 
-    /// Removes the accounts of disabled users and of revoked credentials, those made before this agent started included.
+    /// Removes the accounts of disabled users, and those that revoked credentials have used, as this agent has seen or the cluster
+    /// shows; those made before this agent started included.
     ///
     /// # Errors
     /// If the cluster cannot be asked; the call is to be repeated then.
@@ -107,8 +108,11 @@ impl ServiceAccounts {
         users: &BTreeSet<UserId>,
         credentials: &BTreeSet<CredentialId>,
     ) -> Result<(), ztka_core::BoxError> {
+        let seen: HashMap<_, _> = self.known().into_iter().collect();
         let is_gone = |found: &Existing| {
-            users.contains(&found.user) || found.credential.as_ref().is_some_and(|used| credentials.contains(used))
+            let seen = seen.get(&found.user).map(|account| account.credentials());
+            let mut used = found.credentials.iter().chain(seen.iter().flat_map(|seen| seen.iter()));
+            users.contains(&found.user) || used.any(|used| credentials.contains(used))
         };
         let gone = self.existing().await?.into_iter().filter(is_gone);
         each(gone, |found| async move { self.remove(&found.user).await }).await
@@ -137,6 +141,7 @@ impl ServiceAccounts {
             removed.into_iter().collect::<Result<(), _>>()?;
         }
         remove(client, &names.service_account()).await?;
+        account.forget();
         *state = State::default();
         tracing::info!(%user, "account removed");
         Ok(())
@@ -150,8 +155,9 @@ impl ServiceAccounts {
         let account = |item: &Value| {
             let annotation = |name: &str| item.get("metadata")?.get("annotations")?.get(name)?.as_str();
             let used = annotation(USED_AT).and_then(|text| text.parse().ok());
-            let credential = annotation(CREDENTIAL).and_then(|text| text.parse().ok());
-            Some(Existing { user: user_of(item)?, used, credential })
+            let credentials = annotation(CREDENTIALS).unwrap_or_default().split(COMMA);
+            let credentials = credentials.filter_map(|text| text.parse().ok()).collect();
+            Some(Existing { user: user_of(item)?, used, credentials })
         };
         Ok(items.iter().filter_map(account).collect())
     }
@@ -171,6 +177,9 @@ impl ServiceAccounts {
             let account = self.account(&found.user);
             let used = found.used.map_or(0, Timestamp::as_second).max(account.used(now));
             let mut state = account.state.lock().await;
+            // Another agent may have written what it has seen in the place of what this one has.
+            account.remember(&found.credentials);
+            state.unnoted |= account.credentials().iter().any(|used| !found.credentials.contains(used));
             // One that was used later was used in a session that goes on.
             let ended = |until: Timestamp| until <= now && used < until.as_second();
             let over = state.principal.as_ref().is_some_and(|who| ended(who.active_until()));
@@ -179,7 +188,7 @@ impl ServiceAccounts {
             }
             let (who, used) = (state.principal.clone(), Timestamp::from_second(account.used(now)));
             match (who, used) {
-                (Some(who), Ok(used)) => self.steps(&who).note_use(&mut state, used).await,
+                (Some(who), Ok(used)) => self.steps(&who, &account).note_use(&mut state, used).await,
                 _ => Ok(()),
             }
         });
@@ -224,7 +233,7 @@ struct Existing {
     user: UserId,
     /// When it was last known to be in use.
     used: Option<Timestamp>,
-    credential: Option<CredentialId>,
+    credentials: Vec<CredentialId>,
 }
 
 fn user_of(item: &Value) -> Option<UserId> {
