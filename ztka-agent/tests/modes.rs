@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use stage::{Stage, user};
 use ztka_agent::accounts::{AGENT_RBAC, CEILING_RBAC, Mode, Settings};
 use ztka_core::Principal;
+use ztka_test_cluster::Kubectl;
 
 const DEV_PODS: &str = "/api/v1/namespaces/dev/pods";
 const WEB_PODS: &str = "/api/v1/namespaces/web/pods";
@@ -38,6 +39,14 @@ fn binding(name: &str, kind: &str, subject: &str, role: &str) -> String {
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": subject}],
     })
     .to_string()
+}
+
+/// The list is what policy gives, of which the cluster may have less.
+async fn is_bounded(kubectl: &Kubectl) -> Result<()> {
+    let list = kubectl.run(["auth", "can-i", "--list", "-n", "dev"]).await?;
+    let warned = list.stderr.contains("the list may be incomplete: the cluster's own roles bound");
+    anyhow::ensure!(list.success() && warned, "{list:?}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -109,7 +118,7 @@ async fn an_account_may_impersonate_its_user_and_nobody_else() -> Result<()> {
     assert!(through.run(["auth", "can-i", "delete", "pods", "-n", "dev"]).await?.stdout.starts_with("yes"));
     assert!(through.run(["auth", "can-i", "list", "pods", "-n", "web"]).await?.stdout.starts_with("no"));
     through.ok(["get", "secrets", "-n", "dev"]).await?;
-    Ok(())
+    is_bounded(&through).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,6 +154,7 @@ async fn under_a_ceiling_nobody_gets_more_than_the_owner_has_in_hand() -> Result
     let through = stage.kubectl_as(&alice).await?;
     assert!(through.run(["auth", "can-i", "list", "nodes"]).await?.stdout.starts_with("no"));
     through.ok(["api-resources"]).await?;
+    is_bounded(&through).await?;
 
     // The owner narrows it.
     stage.policy(&[alice_is("view", json!("cluster"))])?;

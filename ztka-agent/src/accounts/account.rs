@@ -349,8 +349,7 @@ impl Steps<'_> {
     /// What requests may read from now on.
     pub(crate) fn ready(&self, state: &State, wanted: &Wanted, revision: Revision) -> Option<Ready> {
         let token = state.token.as_ref()?;
-        let is_made =
-            |namespace: &String| state.namespaces.get(namespace).is_some_and(|placed| !placed.doubted);
+        let is_made = |namespace: &String| state.namespaces.get(namespace).is_some_and(|placed| !placed.doubted);
         let unused = wanted.namespaces.keys().filter(|namespace| !is_made(namespace));
         let acts_for = match self.settings.mode {
             Mode::Impersonate => Some(Arc::new(ActsFor::new(self.who)?)),

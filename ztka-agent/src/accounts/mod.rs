@@ -229,7 +229,10 @@ impl ServiceAccounts {
         if state.unnoted
             && let Err(error) = steps.note_use(state, steps.now).await
         {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the cluster does not know yet who uses an account");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the cluster does not know yet who uses an account"
+            );
         }
     }
 }
@@ -247,5 +250,12 @@ impl Accounts for ServiceAccounts {
 
     fn in_use(&self, principal: &Verified<Principal>) -> InUse {
         InUse::new(self.account(principal.user()), self.0.clock.clone())
+    }
+
+    fn are_bounded(&self) -> bool {
+        match self.0.settings.mode {
+            Mode::ServiceAccount => false,
+            Mode::Impersonate | Mode::Ceiling(_) => true,
+        }
     }
 }

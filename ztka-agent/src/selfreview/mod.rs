@@ -3,7 +3,7 @@
 //! `kubectl auth can-i` asks a SelfSubjectAccessReview: the answer is what policy says *and*, where policy allows, what
 //! the apiserver says of the user's account, so it is what the call itself would get. `kubectl auth can-i --list` asks a
 //! SelfSubjectRulesReview: the rules that policy gives, called incomplete where conditions, denials or guardrails may take
-//! some of it away. `kubectl auth whoami` asks a SelfSubjectReview: the user's own name, whatever the account is called.
+//! some of it away, or the cluster's own roles, as in the modes that impersonate or are under a ceiling. `kubectl auth whoami` asks a SelfSubjectReview: the user's own name, whatever the account is called.
 //! These bodies are the only ones that are read.
 mod protobuf;
 mod question;

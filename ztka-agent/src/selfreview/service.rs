@@ -19,8 +19,9 @@ use crate::{Accounts, accounts::Client};
 
 /// A self-review is small; the apiserver's own limit is 3 MiB.
 const MAX_BODY: usize = 64 * 1024;
-const NARROWED: &str = "conditions, denials or guardrails of the policy may deny some of what is listed; ask about it \
-                        with kubectl auth can-i VERB RESOURCE";
+const NARROWED: &str = "conditions, denials or guardrails of the policy may deny some of what is listed";
+const BOUNDED: &str = "the cluster's own roles bound what the policy gives";
+const ASK: &str = "ask about it with kubectl auth can-i VERB RESOURCE";
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
 /// Answers SelfSubjectAccessReviews, SelfSubjectRulesReviews and SelfSubjectReviews itself.
@@ -166,12 +167,15 @@ impl Parts {
             }
         }
         let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false});
+        let why = [(self.engine.narrows(who, cluster), NARROWED), (self.accounts.are_bounded(), BOUNDED)];
+        let mut why: Vec<_> = why.into_iter().filter_map(|(is, why)| is.then_some(why)).collect();
         // kubectl prints it as a warning above the list.
-        if self.engine.narrows(who, cluster)
+        if !why.is_empty()
             && let Some(status) = status.as_object_mut()
         {
+            why.push(ASK);
             status.insert("incomplete".into(), true.into());
-            status.insert("evaluationError".into(), NARROWED.into());
+            status.insert("evaluationError".into(), why.join("; ").into());
         }
         Ok(status)
     }

@@ -45,6 +45,11 @@ pub trait Accounts: Send + Sync + fmt::Debug + 'static {
 
     /// The apiserver answered 401 or 403 to what policy allows: something of the account may be missing.
     async fn refused(&self, principal: &Verified<Principal>, code: StatusCode);
+
+    /// True if accounts may do less than policy gives, for the cluster's own roles have a say as well. False unless it is said.
+    fn are_bounded(&self) -> bool {
+        false
+    }
 }
 
 /// The innermost service of the agent: an account for the user, then the apiserver.
