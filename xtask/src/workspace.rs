@@ -18,6 +18,8 @@ pub(crate) struct Member {
     pub(crate) folder: String,
     /// Names of members it depends on other than for its tests.
     pub(crate) dependencies: Vec<String>,
+    /// Names of all packages that it depends on, also for its tests, by whatever name it calls them.
+    pub(crate) uses: Vec<String>,
 }
 
 /// The folder of the workspace.
@@ -27,7 +29,13 @@ pub(crate) fn root() -> &'static Path {
 }
 
 fn metadata() -> Result<Value> {
-    let output = run::cargo(&["metadata", "--no-deps", "--format-version=1"]).output().context("cannot run cargo")?;
+    metadata_of(&root().join("Cargo.toml"))
+}
+
+/// What cargo makes of a manifest.
+fn metadata_of(manifest: &Path) -> Result<Value> {
+    let mut cargo = run::cargo(&["metadata", "--no-deps", "--format-version=1", "--manifest-path"]);
+    let output = cargo.arg(manifest).output().context("cannot run cargo")?;
     ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(serde_json::from_slice(&output.stdout)?)
 }
@@ -53,14 +61,22 @@ fn member(package: &Value, names: &[&str]) -> Result<Member> {
     let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let manifest = PathBuf::from(text(package, "manifest_path"));
     let folder = manifest.parent().context("a manifest without a folder")?;
-    let dependencies = list(package, "dependencies")
+    let all = list(package, "dependencies");
+    let uses = all.iter().map(|dependency| text(dependency, "name")).collect();
+    let dependencies = all
         .iter()
         .filter(|dependency| text(dependency, "kind") != "dev")
         .map(|dependency| text(dependency, "name"))
         .filter(|name| names.contains(&name.as_str()))
         .collect();
     let folder = folder.strip_prefix(root()).unwrap_or(folder).display().to_string();
-    Ok(Member { name: text(package, "name"), folder, dependencies })
+    Ok(Member { name: text(package, "name"), folder, dependencies, uses })
+}
+
+/// The package of a manifest that is not of this workspace.
+#[cfg(test)]
+pub(crate) fn stranger(manifest: &Path) -> Result<Member> {
+    member(list(&metadata_of(manifest)?, "packages").first().context("no package")?, &[])
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {

@@ -96,7 +96,7 @@ mod tests {
 
     fn member(folder: &str, dependencies: &[&str]) -> Member {
         let dependencies = dependencies.iter().map(|&name| name.to_owned()).collect();
-        Member { name: folder.to_owned(), folder: folder.to_owned(), dependencies }
+        Member { name: folder.to_owned(), folder: folder.to_owned(), dependencies, uses: Vec::new() }
     }
 
     #[test]
