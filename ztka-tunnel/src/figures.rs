@@ -11,7 +11,7 @@ use std::sync::{
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 
 /// Whose end of a tunnel it is: the label `end` of every figure.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Side {
     /// A proxy's, of an agent's tunnel.
     Proxy,
@@ -101,10 +101,14 @@ pub(crate) fn unread(side: Side, streams: usize) {
     counter!("ztka_tunnel_unread_ended_total", "end" => side.name()).increment(streams as u64);
 }
 
-/// What the server's tunnels hold: the tunnel that has most, and the user.
-pub(crate) fn most(side: Side, tunnel: usize, user: usize) {
+/// What the tunnel of this kind holds that has most.
+pub(crate) fn most(side: Side, tunnel: usize) {
     gauge!("ztka_tunnel_tunnel_buffered_bytes_max", "end" => side.name()).set(float(tunnel));
-    gauge!("ztka_tunnel_user_buffered_bytes_max", "end" => side.name()).set(float(user));
+}
+
+/// What the user has who has most, on all tunnels of a server whatever they are.
+pub(crate) fn most_of_a_user(server: Side, user: usize) {
+    gauge!("ztka_tunnel_user_buffered_bytes_max", "end" => server.name()).set(float(user));
 }
 
 /// What one tunnel counts.

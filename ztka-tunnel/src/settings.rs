@@ -14,7 +14,7 @@ pub struct Settings {
     pub stream_window: u32,
     /// Bytes that all streams of a tunnel together should be ahead of their readers at the most. Default 128 MiB.
     pub tunnel_memory: usize,
-    /// The same of all tunnels of a registry or a dialer. Default 512 MiB.
+    /// The same of all tunnels of a registry, with the links beside it, or of a dialer. Default 512 MiB.
     pub memory: usize,
     /// Bytes that the streams of one user may be ahead of their readers, on all tunnels of a registry or a dialer. Beyond it, and
     /// 16 KiB for each stream, those that were not read for longest are ended. Default 192 MiB.

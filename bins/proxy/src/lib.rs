@@ -72,7 +72,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     let refusals_of = recorder.clone();
     let limits = config.limits;
     let per_user = PerUserLayer::new(&limits, refusals.clone());
-    let links = peers::links(&config, &member, provider.clone())?;
+    let links = peers::links(&config, &member, provider.clone(), &registry)?;
 
     // The way of a request, outermost first. The types keep the order of authenticate, record and authorize: `Dispatch`
     // takes only what is permitted, which only `AuthorizeLayer` makes, from what only `AuditLayer` makes.

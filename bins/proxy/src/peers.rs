@@ -13,7 +13,7 @@ use ztka_core::{BoxError, ProxyEntry, ProxyId, Reply, Subject};
 use ztka_follow::Member;
 use ztka_pki::{Purpose, tls};
 use ztka_proxy::{PeerAcceptor, PeerCheck, follow_peers};
-use ztka_tunnel::{PeerSettings, Peered, Peers, Settings, Tls};
+use ztka_tunnel::{PeerSettings, Peered, Peers, Registry, Tls};
 
 use crate::Config;
 
@@ -26,7 +26,12 @@ pub(crate) struct Links {
 }
 
 /// What `[peers]` asks for, if it is there.
-pub(crate) fn links(config: &Config, member: &Member, provider: Arc<CryptoProvider>) -> anyhow::Result<Option<Links>> {
+pub(crate) fn links(
+    config: &Config,
+    member: &Member,
+    provider: Arc<CryptoProvider>,
+    registry: &Registry,
+) -> anyhow::Result<Option<Links>> {
     let Some(wanted) = &config.peers else { return Ok(None) };
     let listener = TcpListener::bind(wanted.listen)
         .with_context(|| format!("peers.listen: cannot listen on {}; is the port in use?", wanted.listen))?;
@@ -37,11 +42,7 @@ pub(crate) fn links(config: &Config, member: &Member, provider: Arc<CryptoProvid
     let check = PeerCheck::new(trust);
     let identify = check.clone();
     let connect = Tls::new(client, move |chain| identify.identify(chain));
-    let peers = Peers::start(
-        connect,
-        Settings { refusals: ztka_proxy::refusals(), ..Settings::default() },
-        PeerSettings::default(),
-    );
+    let peers = Peers::start(registry, connect, PeerSettings::default());
     Ok(Some(Links { peers, check, own: (id, config.server_name("peer")?), listener }))
 }
 

@@ -120,7 +120,7 @@ impl Dialer {
         let (renewals, directory) = (watch::Sender::new(0), watch::Sender::new(Arc::default()));
         let stop = CancellationToken::new();
         let (told, events) = mpsc::unbounded_channel();
-        let memory = Memory::new(&settings);
+        let memory = Memory::new(&settings, Side::Agent);
         let shell = Shell {
             holder,
             attempt: Attempt { connect: Arc::new(connect), service, settings, memory: memory.clone(), told },

@@ -22,7 +22,7 @@ use tokio::{
 use ztka_core::{Clock, ClusterId, OrgId};
 
 use super::{board::Board, lease::Lease, session, tunnel::Tunnel};
-use crate::{DRAIN_PATH, Settings, TunnelError, TunnelPeer, stream::memory::Memory};
+use crate::{DRAIN_PATH, Settings, TunnelError, TunnelPeer, figures::Side, stream::memory::Memory};
 
 /// More agents of one cluster, old tunnels included, than anybody runs.
 pub(super) const MAX_TUNNELS: usize = 64;
@@ -65,7 +65,7 @@ impl Registry {
     pub fn with_settings(clock: Arc<dyn Clock>, settings: Settings) -> Self {
         let (clusters, board) = (RwLock::default(), Board::default());
         let (turn, changed) = (AtomicUsize::new(0), watch::Sender::default());
-        let (news, memory) = (broadcast::Sender::new(NEWS), Memory::new(&settings));
+        let (news, memory) = (broadcast::Sender::new(NEWS), Memory::new(&settings, Side::Proxy));
         Self(Arc::new(Inner { clock, settings, memory, clusters, board, turn, changed, news }))
     }
 
@@ -148,7 +148,8 @@ impl Registry {
         self.all().iter().map(|tunnel| tunnel.load.load(Ordering::Relaxed)).sum()
     }
 
-    /// Bytes received from agents that nobody has read yet, of all tunnels; as last counted, some seconds ago at the most.
+    /// Bytes received from agents, and from and for other proxies, that nobody has read yet, of all tunnels and links; as last
+    /// counted, some seconds ago at the most.
     pub fn buffered(&self) -> usize {
         self.0.memory.held()
     }

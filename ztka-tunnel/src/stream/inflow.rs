@@ -201,7 +201,7 @@ mod tests {
             client.send_request(Request::post("https://c1/").body(()).unwrap(), false).unwrap();
         let (stream, _sending) = serving.await.unwrap();
         let settings = Settings::default();
-        let share = Share::new(Memory::new(&settings), &settings, Side::Agent);
+        let share = Share::new(Memory::new(&settings, Side::Agent), &settings, Side::Agent);
         let mut inflow = share.watch(stream, None, || None);
         let Kind::Counted(_, slot) = &inflow.kind else { panic!("it is not counted") };
         let slot = slot.clone();

@@ -64,9 +64,11 @@ impl Payer {
 /// Bytes by account.
 pub(super) type Accounts = HashMap<Payer, usize>;
 
-/// Of one server: all its tunnels together.
+/// Of one server: all its tunnels together, and its links to other proxies.
 #[derive(Debug)]
 pub(crate) struct Memory {
+    /// By which end the server tells of its users.
+    server: Side,
     limit: usize,
     held: AtomicUsize,
     /// What each user may hold, and for how long it may wait if others are held up by it.
@@ -74,16 +76,16 @@ pub(crate) struct Memory {
     unread_for: Duration,
     users: Mutex<Accounts>,
     ended: AtomicU64,
-    /// The tunnel that holds most, as far as they have counted, and how much.
-    fullest: Mutex<(usize, usize)>,
+    /// The tunnel of each kind that holds most, as far as they have counted, and how much.
+    fullest: Mutex<HashMap<Side, (usize, usize)>>,
 }
 
 impl Memory {
-    pub(crate) fn new(settings: &Settings) -> Arc<Self> {
+    pub(crate) fn new(settings: &Settings, server: Side) -> Arc<Self> {
         let Settings { memory: limit, user_memory: user_limit, unread_for, .. } = *settings;
         figures::describe();
         let (held, users, ended) = (AtomicUsize::new(0), Mutex::default(), AtomicU64::new(0));
-        Arc::new(Self { limit, held, user_limit, unread_for, users, ended, fullest: Mutex::default() })
+        Arc::new(Self { server, limit, held, user_limit, unread_for, users, ended, fullest: Mutex::default() })
     }
 
     /// Bytes received that nobody has read yet, as last counted.
@@ -97,14 +99,21 @@ impl Memory {
         users.values().copied().max().unwrap_or(0)
     }
 
-    /// Takes note of what one `tunnel` holds; the most that any held before, and the most that any does.
-    fn compare(&self, tunnel: usize, held: usize) -> (usize, usize) {
-        let mut fullest = self.fullest.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Takes note of what one `tunnel` of `side` holds; the most that any held before, and the most that any does.
+    fn compare(&self, side: Side, tunnel: usize, held: usize) -> (usize, usize) {
+        let mut all = self.fullest.lock().unwrap_or_else(PoisonError::into_inner);
+        let fullest = all.entry(side).or_default();
         let before = fullest.1;
         if fullest.0 == tunnel || fullest.1 <= held {
             *fullest = (tunnel, held);
         }
         (before, fullest.1)
+    }
+
+    /// Tells what the fullest tunnel of `side` holds, and the user who has most of all.
+    fn tell(&self, side: Side, most: usize) {
+        figures::most(side, most);
+        figures::most_of_a_user(self.server, self.most_of_a_user());
     }
 
     /// Streams that were ended because their users did not read.
@@ -244,9 +253,10 @@ impl Share {
         let buffered = self.held.load(Relaxed);
         let counted = self.streams.lock().unwrap_or_else(PoisonError::into_inner).len();
         self.figures.tell(Now { buffered, windows: counted.saturating_mul(window as usize), resets });
-        let (before, most) = self.memory.compare(std::ptr::from_ref(self).addr(), buffered);
+        let side = self.figures.side();
+        let (before, most) = self.memory.compare(side, std::ptr::from_ref(self).addr(), buffered);
         if before.max(most) > 0 || self.memory.held() > 0 {
-            figures::most(self.figures.side(), most, self.memory.most_of_a_user());
+            self.memory.tell(side, most);
         }
     }
 
@@ -291,8 +301,9 @@ impl Drop for Share {
     fn drop(&mut self) {
         self.note(0);
         self.settle(&Accounts::new());
-        let (_, most) = self.memory.compare(std::ptr::from_ref(self).addr(), 0);
-        figures::most(self.figures.side(), most, self.memory.most_of_a_user());
+        let side = self.figures.side();
+        let (_, most) = self.memory.compare(side, std::ptr::from_ref(self).addr(), 0);
+        self.memory.tell(side, most);
     }
 }
 
@@ -357,7 +368,7 @@ mod tests {
     #[test]
     fn the_window_follows_what_is_left_of_both_shares() {
         let settings = Settings::default();
-        let memory = Memory::new(&settings);
+        let memory = Memory::new(&settings, Side::Proxy);
         let share = || Share::new(memory.clone(), &settings, Side::Proxy);
         let (one, other) = (share(), share());
         assert_eq!(one.window(), settings.stream_window);

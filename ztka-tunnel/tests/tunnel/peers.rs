@@ -71,10 +71,15 @@ fn admit(_: &HeaderMap, bytes: Bytes) -> Result<(), Problem> {
 
 impl Mesh {
     fn new(proxies: usize) -> Self {
-        let net = Net::new(proxies);
+        Self::with(proxies, Settings::default())
+    }
+
+    fn with(proxies: usize, settings: Settings) -> Self {
+        let net = Net::with(proxies, settings);
         let drains: Vec<_> = (0..proxies).map(|_| CancellationToken::new()).collect();
         let start = |own: usize| {
             let (net, drains) = (net.clone(), drains.clone());
+            let beside = net.proxies[own].clone();
             let connect = connect_fn(move |address: ProxyAddress| {
                 let to = usize::from(address.port());
                 let (registry, drain) = (net.proxies[to].clone(), drains[to].child_token());
@@ -88,7 +93,7 @@ impl Mesh {
                     Ok::<_, ConnectError>((near, Verified::assertion(id(to))))
                 }
             });
-            Peers::start(connect, Settings::default(), PeerSettings::default())
+            Peers::start(&beside, connect, PeerSettings::default())
         };
         let peers = (0..proxies).map(start).collect();
         Self { net, peers, drains }
@@ -103,11 +108,15 @@ impl Mesh {
 
     /// An agent of c1 with a tunnel to proxy `to` alone.
     async fn agent(&self, instance: &str, to: usize, agent: &Agent) -> Dialer {
+        self.agent_of("c1", instance, to, agent).await
+    }
+
+    async fn agent_of(&self, cluster: &str, instance: &str, to: usize, agent: &Agent) -> Dialer {
         let agent = agent.clone();
         let service = service_fn(move |request| agent.clone().answer(request));
         let dial = DialSettings { tunnels: 1, ..DialSettings::default() };
         let address = ProxyAddress::new("proxy", to as u16).unwrap();
-        let connector = self.net.connector(self.net.peer("acme", "c1", instance));
+        let connector = self.net.connector(self.net.peer("acme", cluster, instance));
         let dialer = Dialer::start_with(connector, [address], service, Settings::default(), dial);
         ready(&dialer).await;
         dialer
@@ -368,4 +377,38 @@ async fn evidence_that_the_other_proxy_does_not_believe_is_refused_by_it() {
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
     assert!(String::from_utf8_lossy(answer.body()).contains("the other proxy does not believe it"));
     assert_eq!(agent.seen(), Vec::<String>::new());
+}
+
+/// What a user leaves unread counts once, whether a tunnel or a link has brought it.
+#[tokio::test(start_paused = true)]
+async fn a_user_has_one_limit_over_tunnels_and_links() {
+    const MIB: usize = 1 << 20;
+    let settings = Settings { user_memory: 24 * MIB, ..Settings::default() };
+    let mesh = Mesh::with(2, settings);
+    mesh.link(0, &[1]).await;
+    let agent = Agent::new(|_| async {
+        let pieces =
+            futures_util::stream::repeat_with(|| Ok::<_, BoxError>(Frame::data(Bytes::from_static(&[7; 32 << 10]))));
+        Reply::Response(Response::new(StreamBody::new(futures_util::StreamExt::take(pieces, 1280)).boxed_unsync()))
+    });
+    let _there = mesh.agent("i1", 1, &agent).await;
+    let _here = mesh.agent_of("c2", "i2", 0, &agent).await;
+    mesh.known(0).await;
+    let registry = &mesh.net.proxies[0];
+    let mut stalled = Vec::new();
+    for number in 0..40 {
+        let cluster = ["c1", "c2"][number % 2];
+        let asked = crate::pair::Ask { cluster, ..ask(Method::GET, "/api/v1/namespaces/a/pods/b/log") };
+        let reply = mesh.ask(0, asked.permitted()).await;
+        assert_eq!(via(&reply).is_some(), cluster == "c1");
+        stalled.push(reply);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let (held, _) = registry.buffered_by_one();
+        assert!(held <= settings.user_memory + 40 * (16 << 10) + 4 * MIB, "{number}: {held}");
+    }
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let (held, ended) = registry.buffered_by_one();
+    assert!(held <= settings.user_memory + 40 * (16 << 10) && ended > 0, "{held}, {ended} ended");
+    assert_eq!(registry.buffered(), held, "all of it is theirs");
+    assert_eq!(mesh.peers[0].streams() + registry.streams(), 40);
 }

@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use ztka_core::{ClusterId, ProxyId};
 
 pub use self::end::{LastHop, Peered};
-use super::{lease::Lease, tunnel::Tunnel};
-use crate::{Connect, ProxyAddress, Settings, stream::memory::Memory};
+use super::{lease::Lease, registry::Registry, tunnel::Tunnel};
+use crate::{Connect, ProxyAddress, stream::memory::Memory};
 
 /// A proxy to which requests may be passed on.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -67,7 +67,7 @@ struct Inner {
     directory: watch::Sender<Arc<[KnownPeer]>>,
 }
 
-/// Links that are set up, and what all of them may hold together.
+/// Links that are set up, and what they may hold together with the tunnels of their proxy.
 #[derive(Debug)]
 struct Table(RwLock<Vec<Arc<Held>>>, Arc<Memory>);
 
@@ -79,11 +79,12 @@ struct Held {
 }
 
 impl Peers {
-    /// Starts to dial whom it will [learn](Self::learn) of. To be called inside a tokio runtime.
-    pub fn start(connect: impl Connect, settings: Settings, dial: PeerSettings) -> Self {
-        let (directory, table) = (watch::Sender::new(Arc::default()), Table(RwLock::default(), Memory::new(&settings)));
-        let table = Arc::new(table);
-        tokio::spawn(dial::keep(Arc::new(connect), directory.subscribe(), table.clone(), (settings, dial)));
+    /// Starts to dial whom it will [learn](Self::learn) of, for the proxy whose tunnels are in `registry`: links have its settings,
+    /// and what waits on them counts with what waits on tunnels. To be called inside a tokio runtime.
+    pub fn start(registry: &Registry, connect: impl Connect, dial: PeerSettings) -> Self {
+        let (directory, table) = (watch::Sender::new(Arc::default()), Table(RwLock::default(), registry.memory()));
+        let (settings, table) = ((registry.settings(), dial), Arc::new(table));
+        tokio::spawn(dial::keep(Arc::new(connect), directory.subscribe(), table.clone(), settings));
         Self(Arc::new(Inner { table, directory }))
     }
 
@@ -115,11 +116,6 @@ impl Peers {
     pub fn streams(&self) -> usize {
         let links = self.0.table.0.read().unwrap_or_else(PoisonError::into_inner);
         links.iter().map(|held| held.tunnel.load.load(Ordering::Relaxed)).sum()
-    }
-
-    /// Bytes received on links that nobody has read yet; as last counted, some seconds ago at the most.
-    pub fn buffered(&self) -> usize {
-        self.0.table.1.held()
     }
 
     /// Ends the links to each proxy that `is_over` says so of, with all their streams; says how many there were. For revoked
