@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use ztka_authz::Sessions;
 use ztka_core::{
     AuditId, Caller, ClusterId, DocumentKind, Evidence, EvidenceId, Identity, OrgId, Principal, ProxyId, Reason,
-    Revision, Session, SignedDocument, Subject, Verified,
+    Revision, Session, SignedDocument, Subject, UserId, Verified,
 };
 use ztka_follow::Documents;
 use ztka_pki::{Authenticator, NotAuthenticated, Peer, Purpose};
@@ -172,6 +172,11 @@ impl Witness {
     pub(crate) fn holds_of(&self, headers: &HeaderMap) -> bool {
         let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
         named(headers).is_none_or(|id| held.contains_key(&id))
+    }
+
+    /// Whose evidence a request with these headers refers to, if it is held.
+    pub fn user_of(&self, headers: &HeaderMap) -> Option<UserId> {
+        self.held(&named(headers)?).ok().map(|held| held.principal.user().clone())
     }
 
     /// What was proven by the evidence `id`, if it is held.

@@ -48,7 +48,7 @@
 //! | `ztka_tunnel_dials_total`, `ztka_tunnel_redials_total`, `ztka_tunnel_dial_failures_total` | counter | attempts to connect; those in the place of another tunnel; those that led to no connection |
 //! | `ztka_tunnel_buffered_bytes` | gauge | received and not read yet, of all tunnels |
 //! | `ztka_tunnel_tunnel_buffered_bytes_max` | gauge | the same of the tunnel that has most |
-//! | `ztka_tunnel_user_buffered_bytes_max` | gauge | the same of the user (in an agent: of the credential) who has most, on all tunnels of the server; by `proxy` and `agent` alone, for a proxy with its links |
+//! | `ztka_tunnel_user_buffered_bytes_max` | gauge | the same of the user who has most, on all tunnels of the server; by `proxy` and `agent` alone, for a proxy with its links |
 //! | `ztka_tunnel_window_bytes` | gauge | windows granted to streams that may hold more than 16 KiB |
 //! | `ztka_tunnel_unread_ended_total` | counter | streams ended because their users held too much unread |
 //!

@@ -16,7 +16,8 @@ pub struct Settings {
     pub tunnel_memory: usize,
     /// The same of all tunnels of a registry, with the links beside it, or of a dialer. Default 512 MiB.
     pub memory: usize,
-    /// Bytes that the streams of one user may be ahead of their readers, on all tunnels of a registry or a dialer. Beyond it, and
+    /// Bytes that the streams of one user may be ahead of their readers, on all tunnels of a registry or a dialer (which takes each
+    /// evidence for a user of its own unless it is [told](crate::Dialer::start_for_users) whose that is). Beyond it, and
     /// 16 KiB for each stream, those that were not read for longest are ended. Default 192 MiB.
     pub user_memory: usize,
     /// Where readers that do not read make windows smaller than `stream_window`, a user may leave more than a quarter of

@@ -81,7 +81,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     // Outermost first. The types keep the order of authenticate, record and authorize: `Upstream` takes only what is
     // permitted, which only `AuthorizeLayer` makes, from what only `AuditLayer` makes.
     let witness = Witness::new(org, cluster, documents.clone());
-    let open = Open::new(witness.clone(), engine.clone());
+    let (open, knows) = (Open::new(witness.clone(), engine.clone()), witness.clone());
     let refusals = Arc::new(recorder.clone());
     let access = ServiceBuilder::new()
         .layer(TraceLayer::new("agent"))
@@ -117,7 +117,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
 
     process.ready();
     tokio::select! {
-        ended = tunnels::keep(&config, &member, provider, access, proxies, &process, open) => ended,
+        ended = tunnels::keep(&config, &member, provider, access, proxies, &process, (open, knows)) => ended,
         end = renewer.run() => Err(anyhow!(end)),
     }
 }

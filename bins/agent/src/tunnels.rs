@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::Request;
+use http::{HeaderMap, Request};
 use metrics::gauge;
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::CertificateDer;
@@ -23,7 +23,8 @@ const GOODBYE: Duration = Duration::from_secs(3);
 /// Between looks at the certificate.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Serves `access` on tunnels until the process is asked to stop; then what is `open` has its grace, and is ended.
+/// Serves `access` on tunnels until the process is asked to stop; then what is `open` has its grace, and is ended. Whose a request
+/// is the `witness` knows.
 pub(crate) async fn keep<S>(
     config: &Config,
     member: &Member,
@@ -31,7 +32,7 @@ pub(crate) async fn keep<S>(
     access: S,
     mut proxies: watch::Receiver<Arc<[ProxyEntry]>>,
     process: &Process,
-    open: Open<Witness>,
+    (open, witness): (Open<Witness>, Witness),
 ) -> anyhow::Result<()>
 where
     S: Service<Request<Body>, Response = Reply> + Clone + Send + 'static,
@@ -51,7 +52,8 @@ where
     let max_retry = config.max_retry.unsigned_abs();
     let dial = DialSettings { tunnels: config.tunnels(), max_retry, ..DialSettings::default() };
     let settings = Settings { refusals: ztka_agent::refusals(), ..Settings::default() };
-    let dialer = Dialer::start_with(connect, config.addresses()?, access, settings, dial);
+    let who = move |headers: &HeaderMap| witness.user_of(headers);
+    let dialer = Dialer::start_for_users(connect, config.addresses()?, access, (settings, dial), who);
 
     let mut renewals = credentials.changes();
     loop {

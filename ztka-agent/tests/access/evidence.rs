@@ -29,9 +29,15 @@ async fn newer_evidence_of_a_certificate_takes_the_place_of_the_older() {
     );
     // A proxy that has not heard of the newer one shows the older again, and neither stands in the other's way.
     stage.admit(&chain, &session);
+    let whose = |evidence: &str| {
+        let named = [(ztka_core::EVIDENCE.clone(), HeaderValue::try_from(evidence).unwrap())];
+        stage.witness.user_of(&HeaderMap::from_iter(named)).map(|user| user.to_string())
+    };
     for evidence in [&first, &second, &other_certificate] {
         assert_eq!(text(stage.ask(&stack, LIST, evidence).await).await, "served");
+        assert_eq!(whose(evidence).as_deref(), Some("u1"), "one user, whatever the evidence");
     }
+    assert_eq!(whose(&"0".repeat(64)), None);
 }
 
 #[tokio::test]

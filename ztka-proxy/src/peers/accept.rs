@@ -124,7 +124,8 @@ where
         let from = Peer::as_proxy(&peer).ok_or("the certificate is not a proxy's")?;
         let who = from.clone();
         tracing::info!(proxy = %*who, %client, "another proxy has connected");
-        let (witness, refusals) = (witness.clone(), refusals.clone());
+        let (witness, knows, refusals) = (witness.clone(), witness.clone(), refusals.clone());
+        let whose = move |headers: &HeaderMap| knows.user_of(headers);
         let admit = move |headers: &HeaderMap, bytes| {
             witness.admit(headers, bytes).map_err(|reason| {
                 let target = http::Uri::from_static(EVIDENCE_PATH);
@@ -137,7 +138,7 @@ where
             })
         };
         tokio::select! {
-            ended = registry.serve_peer(tls, from, stack.clone(), admit, drain.clone()) => Ok(ended?),
+            ended = registry.serve_peer(tls, from, stack.clone(), (admit, whose), drain.clone()) => Ok(ended?),
             () = self.revoked(&peer) => Err("the certificate of the other proxy is revoked".into()),
             () = self.expired(&peer, &drain) => Ok(()),
         }

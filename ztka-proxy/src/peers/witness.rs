@@ -20,7 +20,7 @@ use tower::{Layer, Service};
 use ztka_authz::Sessions;
 use ztka_core::{
     AuditId, Caller, ClusterId, DocumentKind, Evidence, EvidenceId, Identity, Principal, ProxyId, Reason, Rejected,
-    Reply, Revision, SignedDocument, Subject, Verified,
+    Reply, Revision, SignedDocument, Subject, UserId, Verified,
 };
 use ztka_pki::{Authenticator, NotAuthenticated, Peer, Purpose};
 use ztka_tunnel::{AUDIT_ID, UNKNOWN};
@@ -91,6 +91,14 @@ impl PeerWitness {
         }
         held.insert(evidence.id().clone(), shown);
         Ok(())
+    }
+
+    /// Whose evidence a request with these headers refers to, if it is held.
+    pub fn user_of(&self, headers: &HeaderMap) -> Option<UserId> {
+        match &self.held().get(&named(headers)?)?.peer.id.subject {
+            Subject::User { user, .. } => Some(user.clone()),
+            _ => None,
+        }
     }
 
     fn check(&self, evidence: &Evidence) -> Result<Shown, Reason> {

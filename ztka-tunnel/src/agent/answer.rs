@@ -19,7 +19,7 @@ use crate::{
     Channel, DRAIN_PATH, HELLO_PATH, PROTOCOL, PROTOCOL_HEADER, Problem, READY_PATH, Refusals,
     stream::{
         Inflow, Received,
-        memory::{Payer, Share},
+        memory::{Share, Who},
         pump,
     },
     wire,
@@ -42,12 +42,12 @@ pub(super) fn read(
     proxy: Verified<ProxyId>,
     end: End,
     phase: &watch::Sender<Phase>,
-    (share, refusals): (&Arc<Share>, Refusals),
+    (share, who, refusals): (&Arc<Share>, &Who, Refusals),
 ) -> Asked {
     if let Some(response) = own(&request, phase) {
         return Asked::Answered(response);
     }
-    match restore(request, proxy, end, share) {
+    match restore(request, proxy, end, (share, who)) {
         Ok((request, upgrade)) => Asked::Request(request, upgrade),
         Err(problem) => Asked::Answered(refusals.answer(problem)),
     }
@@ -132,7 +132,7 @@ fn restore(
     request: Request<RecvStream>,
     proxy: Verified<ProxyId>,
     end: End,
-    share: &Arc<Share>,
+    (share, who): (&Arc<Share>, &Who),
 ) -> Result<(Request<Body>, Option<Receiving>), Problem> {
     let bad = |text: &'static str| Problem::new(StatusCode::BAD_REQUEST, text);
     let (mut head, stream) = request.into_parts();
@@ -151,7 +151,7 @@ fn restore(
         let body = match stream.is_end_stream() {
             true => empty(),
             false => {
-                let stream = share.watch(stream, Some(&head.headers), || Payer::of(&head.headers));
+                let stream = share.watch(stream, Some(&head.headers), || who.pays(&head.headers));
                 Received::new(stream, ()).boxed_unsync()
             }
         };
@@ -167,7 +167,7 @@ fn restore(
         Some(b"POST") => Method::POST,
         _ => return Err(bad("an upgrade is a GET or a POST; ztka-method says which")),
     };
-    let stream = share.watch(stream, None, || Payer::of(&head.headers));
+    let stream = share.watch(stream, None, || who.pays(&head.headers));
     Ok((Request::from_parts(head, empty()), Some((stream, upgrade))))
 }
 

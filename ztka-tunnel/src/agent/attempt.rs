@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Settings,
     figures::{self, Side, Up},
-    stream::memory::Memory,
+    stream::memory::{Memory, Who},
 };
 
 /// What every tunnel is made of.
@@ -28,6 +28,7 @@ pub(super) struct Attempt<C, S> {
     pub(super) service: S,
     pub(super) settings: Settings,
     pub(super) memory: Arc<Memory>,
+    pub(super) who: Who,
     pub(super) told: mpsc::UnboundedSender<Event>,
 }
 
@@ -73,7 +74,7 @@ where
     /// Starts a task that connects, waits to be told to go on, and serves.
     pub(super) fn start(&self, tunnel: TunnelId, address: ProxyAddress, tasks: &mut JoinSet<()>) -> Handle {
         let (connect, service, settings) = (self.connect.clone(), self.service.clone(), self.settings);
-        let memory = self.memory.clone();
+        let (memory, who) = (self.memory.clone(), self.who.clone());
         let (drain, (go, going)) = (CancellationToken::new(), oneshot::channel());
         let mut teller = Teller { tunnel, told: self.told.clone(), error: None };
         let (to, drained) = (address.clone(), drain.clone());
@@ -92,7 +93,7 @@ where
             let (phase, phases) = watch::channel(Phase::SetUp);
             let set_up = phases.clone();
             tokio::select! {
-                served = serve(io, (End::Agent, proxy), service, settings, memory, drained, phase) => {
+                served = serve(io, (End::Agent, proxy, who), service, settings, memory, drained, phase) => {
                     if let Err(error) = served {
                         if *set_up.borrow() == Phase::SetUp {
                             figures::not_ready(Side::Agent);

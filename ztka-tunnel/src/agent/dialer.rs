@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use http::Request;
+use http::{HeaderMap, Request};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tower::Service;
-use ztka_core::{Body, BoxError, ProxyId, Reply};
+use ztka_core::{Body, BoxError, ProxyId, Reply, UserId};
 
 use super::{
     attempt::{Attempt, Handle},
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     Settings,
     figures::{self, Side, Up},
-    stream::memory::Memory,
+    stream::memory::{Memory, Who},
 };
 
 /// How many tunnels there are to be, and when and how patiently proxies are dialled.
@@ -101,12 +101,33 @@ impl Dialer {
     }
 
     /// Starts to dial, by way of the `shared` addresses. To be called inside a tokio runtime.
+    ///
+    /// Nobody says here whose a request is, so that whoever sends is held to [`Settings::user_memory`] for each evidence that
+    /// they have; see [`Self::start_for_users`].
     pub fn start_with<C, S>(
         connect: C,
         shared: impl IntoIterator<Item = ProxyAddress>,
         service: S,
         settings: Settings,
         dial: DialSettings,
+    ) -> Self
+    where
+        C: Connect,
+        S: Service<Request<Body>, Response = Reply> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+    {
+        Self::start_for_users(connect, shared, service, (settings, dial), |_| None)
+    }
+
+    /// The same where `who` knows by the headers of a request whose it is, from the evidence that came before. It is asked for
+    /// requests with a body of more than 16 KiB, or of unknown length, and for upgrades; it must not block.
+    pub fn start_for_users<C, S>(
+        connect: C,
+        shared: impl IntoIterator<Item = ProxyAddress>,
+        service: S,
+        (settings, dial): (Settings, DialSettings),
+        who: impl Fn(&HeaderMap) -> Option<UserId> + Send + Sync + 'static,
     ) -> Self
     where
         C: Connect,
@@ -123,7 +144,14 @@ impl Dialer {
         let memory = Memory::new(&settings, Side::Agent);
         let shell = Shell {
             holder,
-            attempt: Attempt { connect: Arc::new(connect), service, settings, memory: memory.clone(), told },
+            attempt: Attempt {
+                connect: Arc::new(connect),
+                service,
+                settings,
+                memory: memory.clone(),
+                who: Who::new(who),
+                told,
+            },
             tunnels: HashMap::new(),
             fresh: dial.tunnels,
             tasks: JoinSet::new(),
@@ -156,7 +184,8 @@ impl Dialer {
         self.memory.held()
     }
 
-    /// The same of that credential of a user which has most, and how many streams were ended because nobody read them.
+    /// The same of that user who has most (of that evidence, where nobody knows whose it is), and how many streams were ended
+    /// because nobody read them.
     pub fn buffered_by_one(&self) -> (usize, u64) {
         (self.memory.most_of_a_user(), self.memory.ended())
     }

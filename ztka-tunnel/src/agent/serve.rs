@@ -24,7 +24,7 @@ use crate::{
     figures::{Running, Side},
     io::gather,
     link::Link,
-    stream::memory::{Memory, Share},
+    stream::memory::{Memory, Share, Who},
 };
 
 /// Whose end it is.
@@ -47,13 +47,13 @@ pub(crate) enum Phase {
     Draining,
 }
 
-/// Serves `service` on `io` until the tunnel ends.
+/// Serves `service` on `io` until the tunnel ends. What is not read of a request is on the account of whom `who` knows it by.
 ///
 /// `drain` starts the end: no new streams (GOAWAY), and it ends when the last stream has. Dropping the future ends the
 /// tunnel and all its streams at once.
 pub(crate) async fn serve<T, S>(
     io: T,
-    (end, proxy): (End, Verified<ProxyId>),
+    (end, proxy, who): (End, Verified<ProxyId>, Who),
     service: S,
     settings: Settings,
     memory: Arc<Memory>,
@@ -100,7 +100,7 @@ where
         loop {
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    match read(request, proxy.clone(), end, &phase, (&share, settings.refusals)) {
+                    match read(request, proxy.clone(), end, &phase, (&share, &who, settings.refusals)) {
                         Asked::Answered(response) => tokio::spawn(send(response, respond)),
                         Asked::Request(request, upgrade) => {
                             let running = Running::begin(&share.figures);

@@ -14,6 +14,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -50,14 +51,34 @@ const OF_SERVER: usize = 16;
 pub(crate) enum Payer {
     /// Of a user that is known.
     User(UserId),
-    /// Of whoever has the evidence that a request names: an agent knows no more before it has looked.
+    /// Of whoever has the evidence that a request names, where nobody knows whose that is.
     Evidence(HeaderValue),
 }
 
-impl Payer {
+type Knows = dyn Fn(&HeaderMap) -> Option<UserId> + Send + Sync;
+
+/// Knows users by the headers of their requests.
+#[derive(Clone)]
+pub(crate) struct Who(Arc<Knows>);
+
+impl Who {
+    pub(crate) fn new(who: impl Fn(&HeaderMap) -> Option<UserId> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(who))
+    }
+
     /// Who pays for what the request with these headers sends.
-    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
-        headers.get(&ztka_core::EVIDENCE).cloned().map(Self::Evidence)
+    ///
+    /// The user, if it can be said: of evidence a user may have as much as they like, by a new session or by another chain of
+    /// certificates to the same one.
+    pub(crate) fn pays(&self, headers: &HeaderMap) -> Option<Payer> {
+        let evidence = || headers.get(&ztka_core::EVIDENCE).cloned().map(Payer::Evidence);
+        self.0(headers).map(Payer::User).or_else(evidence)
+    }
+}
+
+impl fmt::Debug for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Who")
     }
 }
 

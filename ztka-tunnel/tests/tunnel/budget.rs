@@ -10,12 +10,13 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio::time::{sleep, timeout};
-use ztka_core::{Body, BoxError, Reply};
-use ztka_tunnel::{Registry, Settings};
+use tower::service_fn;
+use ztka_core::{Body, BoxError, Evidence, Reply};
+use ztka_tunnel::{DialSettings, Dialer, ProxyAddress, Registry, Settings};
 
 use crate::pair::{Agent, Ask, Net, ask, ready, send, until};
 
@@ -177,5 +178,44 @@ async fn uploads_that_nobody_reads_are_held_to_their_part_at_the_agent() {
     assert!(held <= tunnel_memory - 4 * stream_window as usize + MIB && ended > 0, "{held}, {ended} ended");
     let answer = crate::pair::collected(send(&net.proxies[0], upload(LOG.into()).by("u2").permitted()).await).await;
     assert_eq!(answer.body(), &(40 * MIB).to_string());
+    stalled.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// By a chain of certificates with something more in it, or by a session that is signed again, evidence is another one.
+#[tokio::test(start_paused = true)]
+async fn at_the_agent_a_user_has_one_limit_whatever_the_evidence() {
+    let settings = Settings { user_memory: 24 * MIB, ..Settings::default() };
+    let net = Net::with(1, settings);
+    let agent = Agent::new(|request: Request<Body>| async move {
+        let _unread = request;
+        std::future::pending().await
+    });
+    let service = service_fn(move |request| agent.clone().answer(request));
+    let whose = |headers: &HeaderMap| {
+        let named = headers.get("ztka-evidence")?;
+        let is_hers = (0..60).any(|number| *named == Evidence::new(format!("alice {number}")).id().as_str());
+        is_hers.then(|| "u1".parse().unwrap())
+    };
+    let dialer = Dialer::start_for_users(
+        net.connector(net.peer("acme", "c1", "i1")),
+        [ProxyAddress::new("proxy", 0).unwrap()],
+        service,
+        (settings, DialSettings { tunnels: 1, ..DialSettings::default() }),
+        whose,
+    );
+    ready(&dialer).await;
+    let mut stalled = Vec::new();
+    for number in 0..60 {
+        let upload = ask(Method::POST, LOG).body(counted(40 * MIB, Arc::default()));
+        let upload = Ask { evidence: String::leak(format!("alice {number}")), ..upload };
+        stalled.push(tokio::spawn(send(&net.proxies[0], upload.permitted())));
+        sleep(SECOND / 10).await;
+        let held = dialer.buffered();
+        assert!(held <= settings.user_memory + 60 * (16 << 10) + 4 * MIB, "{number}: {held}");
+    }
+    sleep(6 * SECOND).await;
+    let (held, ended) = dialer.buffered_by_one();
+    assert_eq!(held, dialer.buffered());
+    assert!(held <= settings.user_memory + 60 * (16 << 10) && ended >= 20, "{held}, {ended} ended");
     stalled.iter().for_each(tokio::task::JoinHandle::abort);
 }

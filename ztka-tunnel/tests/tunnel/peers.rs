@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt as _, service_fn};
 use ztka_core::{
     Access, AuditId, Authenticated, Body, BoxError, ClusterId, Decision, DecisionSlot, Evidence, Grant, Identity,
-    Permitted, Principal, ProxyId, Recorded, Reply, Revision, SentTwice, Session, Upgrade, Verified, Via, body,
+    Permitted, Principal, ProxyId, Recorded, Reply, Revision, SentTwice, Session, Upgrade, UserId, Verified, Via, body,
 };
 use ztka_tunnel::{
     ConnectError, DialSettings, Dialer, Dispatch, KnownPeer, LastHop, PeerSettings, Peered, Peers, Problem,
@@ -69,6 +69,11 @@ fn admit(_: &HeaderMap, bytes: Bytes) -> Result<(), Problem> {
     }
 }
 
+/// There is nobody else.
+fn alice(_: &HeaderMap) -> Option<UserId> {
+    Some("u1".parse().unwrap())
+}
+
 impl Mesh {
     fn new(proxies: usize) -> Self {
         Self::with(proxies, Settings::default())
@@ -88,7 +93,7 @@ impl Mesh {
                     tokio::spawn(async move {
                         let taken = registry.clone();
                         let service = service_fn(move |request| take(taken.clone(), request));
-                        registry.serve_peer(far, Verified::assertion(id(own)), service, admit, drain).await
+                        registry.serve_peer(far, Verified::assertion(id(own)), service, (admit, alice), drain).await
                     });
                     Ok::<_, ConnectError>((near, Verified::assertion(id(to))))
                 }

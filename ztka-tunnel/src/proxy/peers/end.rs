@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _, service_fn};
-use ztka_core::{Access, Body, BoxError, Permitted, ProxyId, Reply, Verified, empty};
+use ztka_core::{Access, Body, BoxError, Permitted, ProxyId, Reply, UserId, Verified, empty};
 
 use super::{
     super::{
@@ -30,6 +30,7 @@ use crate::{
     CLUSTERS_PATH, EVIDENCE_PATH, OWN_PATHS, Problem, TunnelError,
     agent::{End, Phase, serve},
     figures::{Side, Up},
+    stream::memory::Who,
 };
 
 /// More is not taken as evidence.
@@ -93,18 +94,19 @@ impl Service<Access<Permitted, Peered>> for LastHop {
 impl Registry {
     /// Takes requests from the proxy `from`, which has authenticated on `io`, until the link ends: gives `service` each,
     /// with `Verified<ProxyId>` and the [`ClusterId`](ztka_core::ClusterId) that it names as extensions, and `admit` the evidence that they refer
-    /// to, with its headers. It is told of which clusters there are tunnels here.
+    /// to, with its headers; `who` knows by the headers of a request whose it is, as [`Dialer::start_for_users`](crate::Dialer::start_for_users)
+    /// has it. The other proxy is told of which clusters there are tunnels here.
     ///
     /// `drain` lets the link end when its last request has. Dropping the future ends it at once.
     ///
     /// # Errors
     /// [`TunnelError`] says why it ended; `Ok` if the other proxy ended it.
-    pub async fn serve_peer<T, S, A>(
+    pub async fn serve_peer<T, S, A, W>(
         &self,
         io: T,
         from: Verified<ProxyId>,
         service: S,
-        admit: A,
+        (admit, who): (A, W),
         drain: CancellationToken,
     ) -> Result<(), TunnelError>
     where
@@ -113,6 +115,7 @@ impl Registry {
         S::Future: Send,
         S::Error: Into<BoxError>,
         A: Fn(&HeaderMap, Bytes) -> Result<(), Problem> + Clone + Send + 'static,
+        W: Fn(&HeaderMap) -> Option<UserId> + Send + Sync + 'static,
     {
         let registry = self.clone();
         let own = service_fn(move |request: Request<Body>| {
@@ -141,7 +144,7 @@ impl Registry {
         });
         let (phase, _) = watch::channel(Phase::SetUp);
         let _up = Up::new(Side::Peer);
-        serve(io, (End::Proxy, from), own, self.settings(), self.memory(), drain, phase).await
+        serve(io, (End::Proxy, from, Who::new(who)), own, self.settings(), self.memory(), drain, phase).await
     }
 }
 
