@@ -73,22 +73,60 @@ impl Drop for Up {
     }
 }
 
-/// A tunnel that did not come to be ready.
-pub(crate) fn not_ready(side: Side) {
-    counter!("ztka_tunnel_handshakes_total", "end" => side.name(), "outcome" => "failed").increment(1);
-}
+/// A tunnel that does not come to be ready, counted when this is dropped, however that comes: an error, a time-out, or a future
+/// that nobody polls to its end.
+#[derive(Debug)]
+pub(crate) struct SettingUp(Option<Side>);
 
-/// One attempt to connect.
-pub(crate) fn dialled(side: Side, is_again: bool) {
-    counter!("ztka_tunnel_dials_total", "end" => side.name()).increment(1);
-    if is_again {
-        counter!("ztka_tunnel_redials_total", "end" => side.name()).increment(1);
+impl SettingUp {
+    pub(crate) fn begin(side: Side) -> Self {
+        Self(Some(side))
+    }
+
+    /// It is ready after all.
+    pub(crate) fn ready(mut self) -> Option<Up> {
+        self.0.take().map(Up::new)
+    }
+
+    /// It is ready, and somebody else counts that; or nobody wanted it.
+    pub(crate) fn disarm(&mut self) {
+        self.0 = None;
     }
 }
 
-/// It led to no connection.
-pub(crate) fn not_connected(side: Side) {
-    counter!("ztka_tunnel_dial_failures_total", "end" => side.name()).increment(1);
+impl Drop for SettingUp {
+    fn drop(&mut self) {
+        if let Some(side) = self.0 {
+            counter!("ztka_tunnel_handshakes_total", "end" => side.name(), "outcome" => "failed").increment(1);
+        }
+    }
+}
+
+/// One attempt to connect, which has failed if this is dropped before [`Self::connected`].
+#[derive(Debug)]
+pub(crate) struct Dialling(Option<Side>);
+
+impl Dialling {
+    pub(crate) fn begin(side: Side, is_again: bool) -> Self {
+        counter!("ztka_tunnel_dials_total", "end" => side.name()).increment(1);
+        if is_again {
+            counter!("ztka_tunnel_redials_total", "end" => side.name()).increment(1);
+        }
+        Self(Some(side))
+    }
+
+    /// There is a connection.
+    pub(crate) fn connected(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Dialling {
+    fn drop(&mut self) {
+        if let Some(side) = self.0 {
+            counter!("ztka_tunnel_dial_failures_total", "end" => side.name()).increment(1);
+        }
+    }
 }
 
 /// A request goes into another tunnel, since the first one has done nothing (`untouched`) or has broken (`broken`).

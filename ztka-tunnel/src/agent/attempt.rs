@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Settings,
-    figures::{self, Side, Up},
+    figures::{Dialling, SettingUp, Side, Up},
     stream::memory::{Memory, Who},
 };
 
@@ -72,7 +72,13 @@ where
     S::Error: Into<BoxError>,
 {
     /// Starts a task that connects, waits to be told to go on, and serves.
-    pub(super) fn start(&self, tunnel: TunnelId, address: ProxyAddress, tasks: &mut JoinSet<()>) -> Handle {
+    pub(super) fn start(
+        &self,
+        tunnel: TunnelId,
+        address: ProxyAddress,
+        dialling: Dialling,
+        tasks: &mut JoinSet<()>,
+    ) -> Handle {
         let (connect, service, settings) = (self.connect.clone(), self.service.clone(), self.settings);
         let (memory, who) = (self.memory.clone(), self.who.clone());
         let (drain, (go, going)) = (CancellationToken::new(), oneshot::channel());
@@ -81,27 +87,22 @@ where
         let task = tasks.spawn(async move {
             let (io, proxy) = match connect.connect(&to).await {
                 Ok(connected) => connected,
-                Err(error) => {
-                    figures::not_connected(Side::Agent);
-                    return teller.blame(&error);
-                }
+                Err(error) => return teller.blame(&error),
             };
+            dialling.connected();
             teller.tell(Event::Connected(tunnel, ProxyId::clone(&proxy)));
             if going.await.is_err() {
                 return;
             }
+            let mut setting_up = SettingUp::begin(Side::Agent);
             let (phase, phases) = watch::channel(Phase::SetUp);
-            let set_up = phases.clone();
             tokio::select! {
                 served = serve(io, (End::Agent, proxy, who), service, settings, memory, drained, phase) => {
                     if let Err(error) = served {
-                        if *set_up.borrow() == Phase::SetUp {
-                            figures::not_ready(Side::Agent);
-                        }
                         teller.blame(&error);
                     }
                 }
-                () = teller.follow(phases) => {}
+                () = teller.follow(phases, &mut setting_up) => {}
             }
         });
         Handle { address, task, go: Some(go), drain, up: None }
@@ -127,8 +128,9 @@ impl Teller {
     }
 
     /// Never returns.
-    async fn follow(&self, mut phases: watch::Receiver<Phase>) {
+    async fn follow(&self, mut phases: watch::Receiver<Phase>, setting_up: &mut SettingUp) {
         if phases.wait_for(|phase| *phase != Phase::SetUp).await.is_ok() {
+            setting_up.disarm();
             self.tell(Event::Ready(self.tunnel));
         }
         if phases.wait_for(|phase| *phase == Phase::Draining).await.is_ok() {

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     Settings,
-    figures::{self, Side, Up},
+    figures::{Dialling, Side, Up},
     stream::memory::{Memory, Who},
 };
 
@@ -281,9 +281,9 @@ where
     fn act(&mut self, action: Action) {
         match action {
             Action::Dial(tunnel, address) => {
-                figures::dialled(Side::Agent, self.fresh == 0);
+                let dialling = Dialling::begin(Side::Agent, self.fresh == 0);
                 self.fresh = self.fresh.saturating_sub(1);
-                let handle = self.attempt.start(tunnel, address, &mut self.tasks);
+                let handle = self.attempt.start(tunnel, address, dialling, &mut self.tasks);
                 self.tunnels.insert(tunnel, handle);
             }
             Action::Begin(tunnel) => {

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     FrameGuard, HELLO_PATH, PROTOCOL, PROTOCOL_HEADER, READY_PATH, Settings, TunnelError, TunnelPeer,
-    figures::{self, Side, Up},
+    figures::{SettingUp, Side},
     io::gather,
     link::Link,
     stream::memory::{Memory, Share},
@@ -46,6 +46,7 @@ where
 {
     if registry.is_full(&peer.cluster) {
         let error = TunnelError::TooMany(MAX_TUNNELS);
+        drop(SettingUp::begin(Side::Proxy));
         refuse(io, &error.to_string()).await;
         return Err(error);
     }
@@ -110,11 +111,12 @@ where
 /// Everything that is said on the tunnel beside users' requests; returns only if that fails.
 async fn live(registry: Registry, tunnel: Arc<Tunnel>) -> Result<Infallible, TunnelError> {
     let settings = registry.settings();
+    let setting_up = SettingUp::begin(Side::Proxy);
     let mut news = registry.board().follow(&tunnel.peer.org);
     let late = |_| TunnelError::SetUp(settings.setup);
     let set_up = timeout(settings.setup, Box::pin(set_up(&registry, &tunnel, &mut news))).await.map_err(late);
-    let _entry = set_up.flatten().inspect_err(|_| figures::not_ready(Side::Proxy))?;
-    let _up = Up::new(Side::Proxy);
+    let _entry = set_up.flatten()?;
+    let _up = setting_up.ready();
     tracing::info!("tunnel is ready");
     let mut expiry = pin!(expire(&registry, &tunnel));
     let tell = async {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -11,12 +12,18 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use tokio::time::sleep;
-use ztka_core::{Body, BoxError, Reply};
+use tokio::{
+    io::{DuplexStream, duplex},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use tower::service_fn;
+use ztka_core::{Body, BoxError, Reply, Verified};
+use ztka_tunnel::{ConnectError, DialSettings, Dialer, Peered, ProxyAddress, Settings, connect_fn};
 
 use crate::pair::{Agent, Net, get, ready, text};
 
@@ -118,4 +125,57 @@ async fn both_ends_tell_of_tunnels_streams_memory_and_what_failed() {
         assert_eq!(told.level(&format!("ztka_tunnel_tunnels{{end={end}}}")), 0.0, "{end}");
         assert_eq!(told.level(&format!("ztka_tunnel_streams{{end={end}}}")), 0.0, "{end}");
     }
+}
+
+/// Whatever keeps a tunnel from being set up: nobody has to come and say so.
+#[tokio::test(start_paused = true)]
+async fn attempts_that_only_stop_are_told_as_failed() {
+    let told = Told::default();
+    let _told = metrics::set_default_local_recorder(&told);
+    let dial = DialSettings { tunnels: 1, ..DialSettings::default() };
+    let service = || service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(text("served")) });
+    let address = ProxyAddress::new("proxy", 0).unwrap();
+    let failed = |end: &str| told.count(&format!("ztka_tunnel_handshakes_total{{end={end},outcome=failed}}"));
+    let ready = |end: &str| told.count(&format!("ztka_tunnel_handshakes_total{{end={end},outcome=ready}}"));
+
+    // An agent whose packets go nowhere.
+    let nowhere = connect_fn(|_: ProxyAddress| std::future::pending::<Result<(DuplexStream, _), ConnectError>>());
+    let dialer = Dialer::start_with(nowhere, [address.clone()], service(), Settings::default(), dial);
+    sleep(Duration::from_secs(60)).await;
+    let (dials, failures) = ("ztka_tunnel_dials_total{end=agent}", "ztka_tunnel_dial_failures_total{end=agent}");
+    assert!(told.count(dials) > 2 && told.count(failures) >= told.count(dials) - 1, "{:?}", told.0);
+    drop(dialer);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(told.count(failures), told.count(dials));
+
+    // One whose proxy says nothing, and both ends of a proxy where the other one does not.
+    let far_ends = Arc::new(Mutex::new(Vec::new()));
+    let held = far_ends.clone();
+    let silent = connect_fn(move |_: ProxyAddress| {
+        let (near, far) = duplex(256 << 10);
+        held.lock().unwrap().push(far);
+        async { Ok::<_, ConnectError>((near, Verified::assertion("p0".parse().unwrap()))) }
+    });
+    let dialer = Dialer::start_with(silent, [address], service(), Settings::default(), dial);
+    let net = Net::new(1);
+    let registry = net.proxies[0].clone();
+    let (_agent, near) = duplex(256 << 10);
+    let peer = net.peer("acme", "c1", "i1");
+    let (serving, linking) = (registry.clone(), registry.clone());
+    let served = tokio::spawn(async move { serving.serve(near, peer).await });
+    let (_proxy, near) = duplex(256 << 10);
+    let linked = tokio::spawn(async move {
+        let stack = service_fn(|_: Request<Peered>| async { Ok::<_, Infallible>(text("served")) });
+        let from = Verified::assertion("p1".parse().unwrap());
+        let witness = (|_: &HeaderMap, _| Ok(()), |_: &HeaderMap| None);
+        linking.serve_peer(near, from, stack, witness, CancellationToken::new()).await
+    });
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(told.level("ztka_tunnel_tunnels{end=peer}"), 0.0, "no handshake, no link");
+    sleep(Duration::from_secs(60)).await;
+    assert!(served.await.unwrap().is_err() && linked.await.unwrap().is_err());
+    assert!(failed("agent") > 1, "{:?}", told.0);
+    assert_eq!((failed("proxy"), failed("peer")), (1, 1), "{:?}", told.0);
+    assert_eq!((ready("agent"), ready("proxy"), ready("peer")), (0, 0, 0), "{:?}", told.0);
+    drop(dialer);
 }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     Connect, ConnectError, Settings, TunnelError,
-    figures::{self, Side},
+    figures::{Dialling, Side},
 };
 
 /// Follows the directory until nobody has a handle any more.
@@ -107,11 +107,11 @@ impl<C: Connect> Keeper<C> {
     /// Connects, and starts to set up.
     async fn begin(&mut self, peer: &KnownPeer, links: &mut JoinSet<()>) -> Result<Young, NoLink> {
         let (settings, dial) = self.settings;
-        figures::dialled(Side::Link, std::mem::replace(&mut self.dialled, true));
+        let dialling = Dialling::begin(Side::Link, std::mem::replace(&mut self.dialled, true));
         let connected = timeout(dial.connect, self.connect.connect(&peer.address)).await;
         let late = |_| NoLink::Late(peer.address.to_string(), dial.connect);
-        let connected = connected.map_err(late).and_then(|connected| Ok(connected?));
-        let (io, id) = connected.inspect_err(|_| figures::not_connected(Side::Link))?;
+        let (io, id) = connected.map_err(late).and_then(|connected| Ok(connected?))?;
+        dialling.connected();
         if *id != peer.id {
             return Err(NoLink::Another(ProxyId::clone(&id)));
         }

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     fmt,
+    future::pending,
     task::{Context, Poll},
 };
 
@@ -29,7 +30,7 @@ use super::{
 use crate::{
     CLUSTERS_PATH, EVIDENCE_PATH, OWN_PATHS, Problem, TunnelError,
     agent::{End, Phase, serve},
-    figures::{Side, Up},
+    figures::{SettingUp, Side},
     stream::memory::Who,
 };
 
@@ -142,9 +143,18 @@ impl Registry {
                 })
             }
         });
-        let (phase, _) = watch::channel(Phase::SetUp);
-        let _up = Up::new(Side::Peer);
-        serve(io, (End::Proxy, from, Who::new(who)), own, self.settings(), self.memory(), drain, phase).await
+        let setting_up = SettingUp::begin(Side::Peer);
+        let (phase, mut phases) = watch::channel(Phase::SetUp);
+        let up = async {
+            // It has ended before, if nobody tells any more.
+            let is_ready = phases.wait_for(|phase| *phase != Phase::SetUp).await.is_ok();
+            let _up = if is_ready { setting_up.ready() } else { None };
+            pending::<Infallible>().await
+        };
+        tokio::select! {
+            ended = serve(io, (End::Proxy, from, Who::new(who)), own, self.settings(), self.memory(), drain, phase) => ended,
+            never = up => match never {},
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     CLUSTERS_PATH, Settings, TunnelError,
-    figures::{self, Side, Up},
+    figures::{SettingUp, Side},
 };
 
 /// One proxy tells of no more; an id of ours takes some 100 bytes here.
@@ -68,6 +68,7 @@ async fn live(
     told: oneshot::Sender<Arc<Tunnel<ProxyId>>>,
 ) -> Result<Infallible, TunnelError> {
     let settings = tunnel.settings;
+    let setting_up = SettingUp::begin(Side::Link);
     let late = |_| TunnelError::SetUp(settings.setup);
     let set_up = async {
         hello(&tunnel).await?;
@@ -77,9 +78,8 @@ async fn live(
         ready(&tunnel).await?;
         Ok::<_, TunnelError>((listing, held))
     };
-    let set_up = timeout(settings.setup, set_up).await.map_err(late).flatten();
-    let (mut listing, held) = set_up.inspect_err(|_| figures::not_ready(Side::Link))?;
-    let _up = Up::new(Side::Link);
+    let (mut listing, held) = timeout(settings.setup, set_up).await.map_err(late).flatten()?;
+    let _up = setting_up.ready();
     let _entry = table.enter(&held);
     tracing::info!(peer = %tunnel.peer, clusters = held.read().len(), "linked to another proxy");
     // Nobody waits for it if all links end.
