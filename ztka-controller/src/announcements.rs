@@ -1,7 +1,8 @@
 //! The directory of proxies: what each announces of itself when it follows the feed, and what everybody who does is told.
 //!
 //! A proxy's announcement is written to the store when it begins to follow and every ten seconds while it does, so that every
-//! controller knows of it, and ages out when it is not repeated. Nothing of it is signed: it says where one may try, and
+//! controller knows of it, and ages out when it is not repeated. One that stops begins its feed again with a header that says so,
+//! by which no controller announces it, and takes its announcement back. Nothing of it is signed: it says where one may try, and
 //! whoever tries looks at the certificate there.
 
 use std::{
@@ -17,7 +18,7 @@ use tokio::{
     sync::{Notify, watch},
     time::{Instant, timeout},
 };
-use ztka_core::{PROXY_ADDRESS, PROXY_PEERS, PROXY_ZONE, ProxyEntry, ProxyId, Subject, Verified};
+use ztka_core::{PROXY_ADDRESS, PROXY_PEERS, PROXY_STOPS, PROXY_ZONE, ProxyEntry, ProxyId, Subject, Verified};
 use ztka_pki::Peer;
 
 use crate::{Controller, feed::refuse};
@@ -34,13 +35,13 @@ const LOOK: Duration = Duration::from_secs(3);
 pub(crate) struct Announced {
     current: watch::Sender<Arc<[ProxyEntry]>>,
     news: Notify,
-    /// When each proxy that stops has said so: what it was told before is not announced again by a feed that ends late.
+    /// When each proxy that stops has said so here: it is not announced again by a feed of before that ends late.
     withdrawn: Mutex<HashMap<ProxyId, Instant>>,
 }
 
 /// What a proxy says of itself in the request for its feed. What cannot be read is left out, and logged: a proxy without a
 /// zone is better than none.
-pub(crate) fn announcement(id: ProxyId, headers: &HeaderMap) -> ProxyEntry {
+fn announcement(id: ProxyId, headers: &HeaderMap) -> ProxyEntry {
     fn read<T: std::str::FromStr>(id: &ProxyId, headers: &HeaderMap, name: &http::HeaderName) -> Option<T> {
         let value = headers.get(name)?;
         let read = value.to_str().ok().and_then(|text| text.parse().ok());
@@ -54,31 +55,33 @@ pub(crate) fn announcement(id: ProxyId, headers: &HeaderMap) -> ProxyEntry {
     ProxyEntry { id, zone, address, peers }
 }
 
-/// One proxy that follows, announced for as long as it does.
+/// One proxy that follows, announced for as long as it does unless it stops.
 #[derive(Debug)]
 pub(crate) struct Announcing {
     entry: ProxyEntry,
     begun: Instant,
-    due: Instant,
+    due: Option<Instant>,
 }
 
 impl Announcing {
-    pub(crate) fn new(entry: ProxyEntry) -> Self {
-        let now = Instant::now();
-        Self { entry, begun: now, due: now }
+    /// The proxy `id`, by the headers of its request.
+    pub(crate) fn of(id: ProxyId, headers: &HeaderMap) -> Self {
+        let begun = Instant::now();
+        let due = (!headers.contains_key(&PROXY_STOPS)).then_some(begun);
+        Self { entry: announcement(id, headers), begun, due }
     }
 
     /// When it is to be announced again.
-    pub(crate) fn due(&self) -> Instant {
+    pub(crate) fn due(&self) -> Option<Instant> {
         self.due
     }
 
     /// Announces what is due.
     pub(crate) async fn announce(&mut self, controller: &Controller) {
-        if self.due > Instant::now() {
+        if self.due.is_none_or(|due| due > Instant::now()) {
             return;
         }
-        self.due = Instant::now() + AGAIN;
+        self.due = Some(Instant::now() + AGAIN);
         let announced = &controller.0.announced;
         let withdrawn = announced.withdrawn.lock().unwrap_or_else(PoisonError::into_inner).get(&self.entry.id).copied();
         if withdrawn.is_some_and(|withdrawn| withdrawn >= self.begun) {

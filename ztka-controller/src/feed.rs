@@ -23,7 +23,7 @@ use ztka_pki::{INSTANCES_PATH, Peer, RENEW_PATH};
 
 use crate::{
     Controller,
-    announcements::{Announcing, announcement, withdraw},
+    announcements::{Announcing, withdraw},
     figures::{Following, Follows},
     ingest, rotation, server_certificate,
     store::{FeedEntry, FeedScope},
@@ -96,7 +96,7 @@ async fn documents(
     };
     let (scope, who, announcing) = match &peer.id.subject {
         Subject::Proxy(proxy) => {
-            let announcing = Announcing::new(announcement(proxy.clone(), &headers));
+            let announcing = Announcing::of(proxy.clone(), &headers);
             (FeedScope::Installation, Follows::Proxy(proxy.clone()), Some(announcing))
         }
         Subject::Agent { org, cluster, .. } => (FeedScope::Org(org.clone()), Follows::Cluster(cluster.clone()), None),
@@ -211,7 +211,7 @@ impl Watch {
                 self.sent = Instant::now();
                 return Some(lines.freeze());
             }
-            let due = self.announcing.as_ref().map(Announcing::due);
+            let due = self.announcing.as_ref().and_then(Announcing::due);
             let announce = async {
                 match due {
                     Some(due) => sleep_until(due).await,

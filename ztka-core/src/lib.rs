@@ -68,7 +68,7 @@ pub use self::{
     },
     kube::{Impersonation, InvalidImpersonation, Malformed, RequestAttributes, RequestTarget, Verb},
     principal::{Principal, Session, Verified},
-    proxies::{HostPort, InvalidHostPort, PROXY_ADDRESS, PROXY_PEERS, PROXY_ZONE, ProxyEntry},
+    proxies::{HostPort, InvalidHostPort, PROXY_ADDRESS, PROXY_PEERS, PROXY_STOPS, PROXY_ZONE, ProxyEntry},
     reply::{Backlog, Body, Duplex, Ending, Farewell, Hold, Io, Reply, SentTwice, Via, body, empty, hold},
     spiffe::{SpiffeId, Subject},
     status::Status,

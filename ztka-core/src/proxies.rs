@@ -15,6 +15,9 @@ pub static PROXY_ADDRESS: HeaderName = HeaderName::from_static("ztka-proxy-addre
 /// Header in which a proxy announces the [`HostPort`] at which other proxies pass requests on to it.
 pub static PROXY_PEERS: HeaderName = HeaderName::from_static("ztka-proxy-peers");
 
+/// Header by which a proxy that stops says that it follows the controller to its end, and is not to be announced.
+pub static PROXY_STOPS: HeaderName = HeaderName::from_static("ztka-proxy-stops");
+
 /// A proxy as the directory knows it. Who it is, its certificate said to the controller; the rest it says itself, and who
 /// connects to it looks at its certificate again.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]

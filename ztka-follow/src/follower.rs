@@ -3,15 +3,18 @@
 use std::{collections::HashMap, future::Future, mem, sync::Arc, time::Duration};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Body;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 use ztka_core::{
-    BoxError, DocumentKind, HostPort, PROXY_ADDRESS, PROXY_PEERS, PROXY_ZONE, ProxyEntry, Rejected, SeriesKey,
-    SignedDocument, Zone,
+    BoxError, DocumentKind, HostPort, PROXY_ADDRESS, PROXY_PEERS, PROXY_STOPS, PROXY_ZONE, ProxyEntry, Rejected,
+    SeriesKey, SignedDocument, Zone,
 };
 
 use crate::{Channel, Documents};
@@ -22,8 +25,9 @@ const LONGEST_LINE: usize = 32 * 1024 * 1024;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
 /// Proxies are no longer believed to be there when nothing was heard for so long.
 const PROXIES_LIFE: Duration = Duration::from_secs(600);
-/// A proxy that stops waits for its controller no longer.
+/// A proxy that stops waits for its controller no longer, and for the feed that it begins again.
 const WITHDRAW: Duration = Duration::from_secs(2);
+const BEGIN_AGAIN: Duration = Duration::from_secs(1);
 /// Sessions that are over are looked for this often.
 const FORGET: Duration = Duration::from_secs(600);
 
@@ -127,9 +131,9 @@ impl Follower {
         self.run_until(shutdown, std::future::ready(()), current).await;
     }
 
-    /// The same for one that has something open when it is to stop: it is taken out of the directory at `shutdown`, and follows
-    /// until `over`, so that what is revoked meanwhile ends at once. The feed that it has goes on; only one that breaks and is
-    /// begun anew puts it into the directory again, for 45 s.
+    /// The same for one that has something open when it is to stop: it follows until `over`, so that what is revoked meanwhile ends
+    /// at once. One that announces itself is taken out of the directory at `shutdown`, and does not come back into it: its feed is
+    /// begun again with the header [`PROXY_STOPS`], however often and at whichever controller.
     pub async fn run_until(
         mut self,
         shutdown: impl Future<Output = ()>,
@@ -153,10 +157,17 @@ impl Follower {
                 }
             }
         };
+        let (stops, begun_again) = (watch::Sender::new(false), Notify::new());
         let follow = async {
-            let mut backoff = BACKOFF.0;
+            let (mut backoff, mut told) = (BACKOFF.0, stops.subscribe());
             loop {
-                let reason = match self.follow(&mut current, &mut backoff).await {
+                let stops = told.borrow_and_update().then_some(&begun_again);
+                let followed = tokio::select! {
+                    followed = self.follow(stops, &mut current, &mut backoff) => followed,
+                    // A line that has come in part comes again, behind the last one that was taken.
+                    Ok(()) = told.changed() => continue,
+                };
+                let reason = match followed {
                     Ok(()) => "the controller ended the feed".to_owned(),
                     Err(error) => chain(&*error),
                 };
@@ -169,6 +180,9 @@ impl Follower {
         let stop = async {
             shutdown.await;
             if announces {
+                // First the feed by which nobody announces it, then what was announced: in this order nothing brings it back.
+                stops.send_replace(true);
+                let _ = timeout(BEGIN_AGAIN, begun_again.notified()).await;
                 withdraw(&channel).await;
             }
             over.await;
@@ -181,7 +195,13 @@ impl Follower {
         }
     }
 
-    async fn follow(&mut self, current: &mut impl FnMut(), backoff: &mut Duration) -> Result<(), BoxError> {
+    /// Follows to the end of one feed; with `stops`, which is told when it has begun, as one that is not to be announced.
+    async fn follow(
+        &mut self,
+        stops: Option<&Notify>,
+        current: &mut impl FnMut(),
+        backoff: &mut Duration,
+    ) -> Result<(), BoxError> {
         let mut request = Request::get(format!("/v1/documents?from={}", self.feed)).body(Full::default())?;
         let (zone, address) = &self.announced;
         if let Some(zone) = zone {
@@ -192,6 +212,9 @@ impl Follower {
         }
         if let Some(address) = &self.announced_to_peers {
             request.headers_mut().insert(&PROXY_PEERS, address.to_string().parse()?);
+        }
+        if stops.is_some() {
+            request.headers_mut().insert(&PROXY_STOPS, HeaderValue::from_static("1"));
         }
         let response = self.channel.send(request).await?;
         match response.status() {
@@ -204,6 +227,9 @@ impl Follower {
             status => return Err(format!("the controller answered {status}").into()),
         }
         tracing::info!(controller = self.channel.address(), from = self.feed, "following the controller");
+        if let Some(begun) = stops {
+            begun.notify_one();
+        }
         let mut lines = Lines::new(response);
         while let Some(line) = lines.next().await? {
             *backoff = BACKOFF.0;

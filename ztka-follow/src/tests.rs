@@ -1,6 +1,8 @@
 //! What is kept over a restart, and from where the feed is asked again.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "clippy.toml does not reach helpers")]
 
+mod stopping;
+
 use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
