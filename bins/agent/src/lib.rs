@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{anyhow, bail};
 use rustls::{ClientConfig, crypto::CryptoProvider};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use ztka_agent::{
     ControlLayer, OwnerLimits, Pool, SecretStore, Upstream, Witness,
@@ -98,7 +99,10 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     let follower = Follower::new(member.channel().clone(), documents.clone());
     let (stop, proxies) = (process.shutdown().clone(), follower.proxies());
     let health = process.health().clone();
-    tokio::spawn(follower.run(stop.cancelled_owned(), move || health.heard()));
+    // What is revoked while the last streams go on ends at once.
+    let over = CancellationToken::new();
+    let _over = over.clone().drop_guard();
+    tokio::spawn(follower.run_until(stop.cancelled_owned(), over.cancelled_owned(), move || health.heard()));
     tokio::spawn(limits.follow());
     tokio::spawn(open.clone().enforce());
     if let Some(share) = member.share_trust() {
