@@ -3,11 +3,14 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
 };
 
 use arc_swap::ArcSwap;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use ztka_core::{
     Clock, ClusterId, Decision, Grant, OrgId, Principal, Reason, RequestAttributes, Revision, SignedDocument, Verified,
@@ -15,6 +18,7 @@ use ztka_core::{
 
 use crate::{
     AGENT_NAMESPACE, Action, Cluster, Facts, Limits, Obligations, PolicyError, PolicySet, Port, Rendered, Supported,
+    freshness::View,
 };
 
 /// Answers every question from the newest policy that it was given. Clones share it.
@@ -26,6 +30,10 @@ struct Shared {
     orgs: ArcSwap<HashMap<OrgId, InForce>>,
     changes: watch::Sender<u64>,
     writing: Mutex<()>,
+    /// How old what is known of each organisation is.
+    views: Mutex<HashMap<OrgId, Arc<View>>>,
+    /// Microseconds that it may be old.
+    max_staleness: AtomicI64,
     clock: Arc<dyn Clock>,
     closed: String,
     /// Of the cluster's owner; none on a proxy.
@@ -35,7 +43,7 @@ struct Shared {
 
 #[derive(Clone, Debug)]
 enum InForce {
-    Policy(Arc<PolicySet>),
+    Policy(Arc<PolicySet>, Arc<View>),
     /// The newest document means nothing to us, so nobody knows what it would forbid.
     Unusable(Revision),
 }
@@ -43,7 +51,7 @@ enum InForce {
 impl InForce {
     fn revision(&self) -> Revision {
         match self {
-            Self::Policy(policy) => policy.revision(),
+            Self::Policy(policy, _) => policy.revision(),
             Self::Unusable(revision) => *revision,
         }
     }
@@ -59,7 +67,8 @@ impl Engine {
     pub fn closing(clock: Arc<dyn Clock>, namespace: impl Into<String>) -> Self {
         let (orgs, changes) = (ArcSwap::default(), watch::Sender::new(0));
         let (closed, limits, limited) = (namespace.into(), ArcSwap::default(), watch::Sender::default());
-        Self(Arc::new(Shared { orgs, changes, writing: Mutex::default(), clock, closed, limits, limited }))
+        let (writing, views, max_staleness) = (Mutex::default(), Mutex::default(), AtomicI64::new(i64::MAX));
+        Self(Arc::new(Shared { orgs, changes, writing, views, max_staleness, clock, closed, limits, limited }))
     }
 
     /// Puts these limits of the cluster's owner in force, in place of those before: whatever policy gives, it is narrowed by
@@ -95,14 +104,14 @@ impl Engine {
     /// usable one comes, since the one before may allow what this one takes away. Documents of another kind change
     /// nothing.
     pub fn apply(&self, document: &Verified<SignedDocument>) -> Result<bool, PolicyError> {
-        let compiled = PolicySet::compile(document).map(|policy| policy.closing(self.0.closed.clone()));
-        let (entry, error) = match compiled {
-            Ok(policy) => (InForce::Policy(Arc::new(policy)), None),
-            Err(kind @ PolicyError::Kind) => return Err(kind),
-            Err(error) => (InForce::Unusable(document.header().revision), Some(error)),
-        };
         let Some(org) = document.header().series.org.clone() else {
             return Err(PolicyError::Kind);
+        };
+        let compiled = PolicySet::compile(document).map(|policy| policy.closing(self.0.closed.clone()));
+        let (entry, error) = match compiled {
+            Ok(policy) => (InForce::Policy(Arc::new(policy), self.view(&org)), None),
+            Err(kind @ PolicyError::Kind) => return Err(kind),
+            Err(error) => (InForce::Unusable(document.header().revision), Some(error)),
         };
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut orgs = HashMap::clone(&self.0.orgs.load());
@@ -115,15 +124,67 @@ impl Engine {
         error.map_or(Ok(true), Err)
     }
 
+    /// Lets nobody in by what is older than `limit`. Without it, and in organisations of which [`Self::known_as_of`] was never
+    /// said, it counts alone until when a policy itself is to be believed.
+    pub fn set_max_staleness(&self, limit: SignedDuration) {
+        self.0.max_staleness.store(i64::try_from(limit.as_micros()).unwrap_or(i64::MAX), Relaxed);
+    }
+
+    /// What is in force in `org`, and revoked there, is the newest that there was at `as_of`; `behind` if something newer is
+    /// known to be signed. Said again and again as time goes on; no decision waits for it, and nothing is decided anew.
+    pub fn known_as_of(&self, org: &OrgId, as_of: Timestamp, behind: bool) {
+        self.view(org).set(as_of, behind);
+    }
+
+    fn view(&self, org: &OrgId) -> Arc<View> {
+        let mut views = self.0.views.lock().unwrap_or_else(PoisonError::into_inner);
+        match views.get(org) {
+            Some(view) => view.clone(),
+            None => views.entry(org.clone()).or_default().clone(),
+        }
+    }
+
+    /// How old the oldest of what is in force is, and in how many organisations nobody is let in for its age.
+    pub fn staleness(&self) -> (SignedDuration, usize) {
+        let (now, limit) = (self.now(), self.0.max_staleness.load(Relaxed));
+        let (mut oldest, mut stale) = (SignedDuration::ZERO, 0);
+        for entry in self.0.orgs.load().values() {
+            if let InForce::Policy(_, view) = entry
+                && let Some(as_of) = view.as_of()
+            {
+                oldest = oldest.max(now.duration_since(as_of));
+                stale += usize::from(view.until(limit) <= now.as_microsecond());
+            }
+        }
+        (oldest, stale)
+    }
+
+    /// Until when the policy in force in `org` is believed, if nothing else comes.
+    pub(crate) fn believed_until(&self, org: &OrgId) -> Timestamp {
+        match self.0.orgs.load().get(org) {
+            Some(InForce::Policy(policy, view)) => {
+                let until = view.until(self.0.max_staleness.load(Relaxed));
+                Timestamp::from_microsecond(until).map_or(policy.expires(), |until| until.min(policy.expires()))
+            }
+            Some(InForce::Unusable(_)) | None => Timestamp::MIN,
+        }
+    }
+
     /// The policy in force in `org`.
     ///
     /// # Errors
-    /// [`Reason::NoPolicy`] if there is none, or none that may still be believed.
+    /// [`Reason::NoPolicy`] if there is none, [`Reason::Stale`] if there is none that may still be believed.
     pub fn policy(&self, org: &OrgId) -> Result<Arc<PolicySet>, Reason> {
         match self.0.orgs.load().get(org) {
-            Some(InForce::Policy(policy)) if self.0.clock.now() < policy.expires() => Ok(policy.clone()),
-            Some(InForce::Policy(_)) => {
-                Err(Reason::NoPolicy("the policy has expired; check that the controller can be reached"))
+            Some(InForce::Policy(policy, view)) => {
+                let (now, limit) = (self.0.clock.now(), self.0.max_staleness.load(Relaxed));
+                match (now.as_microsecond() < view.until(limit), now < policy.expires()) {
+                    (true, true) => Ok(policy.clone()),
+                    (false, _) => Err(view.refusal(limit)),
+                    (true, false) => Err(Reason::Stale(
+                        "the policy has expired; check that the controller can be reached, and the clocks".into(),
+                    )),
+                }
             }
             Some(InForce::Unusable(_)) => {
                 Err(Reason::NoPolicy("the newest policy cannot be used here; its administrator is to look at the log"))
@@ -263,7 +324,7 @@ impl Engine {
     /// Kubernetes RBAC that gives `who` on `cluster` what policy gives; `None` for somebody without any role there.
     ///
     /// # Errors
-    /// [`Reason::NoPolicy`], as for [`Self::policy`].
+    /// As for [`Self::policy`].
     pub fn render(&self, who: &Principal, cluster: &ClusterId) -> Result<Option<Rendered>, Reason> {
         Ok(self.policy(who.org())?.render_at(who, cluster, self.now()))
     }

@@ -67,6 +67,7 @@ mod document;
 mod engine;
 mod facts;
 mod forward;
+mod freshness;
 mod grant;
 mod layer;
 mod limits;

@@ -204,6 +204,8 @@ impl<S: Sessions> Open<S> {
         let (who, until) = self.0.sessions.active(&stream.session)?;
         let engine = &self.0.engine;
         let policy = engine.policy(who.org())?;
+        // Looked at again then; until then it has mostly been put off.
+        let until = until.min(engine.believed_until(who.org()));
         if policy.cluster(&stream.cluster).is_none() {
             return Err(Reason::Denied("the cluster has been removed".into()));
         }

@@ -38,6 +38,10 @@ pub enum Reason {
     /// There is no current policy to ask: 503.
     #[error("{0}")]
     NoPolicy(&'static str),
+    /// What is known of policy is too old to let anybody in by it: 503, and no time to try again, so that clients show the
+    /// text at once. It says what to do.
+    #[error("{0}")]
+    Stale(String),
     /// Policy says no: 403.
     #[error("{0}")]
     Denied(String),

@@ -32,7 +32,7 @@ pub enum DocumentKind {
     Session,
     /// What is no longer believed before its time, of one organisation or of the installation.
     Revocations,
-    /// Current version of each; says how fresh the receiver's view is.
+    /// Current version of each, of one organisation; says how fresh the receiver's view is ([`Head`](crate::Head)).
     Head,
 }
 
@@ -291,6 +291,11 @@ impl DocumentSet {
     /// The document held of `series`, if it has not expired at `now`.
     pub fn current(&self, series: &SeriesKey, now: Timestamp) -> Option<&Verified<SignedDocument>> {
         self.0.get(series).filter(|held| now < held.header.expires)
+    }
+
+    /// The document held of `series`, expired or not.
+    pub fn held(&self, series: &SeriesKey) -> Option<&Verified<SignedDocument>> {
+        self.0.get(series)
     }
 
     /// Everything held, expired or not, in no order.

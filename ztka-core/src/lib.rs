@@ -40,6 +40,7 @@ mod clock;
 mod decision;
 mod document;
 mod evidence;
+mod head;
 mod headers;
 mod id;
 mod kube;
@@ -61,6 +62,7 @@ pub use self::{
         DocumentHeader, DocumentKind, DocumentSet, KeyId, Rejected, Revision, SeriesKey, SignatureCheck, SignedDocument,
     },
     evidence::{Evidence, EvidenceId},
+    head::{HEADS, Head, Newest},
     headers::{EVIDENCE, METHOD, POLICY, SOURCE, is_internal, strip_trailers},
     id::{
         BindingName, ClusterId, ClusterName, ControllerId, CredentialId, GroupName, InstanceId, InvalidName, OrgId,

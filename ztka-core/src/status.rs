@@ -187,7 +187,7 @@ impl From<&Reason> for Status {
             Reason::Misdirected(_) => StatusCode::MISDIRECTED_REQUEST,
             Reason::Malformed(malformed) if malformed.is_too_long() => StatusCode::URI_TOO_LONG,
             Reason::Malformed(_) => StatusCode::BAD_REQUEST,
-            Reason::Unrecorded(_) | Reason::NoPolicy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Reason::Unrecorded(_) | Reason::NoPolicy(_) | Reason::Stale(_) => StatusCode::SERVICE_UNAVAILABLE,
             Reason::Denied(_) => StatusCode::FORBIDDEN,
             Reason::Overloaded(_) => StatusCode::TOO_MANY_REQUESTS,
         };

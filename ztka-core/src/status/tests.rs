@@ -100,6 +100,7 @@ fn every_refusal_has_its_code() {
         (Reason::Malformed(long), 414, "BadRequest", None),
         (Reason::Unrecorded("the disk is full".into()), 503, "ServiceUnavailable", Some("5")),
         (Reason::NoPolicy("no policy"), 503, "ServiceUnavailable", Some("5")),
+        (Reason::Stale("too old".into()), 503, "ServiceUnavailable", None),
         (Reason::Denied("no".into()), 403, "Forbidden", None),
         (Reason::Overloaded("too many"), 429, "TooManyRequests", Some("1")),
     ] {
