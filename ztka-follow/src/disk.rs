@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use ztka_core::{SeriesKey, SignedDocument};
+use ztka_core::{DocumentKind, SeriesKey, SignedDocument};
 use ztka_pki::file::{self, FileError};
 
 /// Place of the last line of the feed that was taken.
@@ -19,6 +19,7 @@ const LARGEST: u64 = 32 * 1024 * 1024;
 #[derive(Debug)]
 enum Write {
     Document(SeriesKey, Vec<u8>),
+    Head(SeriesKey, Vec<u8>),
     Forget(SeriesKey),
     Feed(u64),
     #[cfg(test)]
@@ -53,6 +54,11 @@ impl Disk {
         let _ = self.0.send(Write::Document(document.header().series.clone(), document.to_wire()));
     }
 
+    /// Keeps a head without waiting for the disk: there is another one every few seconds.
+    pub(crate) fn keep_head(&self, head: &SignedDocument) {
+        let _ = self.0.send(Write::Head(head.header().series.clone(), head.to_wire()));
+    }
+
     pub(crate) fn forget(&self, series: SeriesKey) {
         let _ = self.0.send(Write::Forget(series));
     }
@@ -76,6 +82,11 @@ fn name(series: &SeriesKey) -> String {
     format!("{}.{org}.{}.json", series.kind, series.subject)
 }
 
+fn is_head(path: &Path) -> bool {
+    let prefix = format!("{}.", DocumentKind::Head);
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix))
+}
+
 /// The thread's side.
 struct Writer {
     directory: PathBuf,
@@ -91,6 +102,11 @@ impl Writer {
             Write::Document(series, wire) => {
                 self.waiting.insert(series.clone(), wire);
                 self.write(|waiting| *waiting == series);
+            }
+            Write::Head(series, wire) => {
+                if let Err(error) = file::write_private_unsynced(&self.directory.join(name(&series)), &wire) {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "a head is not kept on disk");
+                }
             }
             Write::Forget(series) => {
                 self.waiting.remove(&series);
@@ -153,6 +169,8 @@ fn read(directory: &Path) -> Result<Left, FileError> {
         };
         match document {
             Ok(document) => left.documents.push(document),
+            // Not synced, and no loss.
+            Err(_) if is_head(&path) => {}
             Err(error) => {
                 left.damaged = true;
                 tracing::warn!(file = %path.display(), error, "a kept document cannot be read");

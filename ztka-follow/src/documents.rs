@@ -5,12 +5,12 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
 use rustls::crypto::CryptoProvider;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use ztka_authz::Engine;
 use ztka_core::{
     Clock, CredentialId, DocumentKind, DocumentSet, OrgId, Rejected, Revision, SeriesKey, Session, SignedDocument,
@@ -18,18 +18,27 @@ use ztka_core::{
 };
 use ztka_pki::{BadBundle, Revocations, TrustBundle, TrustSource, file::FileError};
 
-use crate::disk::{Disk, Left};
+use crate::{
+    disk::{Disk, Left},
+    views::{MAX_STALENESS, Views, WAITING},
+};
 
 /// What is believed now. Clones share it.
 #[derive(Clone)]
-pub struct Documents(Arc<Inner>);
+pub struct Documents(pub(crate) Arc<Inner>);
 
-struct Inner {
-    set: Mutex<DocumentSet>,
-    trust: TrustSource,
-    engine: Engine,
-    clock: Arc<dyn Clock>,
-    disk: Option<Disk>,
+pub(crate) struct Inner {
+    pub(crate) set: Mutex<DocumentSet>,
+    pub(crate) trust: TrustSource,
+    pub(crate) engine: Engine,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) disk: Option<Disk>,
+    /// How old what is known is.
+    pub(crate) views: Mutex<Views>,
+    /// Heads that are accepted, for whoever hands them on.
+    pub(crate) heads: broadcast::Sender<Verified<SignedDocument>>,
+    /// Heads are kept on the disk.
+    pub(crate) keep_heads: AtomicBool,
     /// Where to begin in the feed.
     start: AtomicU64,
     changes: watch::Sender<u64>,
@@ -72,14 +81,21 @@ impl Documents {
         let engine = Engine::new(clock.clone());
         let (set, changes) = (Mutex::default(), watch::Sender::new(0));
         let start = AtomicU64::new(if left.damaged { 0 } else { left.feed });
-        let inner = Inner { set, trust: anchors, engine, clock, disk, start, changes };
+        engine.set_max_staleness(MAX_STALENESS);
+        let (views, heads, keep_heads) = (Mutex::default(), broadcast::Sender::new(WAITING), AtomicBool::new(false));
+        let inner = Inner { set, trust: anchors, engine, clock, disk, views, heads, keep_heads, start, changes };
         let documents = Self(Arc::new(inner));
         let mut kept = left.documents;
         // Trust first: it says who may have signed the others.
         kept.sort_by_key(|document| document.header().series.kind);
         for document in kept {
             let series = document.header().series.clone();
-            if let Err(error) = documents.believe(document) {
+            if series.kind == DocumentKind::Head {
+                // It comes last, and only tells how old the others are.
+                if let Err(error) = documents.accept_head(document) {
+                    tracing::debug!(%error, "a kept head is not used");
+                }
+            } else if let Err(error) = documents.believe(document) {
                 tracing::info!(kind = %series.kind, subject = series.subject, %error, "a kept document is not used");
                 documents.missing(series, error);
             }
@@ -101,11 +117,14 @@ impl Documents {
 
     /// Believes `document` if it is signed, not expired and newer than what is held, and puts it in force.
     ///
-    /// `Ok(false)` if it is the one held already.
+    /// `Ok(false)` if it is the one held already. A head is not kept among the others: it tells how old they are.
     ///
     /// # Errors
     /// The rule that it breaks; nothing has changed then.
     pub fn accept(&self, document: SignedDocument) -> Result<bool, Rejected> {
+        if document.header().series.kind == DocumentKind::Head {
+            return self.accept_head(document);
+        }
         let Some(accepted) = self.believe(document)? else { return Ok(false) };
         if let Some(disk) = &self.0.disk {
             disk.keep(&accepted);
@@ -121,6 +140,10 @@ impl Documents {
         // Under the lock, so that two documents of one series come into force in their order.
         self.put_in_force(&accepted);
         drop(set);
+        let series = &accepted.header().series;
+        if series.kind != DocumentKind::Session {
+            self.seen(series);
+        }
         inner.changes.send_modify(|count| *count = count.wrapping_add(1));
         Ok(Some(accepted))
     }

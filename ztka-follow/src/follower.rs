@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 use ztka_core::{
-    BoxError, DocumentKind, HostPort, PROXY_ADDRESS, PROXY_PEERS, PROXY_STOPS, PROXY_ZONE, ProxyEntry, Rejected,
+    BoxError, DocumentKind, HEADS, HostPort, PROXY_ADDRESS, PROXY_PEERS, PROXY_STOPS, PROXY_ZONE, ProxyEntry, Rejected,
     SeriesKey, SignedDocument, Zone,
 };
 
@@ -58,6 +58,8 @@ pub struct Follower {
     refused: HashMap<SeriesKey, SignedDocument>,
     /// There was something that this version cannot read, and a later one is to ask for again.
     unread: bool,
+    /// The last head was refused, and that was said.
+    head_refused: bool,
     announced: (Option<Zone>, Option<HostPort>),
     announced_to_peers: Option<HostPort>,
     /// It is in the directory, to be taken out of it at the end.
@@ -96,6 +98,7 @@ impl Follower {
             feed,
             refused: HashMap::new(),
             unread: false,
+            head_refused: false,
             announced: (None, None),
             announced_to_peers: None,
             announces: false,
@@ -203,6 +206,7 @@ impl Follower {
         backoff: &mut Duration,
     ) -> Result<(), BoxError> {
         let mut request = Request::get(format!("/v1/documents?from={}", self.feed)).body(Full::default())?;
+        request.headers_mut().insert(&HEADS, HeaderValue::from_static("1"));
         let (zone, address) = &self.announced;
         if let Some(zone) = zone {
             request.headers_mut().insert(&PROXY_ZONE, zone.as_str().parse()?);
@@ -284,12 +288,28 @@ impl Follower {
 
     fn believe(&mut self, document: SignedDocument) {
         let series = document.header().series.clone();
+        if series.kind == DocumentKind::Head {
+            return self.believe_head(document);
+        }
         match self.documents.accept(document.clone()) {
             Ok(_) => drop(self.refused.remove(&series)),
             Err(error) => {
                 tracing::warn!(kind = %series.kind, subject = series.subject, %error, "a document is refused");
                 if may_pass(error, series.kind) {
                     self.refused.insert(series, document);
+                }
+            }
+        }
+    }
+
+    /// Another one comes in a moment: none is tried again. One that is older than another controller's tells nothing.
+    fn believe_head(&mut self, document: SignedDocument) {
+        match self.documents.accept(document) {
+            Ok(_) => self.head_refused = false,
+            Err(Rejected::Rollback) => {}
+            Err(error) => {
+                if !mem::replace(&mut self.head_refused, true) {
+                    tracing::warn!(%error, "heads are refused: what is known here is taken for older than it may be");
                 }
             }
         }

@@ -22,6 +22,7 @@ mod share;
 mod ship;
 #[cfg(test)]
 mod tests;
+mod views;
 
 pub use self::{
     channel::{Channel, ChannelError},

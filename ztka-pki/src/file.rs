@@ -90,9 +90,18 @@ pub fn private_directory(directory: &Path) -> Result<(), FileError> {
 /// # Errors
 /// [`FileError`]; the old file is untouched then.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), FileError> {
-    let temporary = write_beside(path, content)?;
+    let temporary = write_beside(path, content, true)?;
     let done = fs::rename(&temporary, path).map_err(system("replace", path));
     finish(done, path, &temporary)
+}
+
+/// As [`write_private`], but returns before it is on the disk: after a power loss the file may be the old one, or unreadable.
+///
+/// # Errors
+/// [`FileError`]
+pub fn write_private_unsynced(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    let temporary = write_beside(path, content, false)?;
+    fs::rename(&temporary, path).map_err(system("replace", path)).inspect_err(|_| drop(fs::remove_file(&temporary)))
 }
 
 /// As [`write_private`], but fails with [`io::ErrorKind::AlreadyExists`] if there is a file already.
@@ -100,14 +109,14 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), FileError> {
 /// # Errors
 /// [`FileError`]
 pub fn write_private_new(path: &Path, content: &[u8]) -> Result<(), FileError> {
-    let temporary = write_beside(path, content)?;
+    let temporary = write_beside(path, content, true)?;
     // Unlike a rename, a link never replaces.
     let done = fs::hard_link(&temporary, path).map_err(system("create", path));
     let _ = fs::remove_file(&temporary);
     finish(done, path, &temporary)
 }
 
-fn write_beside(path: &Path, content: &[u8]) -> Result<PathBuf, FileError> {
+fn write_beside(path: &Path, content: &[u8], sync: bool) -> Result<PathBuf, FileError> {
     let mut random = [0; 8];
     SystemRandom::new().fill(&mut random).map_err(|_| FileError::content(path, "the system gives no randomness"))?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -118,7 +127,7 @@ fn write_beside(path: &Path, content: &[u8]) -> Result<PathBuf, FileError> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&temporary).map_err(system("create", &temporary))?;
-    let written = file.write_all(content).and_then(|()| file.sync_all());
+    let written = file.write_all(content).and_then(|()| if sync { file.sync_all() } else { Ok(()) });
     match written {
         Ok(()) => Ok(temporary),
         Err(error) => {

@@ -4,29 +4,51 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use ztka_core::{OrgId, Revision, SeriesKey};
+use tokio::sync::broadcast::error::RecvError;
+use ztka_core::{OrgId, Revision, SeriesKey, SignedDocument};
 use ztka_follow::Documents;
 
 /// Tells `publish` of each document but sessions (which travel with evidence), now and whenever there is a newer one:
-/// the organisation whose agents it concerns (`None` for all), the name of its series, and its wire form. Runs until
-/// dropped.
+/// the organisation whose agents it concerns (`None` for all), the name of its series, and its wire form. Heads come as
+/// they do, each behind what it names. Runs until dropped.
 pub async fn publish(documents: Documents, mut publish: impl FnMut(Option<OrgId>, String, Bytes)) {
     let mut told: HashMap<SeriesKey, (Revision, Timestamp)> = HashMap::new();
-    let mut changes = documents.changes();
+    let (mut changes, mut heads) = (documents.changes(), documents.heads());
+    changes.mark_changed();
+    let mut tell = |document: &SignedDocument| {
+        let series = &document.header().series;
+        publish(series.org.clone(), format!("{}/{}", series.kind, series.subject), document.to_wire().into());
+    };
     loop {
-        let mut all = documents.all_but_sessions();
-        // Trust first: it says who may have signed the others.
-        all.sort_by_key(|document| document.header().series.kind);
-        for document in all {
-            let header = document.header();
-            let (series, place) = (&header.series, (header.revision, header.issued));
-            if told.get(series) != Some(&place) {
-                told.insert(series.clone(), place);
-                publish(series.org.clone(), format!("{}/{}", series.kind, series.subject), document.to_wire().into());
+        let head = tokio::select! {
+            changed = changes.changed() => match changed {
+                Ok(()) => None,
+                Err(_) => return,
+            },
+            head = heads.recv() => match head {
+                Ok(head) => Some(head),
+                // There are more of them than anybody could pass on; the next ones do as well.
+                Err(RecvError::Lagged(_)) => None,
+                Err(RecvError::Closed) => return,
+            },
+        };
+        // What a head names was believed before it came, and goes before it.
+        if head.is_none() || changes.has_changed().unwrap_or(true) {
+            changes.mark_unchanged();
+            let mut all = documents.all_but_sessions();
+            // Trust first: it says who may have signed the others.
+            all.sort_by_key(|document| document.header().series.kind);
+            for document in all {
+                let header = document.header();
+                let (series, place) = (&header.series, (header.revision, header.issued));
+                if told.get(series) != Some(&place) {
+                    told.insert(series.clone(), place);
+                    tell(&document);
+                }
             }
         }
-        if changes.changed().await.is_err() {
-            return;
+        if let Some(head) = head {
+            tell(&head);
         }
     }
 }
