@@ -20,6 +20,7 @@ use crate::{
     crls::{self, Crls},
     enrolment::{Refusals, SeenKeys},
     figures::Counts,
+    heads::Heads,
     store::{Acknowledgement, Stores},
     uses::Uses,
 };
@@ -127,6 +128,8 @@ pub(crate) struct Inner {
     pub(crate) crls_changed: crls::Changed,
     /// When credentials were used, until it is written.
     pub(crate) uses: Uses,
+    /// What followers are told of the newest documents.
+    pub(crate) heads: Heads,
 }
 
 impl Controller {
@@ -184,6 +187,7 @@ impl Controller {
             crls: Crls::default(),
             crls_changed: crls::Changed::default(),
             uses: Uses::default(),
+            heads: Heads::default(),
         }));
         if let Err(error) = controller.publish_due().await {
             // Proxies and agents go on by what they have; the background work tries again.

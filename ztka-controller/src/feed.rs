@@ -18,14 +18,14 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
-use ztka_core::{ProxyEntry, Status, Subject, Verified};
+use ztka_core::{HEADS, ProxyEntry, Status, Subject, Verified};
 use ztka_pki::{INSTANCES_PATH, Peer, RENEW_PATH};
 
 use crate::{
     Controller,
     announcements::{Announcing, withdraw},
     figures::{Following, Follows},
-    ingest, rotation, server_certificate,
+    heads, ingest, rotation, server_certificate,
     store::{FeedEntry, FeedScope},
 };
 
@@ -33,6 +33,8 @@ use crate::{
 const PAGE: u32 = 100;
 /// A bookmark is sent after this long without news: it shows a dead connection, and ends one that may no longer be.
 const IDLE: Duration = Duration::from_secs(10);
+/// With heads a bookmark comes with each; this long after the last one they are missed.
+const IDLE_WITHOUT_HEADS: Duration = Duration::from_secs(15);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -123,6 +125,7 @@ async fn documents(
     let head = controller.0.head.subscribe();
     let _following = controller.following(who);
     let proxies = controller.proxies_announced();
+    let heads = headers.contains_key(&HEADS).then(|| controller.0.heads.follow());
     let watch = Watch {
         _following,
         controller,
@@ -130,7 +133,9 @@ async fn documents(
         scope,
         from,
         head,
+        heads,
         current: false,
+        is_looked_at: false,
         announcing,
         proxies,
         told: Arc::default(),
@@ -150,6 +155,10 @@ struct Watch {
     scope: FeedScope,
     from: u64,
     head: watch::Receiver<u64>,
+    /// Heads, for who has asked for them.
+    heads: Option<heads::Following>,
+    /// A head has just told that there is nothing behind `from`.
+    is_looked_at: bool,
     /// The last thing sent was a bookmark for `from`.
     current: bool,
     /// The one who follows, if it is a proxy.
@@ -178,7 +187,12 @@ impl Watch {
             // Looked at before the list, so that the list has everything up to it.
             let head = *self.head.borrow_and_update();
             let documents = &self.controller.0.stores.documents;
-            let entries = match documents.feed(&self.scope, self.from, PAGE).await {
+            let known = std::mem::take(&mut self.is_looked_at) && self.current && head <= self.from;
+            let entries = match known {
+                true => Ok(Vec::new()),
+                false => documents.feed(&self.scope, self.from, PAGE).await,
+            };
+            let entries = match entries {
                 Ok(entries) => entries,
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "a feed ends");
@@ -202,10 +216,13 @@ impl Watch {
                 lines.put_slice(wire);
                 lines.put_slice(b"}\n");
             }
-            if whole && (!self.current || head > self.from) {
+            if whole {
+                let is_behind = !self.current || head > self.from;
                 self.from = self.from.max(head);
-                self.current = true;
-                lines.put_slice(self.bookmark().as_bytes());
+                if self.tell_heads(&mut lines) || is_behind {
+                    self.current = true;
+                    lines.put_slice(self.bookmark().as_bytes());
+                }
             }
             if !lines.is_empty() {
                 self.sent = Instant::now();
@@ -218,17 +235,39 @@ impl Watch {
                     None => std::future::pending().await,
                 }
             };
+            let idle = if self.heads.is_some() { IDLE_WITHOUT_HEADS } else { IDLE };
+            let heads = async {
+                match &mut self.heads {
+                    Some(heads) => heads.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
             // The senders live as long as the controller, which we hold.
             tokio::select! {
                 changed = self.head.changed() => changed.ok()?,
                 changed = self.proxies.changed() => changed.ok()?,
                 () = announce => {}
-                () = sleep_until(self.sent + IDLE) => {
+                () = heads => self.is_looked_at = true,
+                () = sleep_until(self.sent + idle) => {
                     self.sent = Instant::now();
                     return self.may_go_on().then(|| self.bookmark().into());
                 }
             }
         }
+    }
+
+    /// Heads that are news, behind everything that they name; true if there is one.
+    fn tell_heads(&mut self, lines: &mut BytesMut) -> bool {
+        let Some(following) = &mut self.heads else { return false };
+        let news = following.next(&self.controller.0.heads, &self.scope, self.from);
+        for head in &news {
+            lines.put_slice(format!("{{\"feed\":{},\"document\":", self.from).as_bytes());
+            lines.put_slice(&head.wire);
+            lines.put_slice(b"}\n");
+        }
+        // They were signed by a look at the same feed a moment ago.
+        self.is_looked_at = !news.is_empty();
+        self.is_looked_at
     }
 
     /// As it is told: where proxies take what others pass on is no agent's business.

@@ -30,6 +30,7 @@ mod feed;
 mod figures;
 mod findings;
 mod first;
+mod heads;
 mod ingest;
 mod jobs;
 mod manifest;

@@ -72,6 +72,7 @@ impl Controller {
             () = record => {}
             () = self.keep_uses() => {}
             () = self.keep_crls() => {}
+            () = self.keep_heads() => {}
             () = self.work() => {}
             () = shutdown => {}
         }
@@ -163,10 +164,11 @@ impl Controller {
     async fn follow(&self) -> Result<(), PublishError> {
         let documents = &self.0.stores.documents;
         let mut applied = self.0.applied.lock().await;
+        let now = self.now();
         loop {
             let entries = documents.feed(&FeedScope::Installation, *applied, AT_ONCE).await?;
             for entry in &entries {
-                if let Err(error) = self.apply(&entry.wire).await {
+                if let Err(error) = self.apply(entry.feed, &entry.wire).await {
                     tracing::error!(feed = entry.feed, %error, "a published document cannot be used");
                 }
                 *applied = entry.feed;
@@ -176,12 +178,14 @@ impl Controller {
             }
         }
         let head = *applied;
+        self.0.heads.looked(now);
         self.0.head.send_if_modified(|known| std::mem::replace(known, head) != head);
         Ok(())
     }
 
-    async fn apply(&self, wire: &[u8]) -> Result<(), Rejected> {
+    async fn apply(&self, feed: u64, wire: &[u8]) -> Result<(), Rejected> {
         let document = SignedDocument::from_wire(wire)?;
+        self.0.heads.note(feed, document.header());
         let series = document.header().series.clone();
         match series.kind {
             DocumentKind::Trust => {
@@ -197,7 +201,11 @@ impl Controller {
             }
             DocumentKind::Revocations => {
                 let accepted = document.accept(&self.hierarchy().trust_bundle(), None, self.now())?;
-                self.0.trust.set_revocations(series.org.clone(), accepted.body()?);
+                let revoked: Revocations = accepted.body()?;
+                if series.org.is_none() {
+                    self.0.heads.forget(&revoked.orgs);
+                }
+                self.0.trust.set_revocations(series.org.clone(), revoked);
                 self.0.crls_changed.note(series.org);
                 Ok(())
             }
