@@ -26,6 +26,11 @@ const LEAST_RETRY: SignedDuration = SignedDuration::from_millis(500);
 /// Use is noted in the cluster at a quarter of it.
 const LEAST_IDLE: SignedDuration = SignedDuration::from_mins(5);
 
+/// Heads come every ten seconds.
+const LEAST_STALENESS: SignedDuration = SignedDuration::from_secs(30);
+/// As long as what is signed is believed at all.
+const MOST_STALENESS: SignedDuration = SignedDuration::from_hours(24);
+
 /// As many as a proxy takes of one cluster.
 const MOST_TUNNELS: usize = 64;
 
@@ -74,6 +79,10 @@ pub struct Config {
     /// force said in it. Default no.
     #[serde(default)]
     pub limits_config_map: bool,
+    /// Nobody is let in when what the agent knows is older than this, because it hears nothing of the controller, or not all,
+    /// neither itself nor by a proxy; from 30 s to 24 h. Default 24 h.
+    #[serde(default = "max_staleness")]
+    pub max_staleness: SignedDuration,
     /// The cluster's apiserver. Default: that of the pod.
     #[serde(default)]
     pub apiserver: Apiserver,
@@ -161,6 +170,10 @@ fn max_retry() -> SignedDuration {
     SignedDuration::from_secs(10)
 }
 
+fn max_staleness() -> SignedDuration {
+    MOST_STALENESS
+}
+
 fn grace() -> SignedDuration {
     SignedDuration::from_secs(20)
 }
@@ -177,6 +190,10 @@ impl Configuration for Config {
         ensure!((1..=MOST_TUNNELS).contains(&self.tunnels()), "tunnels must be from 1 to {MOST_TUNNELS}");
         ensure!(!self.grace.is_negative(), "grace must not be negative");
         ensure!(self.max_retry >= LEAST_RETRY, "max_retry must not be shorter than {LEAST_RETRY:#}");
+        ensure!(
+            (LEAST_STALENESS..=MOST_STALENESS).contains(&self.max_staleness),
+            "max_staleness must be from {LEAST_STALENESS:#} to {MOST_STALENESS:#}"
+        );
         self.accounts()?;
         self.limits.clone().compile().context("limits cannot be used; correct them, the agent does not run without")?;
         self.apiserver.url()?;

@@ -53,6 +53,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     };
     let documents = member.documents().clone();
     let engine = documents.engine().clone();
+    documents.set_max_staleness(config.max_staleness);
 
     // The agent's own record, and where it goes.
     let options = SpoolOptions::new(config.state_dir.join("receipts")).consumer(CONTROLLER);
@@ -104,6 +105,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     let _over = over.clone().drop_guard();
     tokio::spawn(follower.run_until(stop.cancelled_owned(), over.cancelled_owned(), move || health.heard()));
     tokio::spawn(limits.follow());
+    tokio::spawn(documents.clone().watch_age());
     tokio::spawn(open.clone().enforce());
     if let Some(share) = member.share_trust() {
         tokio::spawn(share);

@@ -125,6 +125,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     tokio::spawn(figures::keep(open.clone(), (connections.clone(), windows), spool.clone(), refusals_of));
     let certificates = [("proxy", member.credentials().clone()), ("servers", server.source().clone())];
     tokio::spawn(figures::keep_certificates(certificates));
+    tokio::spawn(documents.clone().watch_age());
     tokio::spawn(open.clone().enforce());
     tokio::spawn(passed_on.clone().enforce());
     tokio::spawn(connections.enforce());

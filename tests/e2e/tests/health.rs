@@ -41,6 +41,10 @@ async fn a_proxy_tells_its_state_on_loopback_and_no_name_of_anybody() -> Result<
     for quiet in ["ztka_audit_records_lost_total 0", "ztka_audit_spool_failing 0"] {
         ensure!(metrics.contains(&format!("\n{quiet}\n")), "no {quiet} in\n{metrics}");
     }
+    // How old what the proxy knows is: heads come every ten seconds.
+    let age = metrics.lines().find_map(|line| line.strip_prefix("ztka_view_age_seconds "));
+    let age: f64 = age.context("no ztka_view_age_seconds")?.parse()?;
+    ensure!((0.0..60.0).contains(&age), "the proxy's view is {age} s old");
     ensure!(!metrics.contains("alice") && !metrics.contains("acme"), "a name is in the metrics:\n{metrics}");
     Ok(())
 }

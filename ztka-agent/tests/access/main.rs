@@ -5,4 +5,5 @@ mod evidence;
 mod obligations;
 mod open;
 mod ports;
+mod stale;
 mod support;

@@ -210,6 +210,7 @@ impl Up {
             mode: ztka_agent_server::AgentMode::default(),
             ceiling: Vec::new(),
             limits_config_map: false,
+            max_staleness: SignedDuration::from_hours(24),
             accounts: ztka_agent_server::Accounts::default(),
             limits: Default::default(),
             egress: EgressConfig::direct(),
