@@ -57,6 +57,7 @@ fn alice() -> Principal {
         credential: "k1".parse().unwrap(),
         name: "alice".parse().unwrap(),
         groups: ["dev", "everybody", "oncall"].map(|group| group.parse().unwrap()).to_vec(),
+        attributes: ztka_core::Attributes::new(),
         active_until: Timestamp::MAX,
     };
     Principal::new("acme".parse().unwrap(), session)

@@ -33,6 +33,7 @@ fn access() -> Access<Authenticated, ()> {
         credential: "k1".parse().unwrap(),
         name: "alice@example.org".parse().unwrap(),
         groups: ["dev", "everybody", "oncall"].map(|group| group.parse().unwrap()).to_vec(),
+        attributes: ztka_core::Attributes::new(),
         active_until: Timestamp::MAX,
     };
     let alice = Verified::assertion(Principal::new("acme".parse().unwrap(), session));

@@ -122,6 +122,7 @@ async fn an_account_ends_with_its_session_and_its_credential() -> Result<()> {
             credential: "k1".parse().unwrap(),
             name: "alice".parse().unwrap(),
             groups: Vec::new(),
+            attributes: ztka_core::Attributes::new(),
             active_until: until,
         };
         Principal::new("acme".parse().unwrap(), session)

@@ -16,8 +16,8 @@ use crate::{
     Access, Binding, ClientError, Cluster, CreateBinding, CreateCluster, CreateCredential, CreateGroup,
     CreateKubeconfig, CreateManifest, CreateOrg, CreateRole, CreateToken, CreateUser, Credential, Deletion,
     EnrolmentToken, Event, EventQuery, Finding, FindingQuery, Group, IssuedCredential, Org, PREFIX, Pki, PkiStep,
-    Problem, Proxy, RenewCredential, Revocation, Revoke, Role, Status, StepTaken, TakeStep, Token, UpdateOrg, User,
-    WhoAmI,
+    Problem, Proxy, RenewCredential, Revocation, Revoke, Role, Status, StepTaken, TakeStep, Token, UpdateOrg,
+    UpdateUser, User, WhoAmI,
     connection::{send, within},
     encryption::{DataKeys, MasterKeys},
     page::{LARGEST_PAGE, next},
@@ -316,6 +316,11 @@ impl Client {
     /// One user.
     pub async fn user(&self, org: &OrgId, user: &UserId) -> Result<User, ClientError> {
         self.read(&format!("/orgs/{org}/users/{user}")).await
+    }
+
+    /// Changes a user.
+    pub async fn update_user(&self, org: &OrgId, user: &UserId, update: &UpdateUser) -> Result<User, ClientError> {
+        self.call(Method::PATCH, &format!("/orgs/{org}/users/{user}"), Some(update)).await
     }
 
     /// Disables a user and ends all of their sessions.

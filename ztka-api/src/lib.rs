@@ -94,7 +94,8 @@ pub use self::{
     page::{DEFAULT_PAGE, LARGEST_PAGE},
     people::{
         Access, AdminRole, CreateCredential, CreateGroup, CreateKubeconfig, CreateOrg, CreateUser, Credential,
-        Deletion, Group, IssuedCredential, Member, Org, ReachableCluster, RenewCredential, UpdateOrg, User, WhoAmI,
+        Deletion, Group, IssuedCredential, Member, Org, ReachableCluster, RenewCredential, UpdateOrg, UpdateUser, User,
+        WhoAmI,
     },
     pki::{Authority, NewRoot, Pki, PkiRotation, PkiStep, StepTaken, TakeStep, UnknownStep, Waiting},
     policy::{Binding, ClusterSelector, CreateBinding, CreateRole, Role, Rule, Scope, Subject},

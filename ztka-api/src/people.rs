@@ -1,8 +1,10 @@
 //! Organisations, users, groups and credentials on the wire.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use ztka_core::{ClusterId, ClusterName, CredentialId, GroupName, OrgId, OrgName, UserId, UserName};
+use ztka_core::{Attributes, ClusterId, ClusterName, CredentialId, GroupName, OrgId, OrgName, UserId, UserName};
 
 /// Asks for a new organisation.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -73,6 +75,15 @@ pub struct CreateUser {
     pub admin: Option<AdminRole>,
 }
 
+/// What is to change in a user.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateUser {
+    /// Attributes by their keys, each with its new value, or without one to remove it; what is not named stays (RFC 7396).
+    #[serde(default)]
+    pub attributes: BTreeMap<String, Option<String>>,
+}
+
 /// A user.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct User {
@@ -87,6 +98,9 @@ pub struct User {
     pub admin: Option<AdminRole>,
     /// The groups that the user is a member of.
     pub groups: Vec<GroupName>,
+    /// What else policy may go by, `team: shop`.
+    #[serde(default)]
+    pub attributes: Attributes,
     /// Since when the user is disabled.
     #[serde(default)]
     pub disabled: Option<Timestamp>,

@@ -18,6 +18,7 @@ fn alice() -> Result<Identity, BoxError> {
         credential: "k1".parse()?,
         name: "alice@example.com".parse()?,
         groups: vec!["developers".parse()?],
+        attributes: ztka_core::Attributes::new(),
         active_until: jiff::Timestamp::MAX,
     };
     let alice = Verified::assertion(Principal::new("acme".parse()?, session));

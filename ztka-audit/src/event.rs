@@ -4,7 +4,7 @@ mod annotations;
 mod json;
 mod redact;
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
 use http::StatusCode;
 use jiff::Timestamp;
@@ -108,6 +108,9 @@ pub struct User {
     /// The user's groups.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
+    /// The user's attributes, by which conditions decide.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 /// What was asked for, of requests for API objects.
@@ -250,7 +253,9 @@ impl Event {
 
     pub(crate) fn asked_by(&mut self, who: &Principal) {
         let groups = who.groups().iter().take(MAX_GROUPS).map(ToString::to_string).collect();
-        self.user = User { username: who.name().to_string(), uid: who.user().to_string(), groups };
+        let extra = who.attributes().iter().take(MAX_GROUPS);
+        let extra = extra.map(|(key, value)| (clean(key, MAX_TEXT), vec![clean(value, MAX_TEXT)])).collect();
+        self.user = User { username: who.name().to_string(), uid: who.user().to_string(), groups, extra };
         self.annotations.set("org", who.org().as_str());
         self.annotations.set("credential", who.credential().as_str());
     }
@@ -274,6 +279,7 @@ impl Event {
             username: clean(whom.user(), MAX_TEXT),
             uid: clean(whom.uid().unwrap_or_default(), MAX_TEXT),
             groups: whom.groups().iter().take(MAX_GROUPS / 4).map(|group| clean(group, MAX_TEXT / 4)).collect(),
+            extra: BTreeMap::new(),
         });
     }
 

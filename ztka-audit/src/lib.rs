@@ -67,6 +67,7 @@
 //! #         credential: "k1".parse()?,
 //! #         name: "alice".parse()?,
 //! #         groups: Vec::new(),
+//! #         attributes: ztka_core::Attributes::new(),
 //! #         active_until: jiff::Timestamp::MAX,
 //! #     };
 //! #     let alice = Verified::assertion(Principal::new("acme".parse()?, session));

@@ -50,6 +50,7 @@ fn identity() -> Identity {
         credential: "k1".parse().unwrap(),
         name: "alice".parse().unwrap(),
         groups: Vec::new(),
+        attributes: ztka_core::Attributes::new(),
         active_until: Timestamp::MAX,
     };
     let alice = Verified::assertion(Principal::new("acme".parse().unwrap(), session));

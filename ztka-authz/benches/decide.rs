@@ -98,6 +98,7 @@ fn user(number: usize) -> Principal {
         credential: "k1".parse().unwrap(),
         name: format!("user-{number}").parse().unwrap(),
         groups: (0..3).map(|n| format!("group-{}", (number * 7 + n * 31) % GROUPS).parse().unwrap()).collect(),
+        attributes: ztka_core::Attributes::new(),
         active_until: jiff::Timestamp::MAX,
     };
     Principal::new("acme".parse().unwrap(), session)

@@ -30,7 +30,14 @@ pub(crate) async fn main() -> Result<(), BoxError> {
         Ok::<_, Infallible>(Reply::Response(Response::new(body(format!("by {}", access.stage().grant().binding)))))
     });
     let (user, credential, name) = ("u1".parse()?, "k1".parse()?, "alice".parse()?);
-    let session = Session { user, credential, name, groups: vec!["dev".parse()?], active_until: expires };
+    let session = Session {
+        user,
+        credential,
+        name,
+        groups: vec!["dev".parse()?],
+        attributes: ztka_core::Attributes::new(),
+        active_until: expires,
+    };
     let alice = Verified::assertion(Principal::new("acme".parse()?, session));
     for path in ["/api/v1/namespaces/shop/pods/web", "/api/v1/namespaces/shop/secrets/key"] {
         let (head, ()) = Request::get(path).body(())?.into_parts();

@@ -21,7 +21,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let policy = PolicySet::candidate(org.clone(), document)?;
 
     let (name, active_until) = (user.parse()?, Timestamp::MAX);
-    let session = Session { user: "u1".parse()?, credential: "k1".parse()?, name, groups: Vec::new(), active_until };
+    let session = Session {
+        user: "u1".parse()?,
+        credential: "k1".parse()?,
+        name,
+        groups: Vec::new(),
+        attributes: ztka_core::Attributes::new(),
+        active_until,
+    };
     let who = Principal::new(org, session);
     let (resource, subresource) = match resource.split_once('/') {
         Some((resource, subresource)) => (resource, Some(subresource)),

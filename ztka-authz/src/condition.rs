@@ -124,16 +124,11 @@ impl Terms {
             (Some(demand), Some(given)) if !demand.is_met(given, request.facts.now) => return Holds::No(Unmet::Mfa),
             _ => {}
         }
-        for (key, wanted) in user {
-            match request.facts.user {
-                None => return Holds::Unknown(Unmet::User(key)),
-                Some(known) if !known.get(key).is_some_and(|value| wanted.contains(value)) => {
-                    return Holds::No(Unmet::User(key));
-                }
-                Some(_) => {}
-            }
+        let known = request.who.attributes();
+        match user.iter().find(|(key, wanted)| !is_one_of(known, key, wanted)) {
+            Some((key, _)) => Holds::No(Unmet::User(key)),
+            None => Holds::Yes,
         }
-        Holds::Yes
     }
 
     fn place(&self, request: &Request<'_>) -> Holds<'_> {
@@ -174,6 +169,17 @@ impl Terms {
             }
         }
         self.cedar.as_ref().map_or(Holds::Yes, |condition| condition.hold(request))
+    }
+}
+
+fn is_one_of(known: &Labels, key: &str, wanted: &[String]) -> bool {
+    known.get(key).is_some_and(|value| wanted.contains(value))
+}
+
+impl Conditions {
+    /// True if somebody with these attributes is meant, as far as they are asked for by `user`.
+    pub fn is_for(&self, attributes: &Labels) -> bool {
+        self.user.iter().all(|(key, wanted)| is_one_of(attributes, key, wanted))
     }
 }
 

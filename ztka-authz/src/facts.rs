@@ -4,15 +4,15 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use crate::{AuditLevel, Labels, MfaStrength};
+use crate::{AuditLevel, MfaStrength};
 
-/// What is known of a request beside who asks what. Whatever is left out fulfils no condition.
+/// What is known of a request beside who asks what. Whatever is left out fulfils no condition. Attributes of the user are
+/// no fact of a request: they come with the session, as groups do ([`Principal::attributes`](ztka_core::Principal::attributes)).
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     pub(crate) now: Timestamp,
     pub(crate) source: Option<IpAddr>,
     pub(crate) mfa: Option<Mfa>,
-    pub(crate) user: Option<&'a Labels>,
     pub(crate) command: Option<&'a [&'a str]>,
     pub(crate) supported: Supported,
 }
@@ -55,7 +55,7 @@ impl Supported {
 impl<'a> Facts<'a> {
     /// Only the time is known.
     pub fn at(now: Timestamp) -> Self {
-        Self { now, source: None, mfa: None, user: None, command: None, supported: Supported::default() }
+        Self { now, source: None, mfa: None, command: None, supported: Supported::default() }
     }
 
     /// The user's address. What only a proxy vouches for may be put in: it fulfils conditions, it never lifts one.
@@ -69,13 +69,6 @@ impl<'a> Facts<'a> {
     #[must_use]
     pub fn with_mfa(mut self, mfa: Option<Mfa>) -> Self {
         self.mfa = mfa;
-        self
-    }
-
-    /// Attributes of the user, from their session.
-    #[must_use]
-    pub fn with_attributes(mut self, user: &'a Labels) -> Self {
-        self.user = Some(user);
         self
     }
 

@@ -66,7 +66,7 @@ impl PolicyDocument {
         };
         // What is replaced no longer counts when the new one does.
         let own = self.bindings.iter().filter(|own| own.name != binding.name && named(&own.subjects));
-        let own = own.filter(|own| own.stands_for(binding, now));
+        let own = own.filter(|own| own.stands_for(binding, who, now));
         let own: Vec<(&Binding, &Role)> = own.filter_map(|own| Some((own, role(&own.role)?))).collect();
         // Whoever is bound on a cluster may ask what there is.
         if parts(&binding.clusters).any(|part| !own.iter().any(|(own, _)| reaches(self, &own.clusters, &part))) {
@@ -128,8 +128,10 @@ impl PolicyDocument {
 }
 
 impl Binding {
-    /// True if what this gives may be given on by `other`: it counts, and `other` counts no longer and under no less.
-    fn stands_for(&self, other: &Self, now: Timestamp) -> bool {
+    /// True if what this gives `who` may be given on by `other`: it counts, and `other` counts no longer and under no less.
+    ///
+    /// Whoever lacks the attributes that it asks for has nothing of it, and nothing to give on.
+    fn stands_for(&self, other: &Self, who: &Principal, now: Timestamp) -> bool {
         let begun = self.valid_from.is_none_or(|from| from <= now);
         let lasts = match (self.valid_until, other.valid_until) {
             (None, _) => true,
@@ -137,6 +139,7 @@ impl Binding {
         };
         begun
             && lasts
+            && self.when.known().is_none_or(|when| when.is_for(who.attributes()))
             && (self.when.is_empty() || self.when == other.when)
             && (self.obligations.is_empty() || self.obligations == other.obligations)
     }

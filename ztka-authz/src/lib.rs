@@ -45,7 +45,8 @@
 //! # let sign = |_: &[u8]| Ok::<_, serde_json::Error>((KeyId(String::new()), Vec::new()));
 //! # let verified = SignedDocument::sign(header, &policy, sign)?.accept(&Any, None, issued)?;
 //! # let (user, credential, name) = ("u1".parse()?, "k1".parse()?, "alice".parse()?);
-//! # let session = Session { user, credential, name, groups: vec!["dev".parse()?], active_until: expires };
+//! # let (groups, attributes) = (vec!["dev".parse()?], ztka_core::Attributes::new());
+//! # let session = Session { user, credential, name, groups, attributes, active_until: expires };
 //! # let alice = Principal::new("acme".parse()?, session);
 //! # let prod = "c1".parse()?;
 //! let engine = Engine::new(Arc::new(SystemClock));

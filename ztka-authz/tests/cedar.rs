@@ -3,10 +3,10 @@
 
 mod fixture;
 
-use fixture::{allows, compiled, gives, now, refusal, target, user};
+use fixture::{allows, compiled, described, gives, now, refusal, target, user};
 use serde_json::{Value, json};
 use ztka_authz::{
-    Action, Facts, Labels, Mfa, MfaStrength, PolicyDocument, PolicySet, Target, Unmet, Verdict, tools::policy_from_yaml,
+    Action, Facts, Mfa, MfaStrength, PolicyDocument, PolicySet, Target, Unmet, Verdict, tools::policy_from_yaml,
 };
 
 fn when(cedar: &str) -> PolicyDocument {
@@ -18,7 +18,8 @@ fn when(cedar: &str) -> PolicyDocument {
 
 /// True, false, or none where it cannot be evaluated.
 fn holds(policy: &PolicySet, action: &Action<'_>, facts: &Facts<'_>) -> Option<bool> {
-    match policy.weigh(&user("alice", &["dev", "ops"]), &"c1".parse().unwrap(), action, facts) {
+    match policy.weigh(&described("alice", &["dev", "ops"], &[("team", "shop")]), &"c1".parse().unwrap(), action, facts)
+    {
         Verdict::Allow { .. } => Some(true),
         Verdict::Deny { reason: ztka_authz::Refused::Unmet { condition: Unmet::Cedar, .. } } => Some(false),
         Verdict::Deny { reason: ztka_authz::Refused::Unmet { condition: Unmet::CedarError, .. } } => None,
@@ -31,9 +32,8 @@ fn an_expression_looks_at_who_asks_for_what_where_when_and_how() {
     let pods = Action::new("delete", target("core/pods", Some("dev"), Some("web")));
     let exec = Action::new("create", target("core/pods/exec", Some("dev"), Some("web")));
     let path = Action::new("get", Target::Path("/metrics"));
-    let attributes = Labels::from([("team".to_owned(), "shop".to_owned())]);
     let mfa = Mfa { at: "2026-01-05T11:50:00Z".parse().unwrap(), strength: MfaStrength::PhishingResistant };
-    let all = now().from_source(Some("192.0.2.7".parse().unwrap())).with_mfa(Some(mfa)).with_attributes(&attributes);
+    let all = now().from_source(Some("192.0.2.7".parse().unwrap())).with_mfa(Some(mfa));
     let command = ["ls", "-l"];
     let with_command = all.running(&command);
     let nothing = now();
@@ -64,7 +64,9 @@ fn an_expression_looks_at_who_asks_for_what_where_when_and_how() {
         ("!context.source.isInRange(ip(\"192.0.2.0/24\"))", pods, &all, Some(false)),
         ("context.mfaAge <= 900 && context.mfaStrength == \"phishing-resistant\"", pods, &all, Some(true)),
         ("context.mfaAge < 600", pods, &all, Some(false)),
-        ("principal.hasTag(\"team\") && principal.getTag(\"team\") == \"shop\"", pods, &all, Some(true)),
+        ("principal.hasTag(\"team\") && principal.getTag(\"team\") == \"shop\"", pods, &nothing, Some(true)),
+        ("principal.hasTag(\"team\") && principal.getTag(\"team\") == \"pay\"", pods, &nothing, Some(false)),
+        ("!principal.hasTag(\"stage\")", pods, &nothing, Some(true)),
         ("context has command && context.command like \"ls *\"", exec, &with_command, Some(true)),
         ("context has command && context.command == \"sh\"", exec, &with_command, Some(false)),
         ("!(context has command)", pods, &all, Some(true)),
@@ -72,7 +74,6 @@ fn an_expression_looks_at_who_asks_for_what_where_when_and_how() {
         ("context.source.isInRange(ip(\"192.0.2.0/24\"))", pods, &nothing, None),
         ("!context.source.isInRange(ip(\"192.0.2.0/24\"))", pods, &nothing, None),
         ("true || context.mfaAge < 900", pods, &nothing, None),
-        ("!principal.hasTag(\"team\")", pods, &nothing, None),
         ("if context has command then context.command == \"ls\" else true", exec, &nothing, None),
     ] {
         let document = when(text);

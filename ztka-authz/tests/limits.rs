@@ -20,6 +20,7 @@ fn user(name: &str) -> Principal {
         credential: "k1".parse().unwrap(),
         name: name.parse().unwrap(),
         groups: vec!["ops".parse().unwrap()],
+        attributes: ztka_core::Attributes::new(),
         active_until: Timestamp::MAX,
     };
     Principal::new("acme".parse().unwrap(), session)
@@ -145,6 +146,7 @@ fn no_limit_gives_anything() {
             credential: "k2".parse().unwrap(),
             name: "mallory".parse().unwrap(),
             groups: Vec::new(),
+            attributes: ztka_core::Attributes::new(),
             active_until: Timestamp::MAX,
         },
     );

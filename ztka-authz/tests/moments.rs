@@ -24,6 +24,7 @@ fn alice() -> (Principal, ClusterId) {
         credential: "k1".parse().unwrap(),
         name: "alice".parse().unwrap(),
         groups: Vec::new(),
+        attributes: ztka_core::Attributes::new(),
         active_until: Timestamp::MAX,
     };
     (Principal::new("acme".parse::<OrgId>().unwrap(), session), "c1".parse().unwrap())

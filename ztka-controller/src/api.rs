@@ -4,6 +4,7 @@
 //! finds out who calls, whether they still may, and whether the rule lets them, before the handler sees anything. What
 //! changes something is on record before it happens.
 mod answer;
+mod attributes;
 mod changes;
 mod clusters;
 mod credentials;
@@ -77,7 +78,7 @@ pub enum Needs {
 /// A route of the API.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Route {
-    /// `GET`, `POST`, `PUT` or `DELETE`.
+    /// `GET`, `POST`, `PUT`, `PATCH` or `DELETE`.
     pub method: &'static str,
     /// The path below [`PREFIX`], parameters in braces.
     pub path: &'static str,
@@ -141,6 +142,7 @@ routes! {
     GET    "/orgs/{org}/users"                                    OrgReader    users::list;
     POST   "/orgs/{org}/users"                                    OrgAdmin     users::create;
     GET    "/orgs/{org}/users/{user}"                             Oneself      users::read;
+    PATCH  "/orgs/{org}/users/{user}"                             OrgAdmin     users::update;
     POST   "/orgs/{org}/users/{user}/disable"                     OrgAdmin     users::disable;
     POST   "/orgs/{org}/users/{user}/enable"                      OrgAdmin     users::enable;
     GET    "/orgs/{org}/users/{user}/access"                      Oneself      credentials::access;
@@ -179,6 +181,7 @@ where
     let filter = match method {
         Method::GET => MethodFilter::GET,
         Method::PUT => MethodFilter::PUT,
+        Method::PATCH => MethodFilter::PATCH,
         Method::DELETE => MethodFilter::DELETE,
         _ => MethodFilter::POST,
     };

@@ -134,7 +134,7 @@ impl Act {
             org: org.unwrap_or(&caller.user.org).clone(),
             verb: method.as_str().to_ascii_lowercase(),
             path: path.into(),
-            user: User { username: caller.user.name.to_string(), uid: caller.user.id.to_string(), groups: Vec::new() },
+            user: User { username: caller.user.name.to_string(), uid: caller.user.id.to_string(), ..User::default() },
             credential: caller.credential.id.to_string(),
             source,
         }

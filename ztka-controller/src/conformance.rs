@@ -13,7 +13,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use ztka_authz::{Binding, ClusterSelector, Role, Rule, Scope, Subject};
-use ztka_core::{ClusterId, CredentialId, DocumentKind, InstanceId, OrgId, ProxyId, Revision, SeriesKey, UserId};
+use ztka_core::{
+    Attributes, ClusterId, CredentialId, DocumentKind, InstanceId, OrgId, ProxyId, Revision, SeriesKey, UserId,
+};
 use ztka_identity::{Credential, IdentityStore, LoginSession, Org, User};
 
 pub use self::{
@@ -301,6 +303,7 @@ async fn sessions(store: &(impl DocumentStore + IdentityStore), acme: &OrgId, po
         org: acme.clone(),
         name: "alice".parse().unwrap(),
         admin: None,
+        attributes: Attributes::new(),
         disabled: None,
         created: at(0),
     };
@@ -329,6 +332,15 @@ async fn sessions(store: &(impl DocumentStore + IdentityStore), acme: &OrgId, po
     let Content::Session(body) = content else { unreachable!("asked for a session") };
     assert_eq!((&body.user, &body.credential, &body.name), (&alice.id, &credential.id, &alice.name));
     assert_eq!((body.groups, body.active_until), (vec![dev.clone()], at(900)));
+    settle(store, 2).await;
+    let team = Attributes::from([("team".to_owned(), "shop".to_owned())]);
+    assert!(!store.set_attributes(&alice.id, &team, &Attributes::new()).await.unwrap());
+    assert_eq!(due(store, 0).await, [], "nothing has changed");
+    assert!(store.set_attributes(&alice.id, &Attributes::new(), &team).await.unwrap());
+    assert_eq!(due(store, 0).await, std::slice::from_ref(&session));
+    let content = store.snapshot(&session, at(0)).await.unwrap().unwrap().content;
+    let Content::Session(body) = content else { unreachable!("asked for a session") };
+    assert_eq!(body.attributes, team);
     let foreign = key(DocumentKind::Session, Some(&OrgId::generate()), credential.id.as_str());
     assert_eq!(store.snapshot(&foreign, at(0)).await.unwrap(), None);
     settle(store, 2).await;

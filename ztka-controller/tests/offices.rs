@@ -51,6 +51,7 @@ POST   /orgs/{org}/clusters/{cluster}/manifest                                 O
 GET    /orgs/{org}/users                                                       OAa
 POST   /orgs/{org}/users                                                       OA
 GET    /orgs/{org}/users/{user}                                                OAa
+PATCH  /orgs/{org}/users/{user}                                                OA
 POST   /orgs/{org}/users/{user}/disable                                        OA
 POST   /orgs/{org}/users/{user}/enable                                         OA
 GET    /orgs/{org}/users/{user}/access                                         OAa

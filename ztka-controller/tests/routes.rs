@@ -52,6 +52,7 @@ const BODIES: &[(&str, &str, &str)] = &[
     ("GET", "/orgs/{org}/users", ""),
     ("POST", "/orgs/{org}/users", r#"{"name": "new"}"#),
     ("GET", "/orgs/{org}/users/{user}", ""),
+    ("PATCH", "/orgs/{org}/users/{user}", r#"{"attributes": {"team": "shop", "site": null}}"#),
     ("POST", "/orgs/{org}/users/{user}/disable", ""),
     ("POST", "/orgs/{org}/users/{user}/enable", ""),
     ("GET", "/orgs/{org}/users/{user}/access", ""),

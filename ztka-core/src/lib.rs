@@ -19,6 +19,7 @@
 //!     credential: "k1".parse()?,
 //!     name: "alice".parse()?,
 //!     groups: vec!["dev".parse()?],
+//!     attributes: ztka_core::Attributes::new(),
 //!     active_until: Timestamp::MAX,
 //! };
 //! let alice = Verified::assertion(Principal::new("acme".parse()?, session));
@@ -69,7 +70,7 @@ pub use self::{
         OrgName, ProxyId, RoleName, UserId, UserName, Zone,
     },
     kube::{Impersonation, InvalidImpersonation, Malformed, RequestAttributes, RequestTarget, Verb},
-    principal::{Principal, Session, Verified},
+    principal::{Attributes, Principal, Session, Verified},
     proxies::{HostPort, InvalidHostPort, PROXY_ADDRESS, PROXY_PEERS, PROXY_STOPS, PROXY_ZONE, ProxyEntry},
     reply::{Backlog, Body, Duplex, Ending, Farewell, Hold, Io, Reply, SentTwice, Via, body, empty, hold},
     spiffe::{SpiffeId, Subject},

@@ -1,6 +1,6 @@
 //! Who asks, and the proof that somebody checked it.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,9 @@ impl<T> std::ops::Deref for Verified<T> {
     }
 }
 
+/// What an organisation says of a user beside name and groups, `team: shop`; one value for each key.
+pub type Attributes = BTreeMap<String, String>;
+
 /// Body of a `session` document: what the controller states about the user of one credential.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +46,9 @@ pub struct Session {
     pub name: UserName,
     /// The user's groups.
     pub groups: Vec<GroupName>,
+    /// What else is known of the user; a document that says nothing says that there is nothing.
+    #[serde(default, skip_serializing_if = "Attributes::is_empty")]
+    pub attributes: Attributes,
     /// From then on the user has to log in again.
     pub active_until: Timestamp,
 }
@@ -88,8 +94,32 @@ impl Principal {
         &self.0.session.groups
     }
 
+    /// The user's attributes.
+    pub fn attributes(&self) -> &Attributes {
+        &self.0.session.attributes
+    }
+
     /// End of the login session.
     pub fn active_until(&self) -> Timestamp {
         self.0.session.active_until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_without_attributes_is_written_as_it_was_before_there_were_any() {
+        let before =
+            r#"{"user":"u1","credential":"k1","name":"alice","groups":["dev"],"active_until":"2026-01-05T12:00:00Z"}"#;
+        let session: Session = serde_json::from_str(before).unwrap();
+        assert!(session.attributes.is_empty());
+        assert_eq!(serde_json::to_string(&session).unwrap(), before);
+        let team = Attributes::from([("team".to_owned(), "shop".to_owned())]);
+        let with = Session { attributes: team, ..session };
+        let text = serde_json::to_string(&with).unwrap();
+        assert!(text.contains(r#""attributes":{"team":"shop"}"#), "{text}");
+        assert_eq!(serde_json::from_str::<Session>(&text).unwrap(), with);
     }
 }

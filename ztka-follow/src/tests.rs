@@ -87,6 +87,7 @@ impl Stage {
             credential: credential.parse().unwrap(),
             name: "alice".parse().unwrap(),
             groups: Vec::new(),
+            attributes: ztka_core::Attributes::new(),
             active_until: Timestamp::MAX,
         };
         self.sign(self.header(DocumentKind::Session, credential, 1), &session).await

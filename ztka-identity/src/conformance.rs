@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "this is a test suite")]
 
 use jiff::{SignedDuration, Timestamp};
-use ztka_core::{CredentialId, OrgId, UserId};
+use ztka_core::{Attributes, CredentialId, OrgId, UserId};
 
 use crate::{AdminRole, Credential, Directory, IdentityStore, LoginSession, Org, StoreError, User};
 
@@ -16,6 +16,7 @@ fn user(org: &OrgId, name: &str) -> User {
         org: org.clone(),
         name: name.parse().unwrap(),
         admin: Some(AdminRole::OrgAdmin),
+        attributes: Attributes::new(),
         disabled: None,
         created: at(0),
     }
@@ -80,6 +81,7 @@ pub async fn identity(store: &dyn IdentityStore) {
     assert_eq!(store.user_named(&org.id, &"zoe".parse().unwrap()).await.unwrap(), None);
 
     groups(store, &org.id, &alice, &bob, &foreign).await;
+    attributes(store, &bob, &foreign).await;
     renewals(store, &user(&org.id, "rita")).await;
     sessions(store, &alice, &bob).await;
     many(store, &user(&org.id, "many")).await;
@@ -132,6 +134,32 @@ async fn renewals(store: &dyn IdentityStore, rita: &User) {
     store.disable_user(&rita.id, at(90)).await.unwrap();
     let refused = store.renew_credential(&two.id, at(91), at(9_500)).await;
     assert!(matches!(refused, Err(StoreError::Refused(_))), "disabled: {refused:?}");
+}
+
+async fn attributes(store: &dyn IdentityStore, bob: &User, foreign: &User) {
+    let none = Attributes::new();
+    let team = |name: &str| Attributes::from([("team".to_owned(), name.to_owned())]);
+    for (before, after, done) in [
+        (&team("pay"), &team("shop"), false),
+        (&none, &team("pay"), true),
+        (&none, &team("shop"), false),
+        (&team("pay"), &team("shop"), true),
+        (&team("shop"), &team("shop"), true),
+    ] {
+        assert_eq!(store.set_attributes(&bob.id, before, after).await.unwrap(), done, "{before:?} to {after:?}");
+    }
+    let now = User { attributes: team("shop"), ..bob.clone() };
+    assert_eq!(store.user(&bob.id).await.unwrap().unwrap(), now);
+    assert_eq!(store.user_named(&bob.org, &bob.name).await.unwrap().unwrap(), now);
+    assert!(store.users(&bob.org).await.unwrap().contains(&now));
+    assert_eq!(store.user(&foreign.id).await.unwrap().unwrap(), *foreign);
+    assert!(store.set_attributes(&bob.id, &team("shop"), &none).await.unwrap());
+    assert_eq!(store.user(&bob.id).await.unwrap().unwrap(), *bob);
+    assert!(is_missing(store.set_attributes(&UserId::generate(), &none, &none).await));
+    // One that is made with some has them.
+    let made = User { attributes: team("pay"), ..user(&bob.org, "mia") };
+    store.create_user(&made).await.unwrap();
+    assert_eq!(store.user(&made.id).await.unwrap().unwrap(), made);
 }
 
 async fn groups(store: &dyn IdentityStore, org: &OrgId, alice: &User, bob: &User, foreign: &User) {

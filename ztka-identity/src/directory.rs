@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use ztka_core::{Clock, CredentialId, GroupName, OrgId, OrgName, UserId, UserName};
+use ztka_core::{Attributes, Clock, CredentialId, GroupName, OrgId, OrgName, UserId, UserName};
 
 use crate::{AdminRole, Credential, IdentityStore, LoginSession, Org, StoreError, User};
 
@@ -125,7 +125,7 @@ impl Directory {
             return Err(StoreError::Refused(message.into()));
         }
         let (id, created) = (UserId::generate(), self.clock.now());
-        let user = User { id, org: org.clone(), name, admin, disabled: None, created };
+        let user = User { id, org: org.clone(), name, admin, attributes: Attributes::new(), disabled: None, created };
         self.store.create_user(&user).await?;
         Ok(user)
     }
@@ -136,6 +136,26 @@ impl Directory {
     /// [`StoreError::NotFound`]
     pub async fn disable(&self, user: &UserId) -> Result<(), StoreError> {
         self.store.disable_user(user, self.clock.now()).await
+    }
+
+    /// How many attributes a user has at most, and how many bytes their keys and values take together: they are in every
+    /// session document of the user's, and on record with every request.
+    pub const MOST_ATTRIBUTES: (usize, usize) = (32, 4096);
+
+    /// Puts `after` in place of a user's attributes, if they are `before` at that moment; `Ok(false)` if they are others by then,
+    /// and nothing has changed. Every session of the user says so from then on.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Refused`] for more than [`Self::MOST_ATTRIBUTES`].
+    pub async fn describe(&self, user: &UserId, before: &Attributes, after: &Attributes) -> Result<bool, StoreError> {
+        let (most, largest) = Self::MOST_ATTRIBUTES;
+        let bytes = after.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        if after.len() > most || bytes > largest {
+            let message =
+                format!("a user has {most} attributes at most, of {largest} bytes together; remove some first");
+            return Err(StoreError::Refused(message));
+        }
+        self.store.set_attributes(user, before, after).await
     }
 
     /// Enables a user again; they need a new login or credential.

@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use ztka_core::{CredentialId, GroupName, OrgId, UserId, UserName};
+use ztka_core::{Attributes, CredentialId, GroupName, OrgId, UserId, UserName};
 
 use crate::{Credential, Directory, Group, IdentityStore, LoginSession, Org, StoreError, User};
 
@@ -119,6 +119,16 @@ impl IdentityStore for MemoryIdentityStore {
     async fn enable_user(&self, id: &UserId) -> Result<(), StoreError> {
         self.state().user(id)?.disabled = None;
         Ok(())
+    }
+
+    async fn set_attributes(&self, id: &UserId, before: &Attributes, after: &Attributes) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        let user = state.user(id)?;
+        let is_so = user.attributes == *before;
+        if is_so {
+            user.attributes.clone_from(after);
+        }
+        Ok(is_so)
     }
 
     async fn create_group(&self, org: &OrgId, name: &GroupName) -> Result<(), StoreError> {

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use ztka_core::{CredentialId, GroupName, OrgId, OrgName, UserId, UserName};
+use ztka_core::{Attributes, CredentialId, GroupName, OrgId, OrgName, UserId, UserName};
 
 /// An organisation: owner of users and clusters, and the border that nothing crosses.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -39,6 +39,8 @@ pub struct User {
     pub name: UserName,
     /// What the user may administer.
     pub admin: Option<AdminRole>,
+    /// What else is known of the user, for policy to look at.
+    pub attributes: Attributes,
     /// Since when the user may do nothing.
     pub disabled: Option<Timestamp>,
     /// When the user was made.

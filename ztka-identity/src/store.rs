@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use ztka_core::{CredentialId, GroupName, OrgId, UserId, UserName};
+use ztka_core::{Attributes, CredentialId, GroupName, OrgId, UserId, UserName};
 
 use crate::{Credential, Group, LoginSession, Org, StoreError, User};
 
@@ -49,6 +49,10 @@ pub trait IdentityStore: Send + Sync + std::fmt::Debug + 'static {
 
     /// Enables the user again. Sessions that were ended stay ended.
     async fn enable_user(&self, id: &UserId) -> Result<(), StoreError>;
+
+    /// Puts `after` in place of the user's attributes, if these are `before` at that moment; `Ok(false)` if they are others by
+    /// then, and nothing has changed.
+    async fn set_attributes(&self, id: &UserId, before: &Attributes, after: &Attributes) -> Result<bool, StoreError>;
 
     /// Adds an empty group; the name is unique in the organisation.
     async fn create_group(&self, org: &OrgId, name: &GroupName) -> Result<(), StoreError>;

@@ -27,6 +27,7 @@ impl Authenticator for ByHeader {
             credential: "k1".parse().unwrap(),
             name: name.to_str().unwrap().parse().unwrap(),
             groups: Vec::new(),
+            attributes: ztka_core::Attributes::new(),
             active_until: Timestamp::MAX,
         };
         let principal = Verified::assertion(Principal::new("acme".parse().unwrap(), session));

@@ -39,7 +39,8 @@ enum Read {
 }
 
 async fn session(read: &mut Tx, series: &SeriesKey, now: Timestamp) -> Result<Option<Read>, Failed> {
-    let query = "SELECT u.id AS user_id, u.name AS name, u.sealed AS sealed, u.org AS org, c.id AS credential, s.active_until, c.not_after \
+    let query = "SELECT u.id AS user_id, u.name AS name, u.sealed AS sealed, u.attributes AS attributes, \
+                 u.sealed_attributes AS sealed_attributes, u.org AS org, c.id AS credential, s.active_until, c.not_after \
                  FROM credentials c JOIN sessions s ON s.credential = c.id JOIN users u ON u.id = c.user_id \
                  WHERE c.id = $1 AND c.org = $2 AND c.not_after > $3";
     let query = sql(query).bind(&series.subject).bind(org_or_empty(series.org.as_ref())).bind(micros(now));
@@ -94,9 +95,10 @@ impl Store {
                 let place = name_of(row.str("org")?, user.as_str());
                 let name = self.text_at(place, &row, "name", "sealed").await?;
                 let name = name.parse().map_err(|_| Failed::Corrupt("name"))?;
+                let attributes = self.read_attributes(row.str("org")?, user.as_str(), &row).await?;
                 let credential: CredentialId = text(&row, "credential")?;
                 let active_until = time(&row, "active_until")?.min(time(&row, "not_after")?);
-                Ok(Content::Session(Session { user, credential, name, groups, active_until }))
+                Ok(Content::Session(Session { user, credential, name, groups, attributes, active_until }))
             }
         }
     }

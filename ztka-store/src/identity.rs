@@ -3,15 +3,15 @@
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use ztka_controller::store::{Action, ResourceKind};
-use ztka_core::{CredentialId, DocumentKind, GroupName, OrgId, UserId, UserName};
+use ztka_core::{Attributes, CredentialId, DocumentKind, GroupName, OrgId, UserId, UserName};
 use ztka_identity::{AdminRole, Credential, Directory, Group, IdentityStore, LoginSession, Org, StoreError, User};
 
 use crate::{
     Failed, Store,
     change::Change,
-    encryption::Place,
+    encryption::{Place, Sealer},
     error::taken,
-    row::{micros, number, some_time, text, time},
+    row::{micros, number, some_time, text, time, to_json},
     sql::{Row, sql},
 };
 
@@ -31,7 +31,7 @@ fn admin_word(admin: AdminRole) -> &'static str {
     }
 }
 
-fn user(row: &Row, name: UserName) -> Result<User, Failed> {
+fn user(row: &Row, name: UserName, attributes: Attributes) -> Result<User, Failed> {
     let admin = match row.some_str("admin")? {
         None => None,
         Some("system-admin") => Some(AdminRole::SystemAdmin),
@@ -43,6 +43,7 @@ fn user(row: &Row, name: UserName) -> Result<User, Failed> {
         org: text(row, "org")?,
         name,
         admin,
+        attributes,
         disabled: some_time(row, "disabled")?,
         created: time(row, "created")?,
     })
@@ -83,11 +84,32 @@ pub(crate) fn name_of<'a>(org: &'a str, user: &'a str) -> Place<'a> {
     Place { org, table: "users", column: "name", row: user }
 }
 
+/// Where the attributes of a user are.
+fn attributes_of<'a>(org: &'a str, user: &'a str) -> Place<'a> {
+    Place { org, table: "users", column: "attributes", row: user }
+}
+
+/// The columns of a user's attributes; there is nothing to hide where there is none.
+fn written(sealer: &Sealer, user: &User, attributes: &Attributes) -> Result<(String, Option<Vec<u8>>), Failed> {
+    let text = to_json(attributes)?;
+    match attributes.is_empty() {
+        true => Ok((text, None)),
+        false => sealer.seal(attributes_of(user.org.as_str(), user.id.as_str()), text),
+    }
+}
+
 impl Store {
+    /// The attributes of user `id`, from a row that has their columns.
+    pub(crate) async fn read_attributes(&self, org: &str, id: &str, row: &Row) -> Result<Attributes, Failed> {
+        let text = self.text_at(attributes_of(org, id), row, "attributes", "sealed_attributes").await?;
+        serde_json::from_str(&text).map_err(|_| Failed::Corrupt("attributes"))
+    }
+
     pub(crate) async fn read_user(&self, row: &Row) -> Result<User, Failed> {
         let place = name_of(row.str("org")?, row.str("id")?);
         let name = self.text_at(place, row, "name", "sealed").await?;
-        user(row, name.parse().map_err(|_| Failed::Corrupt("name"))?)
+        let attributes = self.read_attributes(row.str("org")?, row.str("id")?, row).await?;
+        user(row, name.parse().map_err(|_| Failed::Corrupt("name"))?, attributes)
     }
 
     async fn some_user(&self, row: Option<Row>) -> Result<Option<User>, Failed> {
@@ -189,14 +211,15 @@ impl IdentityStore for Store {
         let (org, id) = (Some(&user.org), user.id.as_str());
         let sealer = self.sealer(user.org.as_str()).await?;
         let (_, sealed) = sealer.seal(name_of(user.org.as_str(), id), user.name.to_string())?;
+        let (attributes, sealed_attributes) = written(&sealer, user, &user.attributes)?;
         let mut change = self.change(org, Action::Created, ResourceKind::User, id).await?;
         // One from before may be in clear still, where a blind index is not the same.
         let clear = sql("SELECT 1 FROM users WHERE org = $1 AND name = $2");
         if change.fetch_optional(clear.bind(user.org.as_str()).bind(user.name.as_str())).await?.is_some() {
             return Err(StoreError::exists("user", &user.name));
         }
-        let insert = "INSERT INTO users (id, org, name, sealed, admin, disabled, created) \
-                      VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        let insert = "INSERT INTO users (id, org, name, sealed, admin, disabled, created, attributes, sealed_attributes) \
+                      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
         let insert = sql(insert)
             .bind(user.id.as_str())
             .bind(user.org.as_str())
@@ -204,7 +227,9 @@ impl IdentityStore for Store {
             .bind(sealed)
             .bind(user.admin.map(admin_word))
             .bind(user.disabled.map(micros))
-            .bind(micros(user.created));
+            .bind(micros(user.created))
+            .bind(attributes)
+            .bind(sealed_attributes);
         change.execute(insert).await.map_err(taken("user", &user.name))?;
         Ok(change.commit().await?)
     }
@@ -251,6 +276,21 @@ impl IdentityStore for Store {
         change.execute(sql("UPDATE users SET disabled = NULL WHERE id = $1").bind(id.as_str())).await?;
         change.touch(DocumentKind::Revocations).await?;
         Ok(change.commit().await?)
+    }
+
+    async fn set_attributes(&self, id: &UserId, before: &Attributes, after: &Attributes) -> Result<bool, StoreError> {
+        let found = self.user(id).await?.ok_or_else(|| StoreError::not_found("user", id))?;
+        // Sealed first: a new data key is a transaction of its own.
+        let (clear, sealed) = written(&self.sealer(found.org.as_str()).await?, &found, after)?;
+        let mut change = self.change(Some(&found.org), Action::Updated, ResourceKind::User, id.as_str()).await?;
+        if self.need_user(&mut change, id).await?.attributes != *before {
+            return Ok(false);
+        }
+        let update = sql("UPDATE users SET attributes = $1, sealed_attributes = $2 WHERE id = $3");
+        change.execute(update.bind(clear).bind(sealed).bind(id.as_str())).await?;
+        touch_sessions(&mut change, id).await?;
+        change.commit().await?;
+        Ok(true)
     }
 
     async fn create_group(&self, org: &OrgId, name: &GroupName) -> Result<(), StoreError> {

@@ -48,6 +48,7 @@ async fn fill(store: &Store, org: &str, users: usize) {
             org: of.clone(),
             name: name.parse().unwrap(),
             admin: None,
+            attributes: Default::default(),
             disabled: None,
             created: now(),
         };

@@ -46,7 +46,8 @@ const RECEIPT: &str = "planted-in-a-receipt";
 const WIRE: &str = "planted-in-a-document";
 const DENIED: &str = "planted-in-a-denial";
 const WAS: &str = "planted-in-the-history-of-policy";
-const ALL: [&str; 9] = [NAME, RULE, BOUND, EVENT, NAMESPACE, RECEIPT, WIRE, DENIED, WAS];
+const ATTRIBUTE: &str = "planted-in-an-attribute";
+const ALL: [&str; 10] = [NAME, RULE, BOUND, EVENT, NAMESPACE, RECEIPT, WIRE, DENIED, WAS, ATTRIBUTE];
 
 fn now() -> Timestamp {
     Timestamp::now()
@@ -87,6 +88,7 @@ async fn plant(store: &Store) {
         org: acme(),
         name: NAME.parse().unwrap(),
         admin: None,
+        attributes: [("team".to_owned(), ATTRIBUTE.to_owned())].into(),
         disabled: None,
         created: now(),
     };
@@ -125,7 +127,9 @@ async fn plant(store: &Store) {
 /// Reads every secret.
 async fn is_all_there(store: &Store) {
     let user: UserId = "u1".parse().unwrap();
-    assert_eq!(store.user(&user).await.unwrap().unwrap().name.as_str(), NAME);
+    let found = store.user(&user).await.unwrap().unwrap();
+    let team = found.attributes.get("team").map(String::as_str);
+    assert_eq!((found.name.as_str(), team), (NAME, Some(ATTRIBUTE)));
     assert_eq!(store.user_named(&acme(), &NAME.parse().unwrap()).await.unwrap().unwrap().id, user);
     assert_eq!(store.users(&acme()).await.unwrap().first().unwrap().name.as_str(), NAME);
     let again = User {
@@ -133,6 +137,7 @@ async fn is_all_there(store: &Store) {
         org: acme(),
         name: NAME.parse().unwrap(),
         admin: None,
+        attributes: Default::default(),
         disabled: None,
         created: now(),
     };

@@ -129,7 +129,15 @@ async fn what_is_over_goes_once_and_what_is_not_stays(place: &Place) {
     let store = place.open().await.unlock(both_masters()).await.unwrap();
     let org = make_org(&store, "acme").await;
     let name = "alice".parse().unwrap();
-    let alice = User { id: "u1".parse().unwrap(), org: org.clone(), name, admin: None, disabled: None, created: now() };
+    let alice = User {
+        id: "u1".parse().unwrap(),
+        org: org.clone(),
+        name,
+        admin: None,
+        attributes: Default::default(),
+        disabled: None,
+        created: now(),
+    };
     store.create_user(&alice).await.unwrap();
     let (id, name) = ("c1".parse().unwrap(), "c1".parse().unwrap());
     let cluster = Cluster { id, org: org.clone(), name, labels: BTreeMap::new(), created: now() };

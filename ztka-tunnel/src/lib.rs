@@ -69,7 +69,8 @@
 //! #     use ztka_core::*;
 //! #     let session = Session {
 //! #         user: "u1".parse().unwrap(), credential: "k1".parse().unwrap(), name: "alice".parse().unwrap(),
-//! #         groups: vec![], active_until: jiff::Timestamp::MAX,
+//! #         groups: vec![], attributes: ztka_core::Attributes::new(),
+//! #         active_until: jiff::Timestamp::MAX,
 //! #     };
 //! #     let alice = Verified::assertion(Principal::new("acme".parse().unwrap(), session));
 //! #     let identity = Identity::new(alice, cluster.parse().unwrap(), Evidence::new("…"));

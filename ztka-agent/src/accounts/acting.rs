@@ -88,6 +88,7 @@ mod tests {
             credential: "k1".parse().unwrap(),
             name: "alice".parse().unwrap(),
             groups: vec!["dev".parse().unwrap(), "ops".parse().unwrap()],
+            attributes: ztka_core::Attributes::new(),
             active_until: Timestamp::MAX,
         };
         let who = Principal::new("acme".parse().unwrap(), session);

@@ -107,6 +107,7 @@ mod tests {
             credential: "k1".parse().unwrap(),
             name: "alice".parse().unwrap(),
             groups: Vec::new(),
+            attributes: ztka_core::Attributes::new(),
             active_until: jiff::Timestamp::MAX,
         };
         let who = ztka_core::Principal::new("acme".parse().unwrap(), session);

@@ -184,6 +184,7 @@ impl Stage {
             credential: "k1".parse().unwrap(),
             name: "alice".parse().unwrap(),
             groups: groups.iter().map(|group| group.parse().unwrap()).collect(),
+            attributes: ztka_core::Attributes::new(),
             active_until: self.clock.now() + SignedDuration::from_hours(hours),
         }
     }

@@ -405,6 +405,7 @@ fn ask(who: &str, kind: Kind, form: &'static str, question: Vec<u8>) -> (StatusC
             credential: "k1".parse().unwrap(),
             name: who.parse().unwrap(),
             groups: Vec::new(),
+            attributes: ztka_core::Attributes::new(),
             active_until: Timestamp::MAX,
         };
         let principal = Verified::assertion(Principal::new("acme".parse().unwrap(), session));

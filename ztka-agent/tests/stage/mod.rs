@@ -211,6 +211,7 @@ pub(crate) fn user(id: &str, name: &str, groups: &[&str]) -> Principal {
         credential: "k1".parse().unwrap(),
         name: name.parse().unwrap(),
         groups: groups.iter().map(|group| group.parse().unwrap()).collect(),
+        attributes: ztka_core::Attributes::new(),
         active_until: Timestamp::MAX,
     };
     Principal::new("acme".parse().unwrap(), session)

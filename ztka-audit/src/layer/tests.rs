@@ -41,6 +41,7 @@ fn alice() -> Verified<Principal> {
         credential: "k1".parse().unwrap(),
         name: "alice".parse().unwrap(),
         groups: vec!["dev".parse().unwrap()],
+        attributes: ztka_core::Attributes::new(),
         active_until: Timestamp::MAX,
     };
     Verified::assertion(Principal::new("acme".parse().unwrap(), session))

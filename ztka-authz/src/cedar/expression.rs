@@ -169,7 +169,7 @@ impl Expression {
         };
         let mut entities = Vec::new();
         if self.tags.0 {
-            entities.push(tagged(user.clone(), request.facts.user?)?);
+            entities.push(tagged(user.clone(), request.who.attributes())?);
         }
         if self.tags.1 {
             entities.push(tagged(cluster.clone(), &request.cluster.labels)?);

@@ -97,13 +97,12 @@ impl Expectations {
 impl Expectation {
     fn run(&self, policy: &PolicySet, now: Timestamp) -> Vec<Outcome> {
         let groups: Vec<&str> = self.groups.iter().map(String::as_str).collect();
-        let who = policy.somebody(&self.user, &groups);
+        let who = policy.somebody_with(&self.user, &groups, &self.attributes);
         let cluster = policy.clusters.iter().find(|known| known.name == self.cluster).map(|known| &known.id);
         let now = self.at.unwrap_or(now);
         let mfa =
             self.mfa.map(|given| Mfa { at: now.saturating_sub(given.age).unwrap_or(now), strength: given.strength });
-        let facts = Facts::at(now).from_source(self.source).with_mfa(mfa).with_attributes(&self.attributes);
-        let facts = facts.supporting(Supported::ALL);
+        let facts = Facts::at(now).from_source(self.source).with_mfa(mfa).supporting(Supported::ALL);
         let questions = self.can.iter().map(|text| (text, true)).chain(self.cannot.iter().map(|text| (text, false)));
         let mut outcomes = Vec::new();
         for ((text, expected), line) in questions.zip(&self.lines) {

@@ -1,10 +1,10 @@
 //! What somebody may do, as a list; and who may do something.
 
-use std::fmt;
+use std::{collections::HashMap, fmt};
 
 use jiff::Timestamp;
 use serde::Serialize;
-use ztka_core::{ClusterId, Principal, Session};
+use ztka_core::{Attributes, ClusterId, Principal, Session, UserName};
 
 use crate::{
     Action, Facts, PolicySet, Subject, Verdict,
@@ -164,6 +164,18 @@ impl PolicySet {
     /// The users and groups that policy names and that may do this by themselves: who is in several groups may do more,
     /// or be denied more.
     pub fn who_can(&self, cluster: &ClusterId, action: &Action<'_>, facts: &Facts<'_>) -> Vec<WhoCan> {
+        self.who_can_of(&HashMap::new(), cluster, action, facts)
+    }
+
+    /// The same with what is known of users; of somebody in a group nothing is.
+    pub fn who_can_of(
+        &self,
+        attributes: &HashMap<UserName, Attributes>,
+        cluster: &ClusterId,
+        action: &Action<'_>,
+        facts: &Facts<'_>,
+    ) -> Vec<WhoCan> {
+        let none = Attributes::new();
         let by_who = &self.index.by_who;
         let mut stranger = String::from("somebody");
         while by_who.users.keys().any(|name| name.as_str() == stranger) {
@@ -174,7 +186,7 @@ impl PolicySet {
         subjects.sort_unstable();
         let can = |subject: Subject| {
             let who = match &subject {
-                Subject::User(name) => self.somebody(name.as_str(), &[])?,
+                Subject::User(name) => self.somebody_with(name.as_str(), &[], attributes.get(name).unwrap_or(&none))?,
                 Subject::Group(name) => self.somebody(&stranger, &[name.as_str()])?,
             };
             match self.weigh(&who, cluster, action, facts) {
@@ -189,11 +201,17 @@ impl PolicySet {
 
     /// A user of this organisation, for asking about: nobody has verified who it is. None if a name is none.
     pub fn somebody(&self, name: &str, groups: &[&str]) -> Option<Principal> {
+        self.somebody_with(name, groups, &Attributes::new())
+    }
+
+    /// The same with attributes.
+    pub fn somebody_with(&self, name: &str, groups: &[&str], attributes: &Attributes) -> Option<Principal> {
         let session = Session {
             user: "somebody".parse().ok()?,
             credential: "none".parse().ok()?,
             name: name.parse().ok()?,
             groups: groups.iter().map(|group| group.parse().ok()).collect::<Option<_>>()?,
+            attributes: attributes.clone(),
             active_until: Timestamp::MAX,
         };
         Some(Principal::new(self.org.clone(), session))

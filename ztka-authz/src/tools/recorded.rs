@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::SourceError;
-use crate::{Action, Port, Target};
+use crate::{Action, Labels, Port, Target};
 
 /// A request that was decided, as the audit log has it.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -21,6 +21,8 @@ pub struct Recorded {
     pub user: String,
     /// The user's groups then.
     pub groups: Vec<String>,
+    /// The user's attributes then.
+    pub attributes: Labels,
     /// The cluster's id.
     pub cluster: String,
     /// The verb.
@@ -110,6 +112,8 @@ struct User<'a> {
     username: Cow<'a, str>,
     #[serde(default)]
     groups: Vec<String>,
+    #[serde(default)]
+    extra: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -136,9 +140,12 @@ impl Event<'_> {
         let path = || self.request_uri.split('?').next().unwrap_or_default().to_owned();
         let path = self.object_ref.is_none().then(path);
         let object = self.object_ref.unwrap_or_default();
+        let extra = self.user.extra.into_iter();
+        let attributes = extra.filter_map(|(key, values)| Some((key, values.into_iter().next()?))).collect();
         Recorded {
             user: self.user.username.into_owned(),
             groups: self.user.groups,
+            attributes,
             cluster,
             verb: self.verb.into_owned(),
             path,

@@ -6,7 +6,7 @@ use serde::Serialize;
 use ztka_core::{ClusterId, Principal};
 
 use super::Recorded;
-use crate::{Action, Facts, PolicySet, Supported, Verdict};
+use crate::{Action, Facts, Labels, PolicySet, Supported, Verdict};
 
 /// What would change.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
@@ -51,12 +51,12 @@ impl PolicySet {
     pub fn simulate<'e>(&self, events: impl IntoIterator<Item = &'e Recorded>) -> Simulation {
         let mut simulation = Simulation::default();
         let (mut denied, mut allowed) = (Differences::new(), Differences::new());
-        let mut people: HashMap<(&str, &[String]), Option<Principal>> = HashMap::new();
+        let mut people: HashMap<(&str, &[String], &Labels), Option<Principal>> = HashMap::new();
         let mut clusters: HashMap<&str, Option<ClusterId>> = HashMap::new();
         for event in events {
-            let who = people.entry((&event.user, &event.groups)).or_insert_with(|| {
+            let who = people.entry((&event.user, &event.groups, &event.attributes)).or_insert_with(|| {
                 let groups: Vec<&str> = event.groups.iter().map(String::as_str).collect();
-                self.somebody(&event.user, &groups)
+                self.somebody_with(&event.user, &groups, &event.attributes)
             });
             let cluster = clusters.entry(&event.cluster).or_insert_with(|| event.cluster.parse().ok());
             let (Some(who), Some(cluster)) = (who, cluster) else {

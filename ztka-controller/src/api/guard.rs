@@ -73,11 +73,19 @@ async fn change(controller: &Controller, act: &Act, request: Request, next: Next
     }
     let response = next.run(request).await;
     controller.0.changed.notify_one();
-    if let Err(error) = controller.0.journal.record(act.done(response.status(), controller.now())).await {
+    let mut done = act.done(response.status(), controller.now());
+    if let Some(Noted(name, text)) = response.extensions().get::<Noted>() {
+        done.annotations.set(name, text.as_str());
+    }
+    if let Err(error) = controller.0.journal.record(done).await {
         tracing::error!(error = &*error, "the end of a change is not on record");
     }
     response
 }
+
+/// Extension of an answer: what was changed, where the path does not say it, as an annotation of the record.
+#[derive(Clone, Debug)]
+pub(super) struct Noted(pub(super) &'static str, pub(super) String);
 
 /// What the path names, where a rule looks at it.
 #[derive(Clone, Debug)]

@@ -26,6 +26,14 @@ fn is_prefix(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(label)
 }
 
+/// Whether this is the key of a label: a name, which may have a DNS name and `/` before it.
+pub(super) fn is_key(key: &str) -> bool {
+    match key.split_once('/') {
+        Some((prefix, name)) => is_prefix(prefix) && is_name(name),
+        None => is_name(key),
+    }
+}
+
 pub(super) fn validate(labels: &BTreeMap<String, String>) -> Answer<()> {
     check(labels).map_err(ApiError::invalid)
 }
@@ -36,11 +44,7 @@ pub(crate) fn check(labels: &BTreeMap<String, String>) -> Result<(), String> {
         return Err("there are at most 64 labels of one thing; use fewer".into());
     }
     for (key, value) in labels {
-        let is_key = match key.split_once('/') {
-            Some((prefix, name)) => is_prefix(prefix) && is_name(name),
-            None => is_name(key),
-        };
-        if !is_key || !(value.is_empty() || is_name(value)) {
+        if !is_key(key) || !(value.is_empty() || is_name(value)) {
             let shown: String = format!("{key}={value}").chars().take(120).collect();
             let rule = "use letters, digits and inner - _ . as Kubernetes' labels do";
             return Err(format!("{shown:?} is not a label; {rule}"));

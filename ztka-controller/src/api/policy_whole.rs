@@ -14,7 +14,7 @@ use ztka_authz::{
     Facts, PolicyDocument, PolicySet, Subject,
     tools::{Question, compare},
 };
-use ztka_core::{ClusterId, OrgId, Principal, Session, UserId, UserName};
+use ztka_core::{Attributes, ClusterId, OrgId, Principal, Session, UserId, UserName};
 use ztka_identity::{Caller, StoreError};
 
 use super::{
@@ -224,6 +224,7 @@ impl Controller {
             credential: "none".parse().map_err(StoreError::unavailable)?,
             name: user.name.clone(),
             groups,
+            attributes: user.attributes.clone(),
             active_until: jiff::Timestamp::MAX,
         };
         Ok(Principal::new(user.org.clone(), session))
@@ -255,11 +256,13 @@ pub(super) async fn who_can(
     let ztka_api::AskWhoCan { cluster, question, source, at } = asked;
     let Asked { policy, cluster, question } = controller.asked(&org, &cluster, &question).await?;
     let now = at.unwrap_or_else(|| controller.now());
+    let users = controller.directory().store().users(&org).await?.into_iter();
+    let attributes: HashMap<UserName, Attributes> = users.map(|user| (user.name, user.attributes)).collect();
     let found = tokio::task::spawn_blocking(move || {
         let facts = Facts::at(now).from_source(source);
         let command = question.command();
         let facts = if command.is_empty() { facts } else { facts.running(&command) };
-        policy.who_can(&cluster, &question.action(), &facts)
+        policy.who_can_of(&attributes, &cluster, &question.action(), &facts)
     });
     let wire = |one: ztka_authz::tools::WhoCan| WhoCan {
         subject: match one.subject {

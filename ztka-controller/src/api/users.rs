@@ -6,12 +6,14 @@ use axum::{
     response::Response,
 };
 use http::StatusCode;
-use ztka_api::{AdminRole, Code, CreateUser, User, WhoAmI};
+use ztka_api::{AdminRole, Code, CreateUser, UpdateUser, User, WhoAmI};
 use ztka_core::{OrgId, UserId};
 use ztka_identity::Caller;
 
 use super::{
     answer::{Answer, ApiError, Created, Json},
+    attributes,
+    guard::Noted,
     orgs,
     paging::Paging,
     precondition::Expected,
@@ -24,6 +26,9 @@ fn role(admin: ztka_identity::AdminRole) -> AdminRole {
         ztka_identity::AdminRole::OrgAdmin => AdminRole::OrgAdmin,
     }
 }
+
+/// Somebody else may change the same user meanwhile so often.
+const ATTEMPTS: usize = 8;
 
 impl Controller {
     /// The user, if they are of this organisation.
@@ -40,6 +45,7 @@ impl Controller {
             name: user.name,
             admin: user.admin.map(role),
             groups,
+            attributes: user.attributes,
             disabled: user.disabled,
             created: user.created,
         })
@@ -101,6 +107,27 @@ pub(super) async fn read(
 ) -> Answer<Json<User>> {
     let user = controller.user_of(&org, &id).await?;
     Ok(Json(controller.wire_user(user).await?))
+}
+
+pub(super) async fn update(
+    State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
+    expected: Expected,
+    Path((org, id)): Path<(OrgId, UserId)>,
+    Json(UpdateUser { attributes: changes }): Json<UpdateUser>,
+) -> Answer<(Extension<Noted>, Json<User>)> {
+    attributes::validate(&changes)?;
+    for _ in 0..ATTEMPTS {
+        let user = controller.user_of(&org, &id).await?;
+        let after = attributes::changed(user.attributes.clone(), &changes);
+        controller.may_describe(&caller, &org, &user, &after).await?;
+        // What was looked at a moment ago is what is changed.
+        if expected.directory(&controller).describe(&user.id, &user.attributes, &after).await? {
+            let user = controller.wire_user(ztka_identity::User { attributes: after, ..user }).await?;
+            return Ok((Extension(Noted("attributes", attributes::told(&changes))), Json(user)));
+        }
+    }
+    Err(ApiError::new(Code::Changed, "others change the attributes of this user all the time", "try again"))
 }
 
 pub(super) async fn disable(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ztka_core::{CredentialId, DocumentKind, OrgId, Revision, UserId};
+use ztka_core::{Attributes, CredentialId, DocumentKind, OrgId, Revision, UserId};
 use ztka_identity::{Credential, IdentityStore, LoginSession, User};
 
 use super::{at, binding, cluster, is_exists, is_missing, key, org, role};
@@ -32,7 +32,7 @@ fn by_key(listed: Vec<Listed>) -> BTreeMap<(ResourceKind, String), u64> {
 
 fn user(org: &OrgId, name: &str) -> User {
     let (id, org, name) = (UserId::generate(), org.clone(), name.parse().unwrap());
-    User { id, org, name, admin: None, disabled: None, created: at(0) }
+    User { id, org, name, admin: None, attributes: Attributes::new(), disabled: None, created: at(0) }
 }
 
 /// Runs everything about the change feed on an empty store. Panics at the first difference.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
-use ztka_core::{ControllerId, InstanceId, KeyId, ProxyEntry, ProxyId, Revision, Subject};
+use ztka_core::{Attributes, ControllerId, InstanceId, KeyId, ProxyEntry, ProxyId, Revision, Subject};
 use ztka_identity::{AdminRole, Credential, IdentityStore, LoginSession, User};
 use ztka_pki::{
     Enrollee, EnrolmentStore, HierarchyState, Names, OrgState, Spent, StoredAuthority, TokenId, TokenRecord,
@@ -87,6 +87,7 @@ pub async fn members(store: &(impl MemberStore + ResourceStore + IdentityStore))
         org: acme.clone(),
         name: "alice".parse().unwrap(),
         admin: Some(AdminRole::OrgAdmin),
+        attributes: Attributes::new(),
         disabled: None,
         created: at(0),
     };

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Debug};
 
-use ztka_core::{CredentialId, OrgId, ProxyId, UserId};
+use ztka_core::{Attributes, CredentialId, OrgId, ProxyId, UserId};
 use ztka_identity::{Credential, IdentityStore, LoginSession, User};
 
 use super::{at, binding, cluster, org, role};
@@ -12,7 +12,7 @@ use crate::store::{
 
 fn user(org: &OrgId, name: &str) -> User {
     let (id, org, name) = (UserId::generate(), org.clone(), name.parse().unwrap());
-    User { id, org, name, admin: None, disabled: None, created: at(0) }
+    User { id, org, name, admin: None, attributes: Attributes::new(), disabled: None, created: at(0) }
 }
 
 /// All items, in pages of two; each page is asked for twice, and both are the same.

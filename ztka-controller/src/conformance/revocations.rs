@@ -1,7 +1,7 @@
 //! The tests that every [`RevocationStore`] passes.
 
 use jiff::SignedDuration;
-use ztka_core::{KeyId, Subject};
+use ztka_core::{Attributes, KeyId, Subject};
 use ztka_pki::{CrlReason, IssuedRecord};
 
 use super::*;
@@ -26,6 +26,7 @@ where
         org: acme.clone(),
         name: "alice".parse().unwrap(),
         admin: None,
+        attributes: Attributes::new(),
         disabled: None,
         created: at(0),
     };

@@ -283,6 +283,7 @@ fn rules_of(policy: &PolicyDocument, role: &str) -> Result<Vec<Rule>, NoSuchRole
             credential: CredentialId::generate(),
             name: "somebody".parse().ok()?,
             groups: Vec::new(),
+            attributes: ztka_core::Attributes::new(),
             active_until: jiff::Timestamp::MAX,
         };
         let who = Principal::new(org.clone(), session);

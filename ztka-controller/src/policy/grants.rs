@@ -10,9 +10,10 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 use ztka_api::Code;
 use ztka_authz::{
-    Binding, Cluster, ClusterSelector, Denial, Guardrails, Opening, PolicyDocument, Role, Scope, Subject,
+    Binding, Clause, Cluster, ClusterSelector, Conditions, Denial, Guardrails, Opening, PolicyDocument, Role, Scope,
+    Subject,
 };
-use ztka_core::{GroupName, OrgId, Principal};
+use ztka_core::{Attributes, GroupName, OrgId, Principal};
 use ztka_identity::{Caller, User};
 
 use super::Offices;
@@ -57,6 +58,25 @@ impl Controller {
         giver.fills(&policy, group, &HashSet::new()).map_err(forbidden)
     }
 
+    /// Whether somebody may put these in place of the attributes of `user`.
+    pub(crate) async fn may_describe(
+        &self,
+        caller: &Caller,
+        org: &OrgId,
+        user: &User,
+        attributes: &Attributes,
+    ) -> Answer<()> {
+        if caller.administers(org) {
+            return Ok(());
+        }
+        let ((_, policy), who) = (self.policy(org).await?, self.principal(&caller.user).await?);
+        let new = User { attributes: attributes.clone(), ..user.clone() };
+        let (old, new) = (self.principal(user).await?, self.principal(&new).await?);
+        let giver =
+            Giver { before: &policy, who: &who, now: self.now(), offices: Offices::of(&policy, &who, self.now()) };
+        giver.describes(&old, &new).map_err(forbidden)
+    }
+
     /// Whether somebody may come to be `user`, by a credential of theirs.
     pub(crate) async fn may_become(&self, caller: &Caller, org: &OrgId, user: &User) -> Answer<()> {
         if caller.administers(org) || caller.user.id == user.id {
@@ -70,7 +90,8 @@ impl Controller {
         let (who, other) = (self.principal(&caller.user).await?, self.principal(user).await?);
         let giver =
             Giver { before: &policy, who: &who, now: self.now(), offices: Offices::of(&policy, &who, self.now()) };
-        for binding in policy.bindings.iter().filter(|binding| policy.names(&binding.subjects, &other)) {
+        let theirs = |binding: &&Binding| policy.names(&binding.subjects, &other) && is_for(&binding.when, &other);
+        for binding in policy.bindings.iter().filter(theirs) {
             giver.may_give(&policy, &considered(binding)).map_err(forbidden)?;
         }
         let spared =
@@ -99,7 +120,14 @@ fn considered(binding: &Binding) -> Binding {
 }
 
 fn is_about(policy: &PolicyDocument, denial: &Denial, who: &Principal) -> bool {
-    (denial.subjects.is_empty() || policy.names(&denial.subjects, who)) && !policy.names(&denial.except, who)
+    (denial.subjects.is_empty() || policy.names(&denial.subjects, who))
+        && !policy.names(&denial.except, who)
+        && is_for(&denial.when, who)
+}
+
+/// True if attributes are not in the way, as far as that can be known.
+fn is_for(when: &Clause<Conditions>, who: &Principal) -> bool {
+    when.known().is_none_or(|when| when.is_for(who.attributes()))
 }
 
 /// Somebody who changes a policy by what they hold in it.
@@ -222,6 +250,34 @@ impl Giver<'_> {
         match after.guardrails.protected_namespaces.iter().any(|rail| named(&rail.except)) {
             true => Err(owners(&format!("protected namespaces go by group \"{group}\""))),
             false => Ok(()),
+        }
+    }
+
+    /// A user with other attributes is under other bindings, and may come out of denials.
+    fn describes(&self, old: &Principal, new: &Principal) -> Result<(), Refused> {
+        let (was, is) = (old.attributes(), new.attributes());
+        let changed = |key: &String| was.get(key) != is.get(key);
+        // What an expression makes of an attribute, or what is not understood, is not weighed here.
+        let unclear = |when: &Clause<Conditions>| {
+            when.known().is_none_or(|when| when.cedar.as_ref().is_some_and(|text| text.contains("Tag")))
+        };
+        if !was.keys().chain(is.keys()).any(changed) {
+            return Ok(());
+        }
+        for binding in self.before.bindings.iter().filter(|binding| self.before.names(&binding.subjects, new)) {
+            if unclear(&binding.when) {
+                return Err(owners(&format!("binding {:?} may go by attributes of users", binding.name)));
+            }
+            if is_for(&binding.when, new) && !is_for(&binding.when, old) {
+                self.may_give(self.before, &considered(binding))?;
+            }
+        }
+        let comes_out = |denial: &&Denial| {
+            is_about(self.before, denial, old) && (unclear(&denial.when) || !is_about(self.before, denial, new))
+        };
+        match self.before.denials.iter().find(comes_out) {
+            Some(denial) => Err(owners(&format!("denial {:?} goes by attributes that are changed", denial.name))),
+            None => Ok(()),
         }
     }
 

@@ -18,6 +18,7 @@ fn authenticated(request: http::request::Builder, prefix: &str) -> Access<Authen
         credential: "k1".parse().unwrap(),
         name: "alice".parse().unwrap(),
         groups: vec![],
+        attributes: crate::Attributes::new(),
         active_until: Timestamp::MAX,
     };
     let alice = Verified::assertion(Principal::new("acme".parse().unwrap(), session));

@@ -22,6 +22,7 @@ fn forbidden(method: &str, uri: &str) -> Status {
         credential: "k1".parse().unwrap(),
         name: "alice@example.com".parse().unwrap(),
         groups: vec![],
+        attributes: crate::Attributes::new(),
         active_until: Timestamp::MAX,
     };
     let alice = Principal::new("acme".parse().unwrap(), session);

@@ -155,6 +155,7 @@ impl Installation {
             credential: credential.parse().unwrap(),
             name: name.parse().unwrap(),
             groups: Vec::new(),
+            attributes: ztka_core::Attributes::new(),
             active_until: self.clock.now() + SignedDuration::from_hours(hours),
         };
         self.document(DocumentKind::Session, Some(org), credential, &session).await;

@@ -123,7 +123,15 @@ async fn fill(store: &Store, scale: Scale, now: Timestamp) {
     store.create_org(&org).await.unwrap();
     for number in 0..scale.users {
         let name = format!("user-{number}@example.com").parse().unwrap();
-        let user = User { id: user_id(number), org: acme(), name, admin: None, disabled: None, created: now };
+        let user = User {
+            id: user_id(number),
+            org: acme(),
+            name,
+            admin: None,
+            attributes: Default::default(),
+            disabled: None,
+            created: now,
+        };
         store.create_user(&user).await.unwrap();
     }
     for number in 0..scale.clusters {

@@ -248,6 +248,7 @@ impl Ask {
             credential: "k1".parse().unwrap(),
             name: "alice".parse().unwrap(),
             groups: Vec::new(),
+            attributes: ztka_core::Attributes::new(),
             active_until: Timestamp::MAX,
         };
         let alice = Verified::assertion(Principal::new(self.org.parse().unwrap(), session));

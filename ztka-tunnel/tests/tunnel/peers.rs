@@ -41,6 +41,7 @@ fn permitted(request: Request<Peered>) -> Access<Permitted, Peered> {
         credential: "k1".parse().unwrap(),
         name: "alice".parse().unwrap(),
         groups: Vec::new(),
+        attributes: ztka_core::Attributes::new(),
         active_until: jiff::Timestamp::MAX,
     };
     let alice = Verified::assertion(Principal::new("acme".parse().unwrap(), session));

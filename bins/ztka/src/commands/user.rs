@@ -1,9 +1,10 @@
 //! `ztka user`
 
 use clap::{Subcommand, ValueEnum};
-use ztka_api::{AdminRole, CreateUser};
+use ztka_api::{AdminRole, CreateUser, UpdateUser};
 use ztka_core::UserName;
 
+use super::{label, labels};
 use crate::session::Session;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -35,9 +36,28 @@ pub(crate) enum User {
         /// Make the user a member of this group; may be repeated
         #[arg(long = "group")]
         groups: Vec<ztka_core::GroupName>,
+        /// What conditions of policy may go by, KEY=VALUE; may be repeated
+        #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = label)]
+        attributes: Vec<(String, String)>,
     },
     /// List the users of the organisation
     List,
+    /// Show a user
+    Show {
+        /// Name or id
+        user: String,
+    },
+    /// Change attributes of a user: in force at once, also on what is open
+    Set {
+        /// Name or id
+        user: String,
+        /// Give this attribute this value, KEY=VALUE; may be repeated
+        #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = label, required_unless_present = "removed")]
+        attributes: Vec<(String, String)>,
+        /// Remove this attribute; may be repeated
+        #[arg(long = "no-attribute", value_name = "KEY")]
+        removed: Vec<String>,
+    },
     /// Disable a user: every session ends, at once
     Disable {
         /// Name or id
@@ -50,26 +70,53 @@ pub(crate) enum User {
     },
 }
 
+fn groups(user: &ztka_api::User) -> String {
+    let groups: Vec<_> = user.groups.iter().map(|group| group.as_str()).collect();
+    if groups.is_empty() { "-".into() } else { groups.join(",") }
+}
+
+fn state(user: &ztka_api::User) -> String {
+    user.disabled.map_or("enabled".into(), |since| format!("disabled since {since}"))
+}
+
+fn update(attributes: Vec<(String, String)>, removed: Vec<String>) -> UpdateUser {
+    let removed = removed.into_iter().map(|key| (key, None));
+    UpdateUser { attributes: removed.chain(attributes.into_iter().map(|(key, value)| (key, Some(value)))).collect() }
+}
+
 impl User {
     pub(crate) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let (api, org) = (&session.api, session.org().await?);
         match self {
-            Self::Create { name, admin, groups } => {
+            Self::Create { name, admin, groups, attributes } => {
                 let user = api.create_user(&org, &CreateUser { name, admin: admin.map(Into::into) }).await?;
                 for group in &groups {
                     api.add_member(&org, group, &user.id).await?;
+                }
+                if !attributes.is_empty() {
+                    api.update_user(&org, &user.id, &update(attributes, Vec::new())).await?;
                 }
                 let user = api.user(&org, &user.id).await?;
                 session.output.one(&user, || format!("user {} created ({})", user.name, user.id))
             }
             Self::List => {
                 let users = api.users(&org).await?;
-                session.output.list(&users, ["NAME", "ID", "GROUPS", "STATE"], |user| {
-                    let groups: Vec<_> = user.groups.iter().map(|group| group.as_str()).collect();
-                    let groups = if groups.is_empty() { "-".into() } else { groups.join(",") };
-                    let state = user.disabled.map_or("enabled".into(), |since| format!("disabled since {since}"));
-                    [user.name.to_string(), user.id.to_string(), groups, state]
+                session.output.list(&users, ["NAME", "ID", "GROUPS", "ATTRIBUTES", "STATE"], |user| {
+                    let (name, id) = (user.name.to_string(), user.id.to_string());
+                    [name, id, groups(user), labels(&user.attributes), state(user)]
                 })
+            }
+            Self::Show { user } => {
+                let user = session.user(&org, &user).await?;
+                session.output.one(&user, || {
+                    let (name, id, attributes) = (&user.name, &user.id, labels(&user.attributes));
+                    format!("{name} ({id}), {}\ngroups: {}\nattributes: {attributes}", state(&user), groups(&user))
+                })
+            }
+            Self::Set { user, attributes, removed } => {
+                let user = session.user(&org, &user).await?;
+                let user = api.update_user(&org, &user.id, &update(attributes, removed)).await?;
+                session.output.one(&user, || format!("user {}: attributes {}", user.name, labels(&user.attributes)))
             }
             Self::Disable { user } => {
                 let user = session.user(&org, &user).await?;

@@ -56,12 +56,16 @@ pub(crate) struct Who {
     /// A group of the user's session; groups of the policy itself need not be named (repeatable)
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<String>,
+    /// An attribute of the user, one value for each key (repeatable); none by default
+    #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = label)]
+    attributes: Vec<(String, String)>,
 }
 
 impl Who {
     pub(crate) fn principal(&self, policy: &PolicySet) -> anyhow::Result<Principal> {
         let groups: Vec<&str> = self.groups.iter().map(String::as_str).collect();
-        policy.somebody(&self.user, &groups).with_context(|| {
+        let attributes: Labels = self.attributes.iter().cloned().collect();
+        policy.somebody_with(&self.user, &groups, &attributes).with_context(|| {
             let names = [&[self.user.as_str()], groups.as_slice()].concat().join(", ");
             format!("one of {names} is not the name of a user or group: lower-case ASCII, no system:")
         })
@@ -84,9 +88,6 @@ pub(crate) struct Circumstances {
     /// How strong the second factor was
     #[arg(long, value_enum, default_value_t, requires = "mfa_age")]
     mfa_strength: Strength,
-    /// An attribute of the user (repeatable); not known by default
-    #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = label)]
-    attributes: Vec<(String, String)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -104,7 +105,6 @@ pub(crate) struct Known {
     now: Timestamp,
     source: Option<IpAddr>,
     mfa: Option<Mfa>,
-    attributes: Option<Labels>,
 }
 
 impl Circumstances {
@@ -115,18 +115,13 @@ impl Circumstances {
             Strength::PhishingResistant => MfaStrength::PhishingResistant,
         };
         let mfa = self.mfa_age.map(|age| Mfa { at: now.saturating_sub(age).unwrap_or(now), strength });
-        let attributes = Some(self.attributes).filter(|some| !some.is_empty());
-        Known { now, source: self.source, mfa, attributes: attributes.map(|some| some.into_iter().collect()) }
+        Known { now, source: self.source, mfa }
     }
 }
 
 impl Known {
     pub(crate) fn facts<'a>(&'a self, command: &'a [&'a str]) -> Facts<'a> {
         let facts = Facts::at(self.now).from_source(self.source).with_mfa(self.mfa).supporting(Supported::ALL);
-        let facts = match &self.attributes {
-            Some(attributes) => facts.with_attributes(attributes),
-            None => facts,
-        };
         if command.is_empty() { facts } else { facts.running(command) }
     }
 }
