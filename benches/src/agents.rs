@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use ztka_e2e::{Fleet, Installation};
 use ztka_test_cluster::wait_for_within;
 
+pub(crate) use self::enrol::api;
 pub use self::table::Table;
 use self::{crowd::Crowd, enrol::Enroller};
 use crate::procfs::{Usage, usage};

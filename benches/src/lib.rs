@@ -32,12 +32,13 @@
 //! ```
 //!
 //! The binary `recovery` measures what happens to users when servers are killed: [`recovery`]; the binary `agents` what
-//! many quiet agents cost a proxy: [`agents`].
+//! many quiet agents cost a proxy: [`agents`]; the binary `change` how soon a hundred proxies enforce a change: [`change`].
 //!
 //! All load goes to loopback addresses and is bounded in time and count. Functions by themselves are measured by the
 //! criterion benches in `benches/` (`cargo bench -p ztka-benches`).
 pub mod agents;
 pub mod bare;
+pub mod change;
 pub mod connect;
 pub mod haproxy;
 pub mod load;

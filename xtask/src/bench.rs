@@ -53,6 +53,12 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
+    /// How soon a hundred proxies enforce a change: of a binding, group, role, session, guardrail, condition or attribute.
+    Change {
+        /// For the measuring program: --proxies N, --changes N, --write FILE; `-- --help` lists all.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
     /// What certificates cost: issued, also by a token, verified, and in handshakes beside openssl; and an authority
     /// replaced under a thousand connected agents.
     Pki,
@@ -88,6 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             let package = ["bench", "--quiet", "--package", "ztka-authz", "--features", "cedar"];
             cargo(&package).args(["--bench", "decide"]).status()?.success()
         }
+        What::Change { rest } => Build::make()?.measure("change", &[], rest)?,
         What::Recovery { rest } => Build::make()?.measure("recovery", &[], rest)?,
         What::Path { fast, apiserver, rest } => {
             let build = Build::make()?;

@@ -89,7 +89,8 @@ impl Enroller {
     }
 }
 
-fn api(credential: &CredentialFile, folder: &std::path::Path) -> Result<Client> {
+/// Calls the API with a credential, whose parts are written into `folder`.
+pub(crate) fn api(credential: &CredentialFile, folder: &std::path::Path) -> Result<Client> {
     let write = |name: &str, text: &str| -> Result<PathBuf> {
         let path = folder.join(name);
         fs::write(&path, text)?;
