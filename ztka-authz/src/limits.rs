@@ -147,10 +147,15 @@ impl Limits {
             return Some(said(HOURS, "it lets nobody in at this hour"));
         }
         let asked = Asked::new(&self.denials.index.words, action);
+        let within = |namespaces: &[String]| match action.target {
+            Target::Resource { namespace, .. } => {
+                namespace.is_some_and(|one| namespaces.iter().any(|known| known == one))
+            }
+            Target::Path(_) => false,
+        };
         if let Some(namespaces) = namespaces
-            && let Target::Resource { namespace, .. } = action.target
+            && !within(namespaces)
             && !self.denials.index.basic.covers(&asked)
-            && !namespace.is_some_and(|namespace| namespaces.iter().any(|known| known == namespace))
         {
             return Some(said(NAMESPACES, &format!("only these are open to users: {}", namespaces.join(", "))));
         }

@@ -85,6 +85,10 @@ fn only_these_namespaces() {
             "get core/nodes",
             "list core/namespaces",
             "create rbac.authorization.k8s.io/clusterroles",
+            "get /metrics",
+            "get /logs/kube-apiserver.log",
+            "get /debug/pprof/heap",
+            "post /version",
         ],
         &[
             "list core/pods shop",
