@@ -382,3 +382,33 @@ async fn what_has_run_out_or_has_conditions_is_no_office() {
         assert_eq!(world.call('a', "GET", "users", &Value::Null).await.0, expected, "{change}");
     }
 }
+
+#[tokio::test]
+async fn certificates_of_owners_are_revoked_by_owners_alone() {
+    let world = World::new().await;
+    let org: ztka_core::OrgId = world.names["org"].parse().unwrap();
+    let vera = world.names["user"].parse().unwrap();
+    let users = [('O', world.people[&'O'].user.id.clone()), ('A', world.people[&'A'].user.id.clone()), ('v', vera)];
+    let mut serials = BTreeMap::new();
+    for (letter, user) in users {
+        let (_, csr) = kit::csr();
+        let path = format!("/api/v1/orgs/{org}/users/{user}/credentials");
+        let (status, issued) = world.send('O', "POST", &path, &format!(r#"{{"csr": {csr}}}"#), None).await;
+        assert_eq!(status, StatusCode::CREATED, "{issued}");
+        use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+        let chain = issued["chain"].as_str().unwrap().as_bytes();
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().unwrap();
+        let peer = world.kit.controller.trust().identify(ztka_pki::Purpose::Users, &chain).unwrap();
+        serials.insert(letter, peer.serial.clone());
+    }
+    for (who, whose, expected) in [
+        ('A', 'O', StatusCode::FORBIDDEN),
+        ('A', 'A', StatusCode::CREATED),
+        ('A', 'v', StatusCode::CREATED),
+        ('O', 'O', StatusCode::CREATED),
+    ] {
+        let body = json!({"kind": "serial", "name": serials[&whose]});
+        let (status, answer) = world.call(who, "POST", "revocations", &body).await;
+        assert_eq!(status, expected, "{who} of {whose}: {answer}");
+    }
+}

@@ -1,17 +1,20 @@
 //! What is revoked by serial number, as an agent, a proxy or an organisation. Credentials have a place of their own.
 
 use axum::{
+    Extension,
     extract::{Path, State},
     response::Response,
 };
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use ztka_api::{Code, Revocation, Revoke};
-use ztka_core::OrgId;
+use ztka_core::{OrgId, Subject};
+use ztka_identity::Caller;
 
 use super::{
     answer::{Answer, ApiError, Created, Json},
     paging::Paging,
+    users::need_owner,
 };
 use crate::{
     Controller,
@@ -22,6 +25,15 @@ use crate::{
 const LONGEST: SignedDuration = SignedDuration::from_hours(366 * 24);
 /// Every controller has heard of a revocation by then, or issues nothing.
 const HEARD: SignedDuration = SignedDuration::from_hours(1);
+
+fn what(asked: &Revoke) -> Answer<Revocable> {
+    Revocable::parse(&asked.kind, &asked.name).ok_or_else(|| {
+        ApiError::invalid(
+            "not a kind and a name of it; kinds are serial (two lower-case hexadecimal digits for each byte, no zero bytes \
+             in front), instance, proxy, org",
+        )
+    })
+}
 
 fn wire(revocation: store::Revocation) -> Revocation {
     let (kind, name) = (revocation.what.kind().to_owned(), revocation.what.name().to_owned());
@@ -81,13 +93,35 @@ impl Controller {
         not_after.max(renewed).checked_add(HEARD).ok()
     }
 
-    async fn revoke(&self, org: Option<OrgId>, asked: Revoke) -> Answer<Created<Revocation>> {
-        let what = Revocable::parse(&asked.kind, &asked.name).ok_or_else(|| {
-            ApiError::invalid(
-                "not a kind and a name of it; kinds are serial (two lower-case hexadecimal digits for each byte, no zero \
-                 bytes in front), instance, proxy, org",
-            )
-        })?;
+    /// What nobody but an owner could make good again is for owners: nobody takes back what is revoked by serial number.
+    async fn may_revoke(&self, caller: &Caller, org: &OrgId, what: &Revocable) -> Answer<()> {
+        let Revocable::Serial(serial) = what else { return Ok(()) };
+        if caller.administers(org) {
+            return Ok(());
+        }
+        let found = self.0.stores.revocations.certificates(serial, self.now()).await?;
+        for certificate in found.into_iter().filter(|found| found.org.as_ref() == Some(org)) {
+            match certificate.record.subject {
+                Some(Subject::User { user, .. }) => {
+                    let user = self.directory().store().user(&user).await?;
+                    need_owner(
+                        caller,
+                        org,
+                        user.is_some_and(|user| user.admin.is_some() && user.id != caller.user.id),
+                    )?;
+                }
+                Some(_) => {}
+                // Whoever it is of is not known: an authority of the organisation.
+                None => {
+                    let text = "only an owner of the organisation revokes a certificate of its authorities";
+                    return Err(ApiError::new(Code::Forbidden, text, "ask one, who was made with `--admin org`"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn revoke(&self, org: Option<OrgId>, what: Revocable) -> Answer<Created<Revocation>> {
         let ends = self.ends(org.as_ref(), &what).await?;
         let revocation = store::Revocation { org, what, since: self.now(), ends };
         self.0.stores.revocations.revoke(&revocation).await?;
@@ -110,10 +144,13 @@ pub(super) async fn list(
 
 pub(super) async fn create(
     State(controller): State<Controller>,
+    Extension(caller): Extension<Caller>,
     Path(org): Path<OrgId>,
     Json(asked): Json<Revoke>,
 ) -> Answer<Created<Revocation>> {
-    controller.revoke(Some(org), asked).await
+    let what = what(&asked)?;
+    controller.may_revoke(&caller, &org, &what).await?;
+    controller.revoke(Some(org), what).await
 }
 
 pub(super) async fn list_all(State(controller): State<Controller>, paging: Paging) -> Answer<Response> {
@@ -124,7 +161,7 @@ pub(super) async fn create_any(
     State(controller): State<Controller>,
     Json(asked): Json<Revoke>,
 ) -> Answer<Created<Revocation>> {
-    controller.revoke(None, asked).await
+    controller.revoke(None, what(&asked)?).await
 }
 
 /// Takes the revocation of a whole organisation back.
