@@ -316,3 +316,40 @@ async fn it_answers_why_and_who() {
         assert_eq!(world.call("POST", "policy/explain", &body).await.0, status);
     }
 }
+
+#[tokio::test]
+async fn what_was_deleted_meanwhile_does_not_come_back() {
+    let world = World::new().await;
+    world.call("PUT", "policy", &world.whole()).await;
+    let rule = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]);
+    let everywhere = json!({"all": true});
+    for (path, body) in [
+        ("projects/mine", json!({})),
+        ("groups/mine", json!({"members": [{"user": "alice"}]})),
+        ("roles/mine", json!({"rules": rule})),
+        (
+            "bindings/mine",
+            json!({"subjects": [{"user": "a"}], "role": "view", "clusters": everywhere, "scope": "cluster"}),
+        ),
+        ("denials/mine", json!({"rules": rule, "clusters": everywhere, "scope": "cluster"})),
+        ("guardrails/default", json!({"gates": {"token": "closed"}})),
+        ("settings/default", json!({"viewExec": true})),
+    ] {
+        let path = format!("policy/{path}");
+        let (status, made) = world.call("PUT", &path, &body).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {made}");
+        let seen = made["version"].as_u64().unwrap();
+        let (status, again) = world.call_at(seen, "PUT", &path, &body).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {again}");
+        assert_eq!(world.call("DELETE", &path, &Value::Null).await.0, StatusCode::NO_CONTENT, "{path}");
+        let before = world.document().await;
+        let (status, problem) = world.call_at(seen, "PUT", &path, &body).await;
+        assert_eq!(
+            (status, &problem["code"]),
+            (StatusCode::PRECONDITION_FAILED, &json!("changed")),
+            "{path}: {problem}"
+        );
+        assert_eq!(world.document().await, before, "{path}");
+        assert_eq!(world.call("PUT", &path, &body).await.0, StatusCode::OK, "{path}: whoever means a new one makes it");
+    }
+}

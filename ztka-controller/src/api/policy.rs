@@ -8,8 +8,8 @@ use axum::{
 use http::StatusCode;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use ztka_api::{Binding, CreateBinding, CreateRole, PolicyChanged, Role};
-use ztka_authz::builtin_roles;
+use ztka_api::{Binding, Code, CreateBinding, CreateRole, PolicyChanged, Role};
+use ztka_authz::{Guardrails, PolicyDocument, Settings, builtin_roles};
 use ztka_core::{BindingName, OrgId, RoleName};
 use ztka_identity::{Caller, StoreError};
 
@@ -179,6 +179,20 @@ fn object(word: &str, name: &str) -> Answer<ResourceKind> {
     }
 }
 
+/// False of what there is one of while it says nothing: then it is not stored.
+fn is_there(policy: &PolicyDocument, kind: ResourceKind) -> bool {
+    match kind {
+        ResourceKind::Guardrails => policy.guardrails != Guardrails::default(),
+        ResourceKind::Settings => policy.settings != Settings::default(),
+        _ => true,
+    }
+}
+
+fn gone(kind: ResourceKind, name: &str) -> ApiError {
+    let text = format!("the {kind} {name:?} is not there any more, at whatever version");
+    ApiError::new(Code::Changed, text, "look at the policy again; to make it anew, leave out the version")
+}
+
 pub(super) async fn put_object(
     State(controller): State<Controller>,
     Extension(caller): Extension<Caller>,
@@ -203,7 +217,8 @@ pub(super) async fn put_object(
         }
     }
     let act = format!("put {kind} {name}");
-    let changed = controller.change_policy(&caller, &org, &act, expected.of_object(), |policy| {
+    let expecting = expected.of_object();
+    let changed = controller.change_policy(&caller, &org, &act, expecting, |policy| {
         let mut body = body.clone();
         if kind == ResourceKind::Cluster {
             let known = policy.clusters.iter().find(|cluster| cluster.id.as_str() == name);
@@ -212,9 +227,14 @@ pub(super) async fn put_object(
                 fields.insert("name".into(), known.name.clone().into());
             }
         }
-        put(policy, kind, &name, Some(&body.to_string()))
-            .map(drop)
-            .map_err(|error| ApiError::invalid(format!("the {kind} is not what is expected: {error}; correct it")))
+        let known = is_there(policy, kind);
+        let replaced = put(policy, kind, &name, Some(&body.to_string()))
+            .map_err(|error| ApiError::invalid(format!("the {kind} is not what is expected: {error}; correct it")))?;
+        // Whoever has seen a version of it means that one, and not to bring it back.
+        match expecting.object.is_some() && !(known && replaced) {
+            true => Err(gone(kind, &name)),
+            false => Ok(()),
+        }
     });
     let changed = changed.await.map_err(ApiError::of_one)?;
     Ok(Json(wire_change(&changed, false, None)?))
