@@ -165,6 +165,7 @@ async fn an_account_goes_with_each_credential_that_has_used_it() -> Result<()> {
             credential: credential.parse().unwrap(),
             name: "alice".parse().unwrap(),
             groups: Vec::new(),
+            attributes: ztka_core::Attributes::new(),
             active_until: Timestamp::MAX,
         };
         Principal::new("acme".parse().unwrap(), session)
