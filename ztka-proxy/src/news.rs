@@ -3,18 +3,23 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::broadcast::error::RecvError;
 use ztka_core::{OrgId, Revision, SeriesKey, SignedDocument};
 use ztka_follow::Documents;
 
+/// Of the heads of an organisation so many are passed on: agents hear all of them of the controller itself, and each one costs
+/// a request into each tunnel.
+const HEADS: SignedDuration = SignedDuration::from_mins(5);
+
 /// Tells `publish` of each document but sessions (which travel with evidence), now and whenever there is a newer one:
-/// the organisation whose agents it concerns (`None` for all), the name of its series, and its wire form. Heads come as
-/// they do, each behind what it names. Runs until dropped.
+/// the organisation whose agents it concerns (`None` for all), the name of its series, and its wire form. Of heads
+/// comes one in five minutes, behind what it names. Runs until dropped.
 pub async fn publish(documents: Documents, mut publish: impl FnMut(Option<OrgId>, String, Bytes)) {
     let mut told: HashMap<SeriesKey, (Revision, Timestamp)> = HashMap::new();
     let (mut changes, mut heads) = (documents.changes(), documents.heads());
     changes.mark_changed();
+    let mut passed: HashMap<SeriesKey, Timestamp> = HashMap::new();
     let mut tell = |document: &SignedDocument| {
         let series = &document.header().series;
         publish(series.org.clone(), format!("{}/{}", series.kind, series.subject), document.to_wire().into());
@@ -47,7 +52,12 @@ pub async fn publish(documents: Documents, mut publish: impl FnMut(Option<OrgId>
                 }
             }
         }
-        if let Some(head) = head {
+        let is_due = |head: &SignedDocument| {
+            let last = passed.get(&head.header().series);
+            last.is_none_or(|last| head.header().issued.duration_since(*last) >= HEADS)
+        };
+        if let Some(head) = head.filter(|head| is_due(head)) {
+            passed.insert(head.header().series.clone(), head.header().issued);
             tell(&head);
         }
     }

@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::{sync::mpsc, time::timeout};
 use ztka_core::{Clock as _, DocumentHeader, DocumentKind, Revision, SeriesKey};
@@ -25,9 +25,9 @@ async fn a_head_is_handed_on_behind_what_it_names() {
     first.sort();
     assert_eq!(first, ["acme policy/", "globex policy/"]);
 
-    for version in 100..103 {
-        made.policy("acme", &["c1"], "view").await;
-        let issued = made.clock.now();
+    let mut version = 100;
+    let mut head = async |issued: Timestamp| {
+        version += 1;
         let header = DocumentHeader {
             series: SeriesKey { kind: DocumentKind::Head, org: Some("acme".parse().unwrap()), subject: String::new() },
             revision: Revision { epoch: 0, version },
@@ -36,8 +36,19 @@ async fn a_head_is_handed_on_behind_what_it_names() {
         };
         let head = made.hierarchy.sign_document(header, &json!({"newest": []})).await.unwrap();
         assert_eq!(made.documents.accept(head.clone()), Ok(true));
+        head
+    };
+    let begun = made.clock.now() - SignedDuration::from_mins(30);
+    for minutes in [0, 5, 10] {
+        made.policy("acme", &["c1"], "view").await;
+        let issued = begun + SignedDuration::from_mins(minutes);
+        let due = head(issued).await;
         assert_eq!(next().await.0, "acme policy/");
         let (name, wire) = next().await;
-        assert_eq!((&*name, &*wire), ("acme head/", &*head.to_wire()));
+        assert_eq!((&*name, &*wire), ("acme head/", &*due.to_wire()));
+        // Those in between cost a request into each tunnel, and say next to nothing.
+        head(issued + SignedDuration::from_secs(10)).await;
     }
+    made.policy("acme", &["c1"], "view").await;
+    assert_eq!(next().await.0, "acme policy/");
 }
