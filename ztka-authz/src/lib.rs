@@ -61,6 +61,7 @@
 //! ```
 mod action;
 mod builtin;
+mod candidates;
 mod cedar;
 mod compile;
 mod condition;
@@ -70,6 +71,7 @@ mod facts;
 mod forward;
 mod freshness;
 mod grant;
+mod groups;
 mod layer;
 mod limits;
 mod matcher;
@@ -80,6 +82,7 @@ mod project;
 mod refusal;
 mod render;
 mod rule;
+mod size;
 #[cfg(feature = "tools")]
 pub mod tools;
 mod validate;
@@ -97,7 +100,8 @@ pub use self::{
     },
     engine::Engine,
     facts::{Facts, Mfa, Supported},
-    grant::Excess,
+    grant::{Excess, Holdings, KnownClusters},
+    groups::Membership,
     layer::{Authorize, AuthorizeLayer},
     limits::{Limits, LocalDenial, LocalLimits},
     open::{Cut, CutLayer, Open, Sessions},

@@ -8,7 +8,8 @@ use ztka_core::{
 
 use crate::{
     Action, Clause, Cluster, Facts, Gate, Gates, Granted, InvalidPolicy, Obligation, Obligations, Opening,
-    PolicyDocument, Port, ProtectedAccess, Refused, Settings, Subject, Target, Unmet, Verdict,
+    PolicyDocument, Port, ProtectedAccess, Refused, Settings, Target, Unmet, Verdict,
+    candidates::ByWho,
     compile::{Bound, Index, index},
     condition::{Holds, Request, has_command},
     matcher::{Asked, Rules},
@@ -152,10 +153,14 @@ impl PolicySet {
     }
 
     pub(crate) fn bound_on<'p>(&'p self, who: &Principal, cluster: u32) -> impl Iterator<Item = &'p Bound> {
-        self.those_reaching(self.index.by_who.of(who, cluster), cluster)
+        self.those_reaching(self.index.by_who.of_whom(who, cluster), cluster)
     }
 
-    fn those_reaching(&self, numbers: impl Iterator<Item = u32>, cluster: u32) -> impl Iterator<Item = &Bound> {
+    pub(crate) fn those_reaching(
+        &self,
+        numbers: impl Iterator<Item = u32>,
+        cluster: u32,
+    ) -> impl Iterator<Item = &Bound> {
         let bound = numbers.filter_map(|number| self.index.bindings.get(number as usize));
         bound.filter(move |bound| bound.reach.has(cluster))
     }
@@ -317,9 +322,9 @@ impl PolicySet {
         if self.index.denials.is_empty() {
             return None;
         }
-        let numbers = self.index.denied_to.of(request.who, cluster);
+        let numbers = self.index.denied_to.of_whom(request.who, cluster);
         let mut denials = numbers.filter_map(|number| self.index.denials.get(number as usize));
-        let found = denials.find(|denied| denied.is_about(cluster, request))?;
+        let found = denials.find(|denied| denied.is_about(cluster, request, &self.index.by_who))?;
         Some(Refused::Denial { name: &found.name, reason: &found.reason })
     }
 
@@ -334,7 +339,7 @@ impl PolicySet {
                 named => crate::words::has(&rail.namespaces, named),
             };
             let left = rail.access == ProtectedAccess::Read && asked.is_harmless();
-            if meant && !left && !is_among(request.who, &rail.except) {
+            if meant && !left && !rail.except.have(request.who, &self.index.by_who) {
                 return Some(Refused::Protected(rail.access));
             }
         }
@@ -364,20 +369,13 @@ impl PolicySet {
 
 impl crate::compile::Denied {
     /// True if it denies the request, as far as that can be known.
-    pub(crate) fn is_about(&self, cluster: u32, request: &Request<'_>) -> bool {
+    pub(crate) fn is_about(&self, cluster: u32, request: &Request<'_>, people: &ByWho) -> bool {
         self.reach.has(cluster)
             && self.within.touches(cluster, request.asked)
             && self.rules.iter().any(|rule| rule.touches(request.asked))
-            && !is_among(request.who, &self.except)
+            && !self.except.have(request.who, people)
             && !self.terms.as_ref().is_some_and(|terms| matches!(terms.hold(request), Holds::No(_)))
     }
-}
-
-pub(crate) fn is_among(who: &Principal, subjects: &[Subject]) -> bool {
-    subjects.iter().any(|subject| match subject {
-        Subject::User(name) => name == who.name(),
-        Subject::Group(name) => who.groups().contains(name),
-    })
 }
 
 /// Kinds of Kubernetes' own that are in no namespace.

@@ -14,7 +14,6 @@ use crate::{
     action::STREAMS,
     compile::{Bound, Denied, Within},
     matcher::{Asked, Rules},
-    policy::is_among,
 };
 
 /// Rules for one account: what they allow under RBAC is what policy allows, but for what RBAC cannot say.
@@ -64,11 +63,13 @@ impl PolicySet {
             let ports = || bound.role.role.rules.iter().any(|rule| !rule.ports.is_empty());
             listed && (terms.is_some_and(|terms| !terms.when.is_empty()) || bound.duties.is_some() || ports())
         });
-        let mut denials = self.index.denied_to.of(who, number).filter_map(|at| self.index.denials.get(at as usize));
+        let mut denials =
+            self.index.denied_to.of_whom(who, number).filter_map(|at| self.index.denials.get(at as usize));
         let over = |denied: &Denied| denied.terms.as_ref().is_some_and(|terms| terms.out_of_term(now).is_some());
+        let people = &self.index.by_who;
         narrowed
-            || denials.any(|denied| denied.reach.has(number) && !is_among(who, &denied.except) && !over(denied))
-            || self.index.protected.iter().any(|rail| rail.reach.has(number) && !is_among(who, &rail.except))
+            || denials.any(|denied| denied.reach.has(number) && !denied.except.have(who, people) && !over(denied))
+            || self.index.protected.iter().any(|rail| rail.reach.has(number) && !rail.except.have(who, people))
     }
 
     fn render_where(&self, who: &Principal, cluster: &ClusterId, counts: impl Fn(&Bound) -> bool) -> Option<Rendered> {

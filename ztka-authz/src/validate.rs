@@ -39,6 +39,10 @@ impl InvalidPolicy {
         Self { path: vec![Step::Field(list)], place: place.into(), problem: problem.into() }
     }
 
+    pub(crate) fn at(path: Vec<Step>, place: String, problem: &str) -> Self {
+        Self { path, place, problem: problem.into() }
+    }
+
     /// What is wrong, and what to do about it.
     pub fn problem(&self) -> &str {
         &self.problem
@@ -151,7 +155,7 @@ impl PolicyDocument {
                     InvalidPolicy { path, place: "protected namespaces".into(), problem }
                 })?;
         }
-        Ok(())
+        crate::size::check(self)
     }
 
     /// No group is in itself, by however many others.

@@ -20,7 +20,13 @@ fn nothing_is_allocated_where_something_is_allowed() {
     let conditional = PolicyDocument { bindings: vec![serde_json::from_value(binding).unwrap()], ..document.clone() };
     let (alice, cluster) = (user("alice", &["dev", "ops"]), "c1".parse().unwrap());
     let facts = Facts::at("2026-01-05T12:00:00Z".parse().unwrap()).from_source(Some("192.0.2.1".parse().unwrap()));
-    for document in [document, conditional] {
+    // By way of groups of the policy, and of the session.
+    let mut grouped = serde_json::to_value(&document).unwrap();
+    grouped["groups"] = json!([{"name": "crew", "members": [{"user": "alice"}, {"group": "ops"}]},
+                               {"name": "all", "members": [{"group": "crew"}]}]);
+    grouped["bindings"][0]["subjects"] = json!([{"group": "all"}]);
+    let grouped = serde_json::from_value(grouped).unwrap();
+    for document in [document, conditional, grouped] {
         let policy = compiled(&document);
         for what in ["core/pods", "core/pods/exec"] {
             let action = Action::new("get", target(what, Some("dev"), Some("a")));

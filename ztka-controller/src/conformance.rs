@@ -193,7 +193,9 @@ fn key(kind: DocumentKind, org: Option<&OrgId>, subject: &str) -> SeriesKey {
 }
 
 async fn revision(store: &impl DocumentStore, series: &SeriesKey) -> Revision {
-    store.snapshot(series, at(0)).await.unwrap().unwrap().revision
+    let revision = store.snapshot(series, at(0)).await.unwrap().unwrap().revision;
+    assert_eq!(store.revision(series, at(0)).await.unwrap(), Some(revision), "{series:?}");
+    revision
 }
 
 async fn publish(store: &impl DocumentStore, series: &SeriesKey, issued: i64, wire: &'static str) -> bool {

@@ -21,6 +21,7 @@ use crate::{
     enrolment::{Refusals, SeenKeys},
     figures::Counts,
     heads::Heads,
+    policy::KnownPolicies,
     store::{Acknowledgement, Stores},
     uses::Uses,
 };
@@ -107,6 +108,8 @@ pub(crate) struct Inner {
     pub(crate) changed: Notify,
     /// Place of the newest document in the feed, for followers to wait on.
     pub(crate) head: watch::Sender<u64>,
+    /// Policies as they were read last.
+    pub(crate) policies: KnownPolicies,
     /// Who watches the changes of organisations.
     pub(crate) watched: Watched,
     /// Which proxies there are.
@@ -176,6 +179,7 @@ impl Controller {
             counts,
             changed: Notify::new(),
             head: watch::Sender::new(0),
+            policies: KnownPolicies::default(),
             watched,
             announced: Announced::default(),
             applied: tokio::sync::Mutex::new(0),

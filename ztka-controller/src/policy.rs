@@ -3,12 +3,14 @@
 mod change;
 mod edits;
 mod grants;
+mod known;
 mod offices;
 mod written;
 
 pub(crate) use self::{
     change::{Changed, Expecting},
     edits::{diff, put},
+    known::{Known, KnownPolicies},
     offices::{Offices, Reach},
     written::check,
 };

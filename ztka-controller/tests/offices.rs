@@ -384,6 +384,23 @@ async fn what_has_run_out_or_has_conditions_is_no_office() {
 }
 
 #[tokio::test]
+async fn what_is_too_large_is_refused_before_it_is_compared() {
+    let world = World::new().await;
+    let words = |count: usize| (0..count).map(|n| format!("word-{n}")).collect::<Vec<_>>();
+    let role = |count: usize| json!({"rules": [{"verbs": ["get"], "apiGroups": words(count), "resources": words(count), "resourceNames": words(count)}]});
+    let (status, answer) = world.call('P', "PUT", "policy/roles/huge", &role(1_001)).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
+    // A thousand million things, which somebody has who has everything, and nobody else is compared with for long.
+    assert_eq!(world.call('P', "PUT", "policy/roles/huge", &role(1_000)).await.0, StatusCode::OK);
+    let bound = |namespaces: Value| json!({"subjects": [{"user": "vera"}], "role": "huge", "clusters": {"projects": ["shop"]}, "scope": namespaces});
+    for (who, name, expected) in [('P', "one", StatusCode::OK), ('N', "two", StatusCode::FORBIDDEN)] {
+        let body = bound(json!({"namespaces": ["pay"]}));
+        let (status, answer) = world.call(who, "PUT", &format!("policy/bindings/{name}"), &body).await;
+        assert_eq!(status, expected, "{who}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn certificates_of_owners_are_revoked_by_owners_alone() {
     let world = World::new().await;
     let org: ztka_core::OrgId = world.names["org"].parse().unwrap();

@@ -169,6 +169,18 @@ impl DocumentStore for Store {
         Ok(Some(Snapshot { revision, content }))
     }
 
+    async fn revision(&self, series: &SeriesKey, now: Timestamp) -> Result<Option<Revision>, StoreError> {
+        // Whether a session is there does not show in its series alone.
+        if series.kind == DocumentKind::Session {
+            return Ok(self.snapshot(series, now).await?.map(|snapshot| snapshot.revision));
+        }
+        let query = "SELECT version, (SELECT value FROM meta WHERE key = 'epoch') AS epoch FROM series \
+                     WHERE kind = $1 AND org = $2 AND subject = $3";
+        let query = sql(query).bind(series.kind.to_string()).bind(org_or_empty(series.org.as_ref()));
+        let Some(row) = self.readers().fetch_optional(query.bind(&series.subject)).await? else { return Ok(None) };
+        Ok(Some(Revision { epoch: number(&row, "epoch")?, version: number(&row, "version")? }))
+    }
+
     async fn publish(&self, document: &Published) -> Result<bool, StoreError> {
         let Published { series, revision, issued, wire } = document;
         let (org, row) = (org_or_empty(series.org.as_ref()), format!("{}/{}", series.kind, series.subject));

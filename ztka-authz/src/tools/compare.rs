@@ -25,8 +25,8 @@ pub struct Change {
 /// It compares what bindings give; what denials and guardrails take away is for [`simulate`](PolicySet::simulate).
 pub fn compare(old: &PolicySet, new: &PolicySet, people: &[Principal]) -> Vec<Change> {
     let of = |policy: &PolicySet| {
-        let users = policy.index.by_who.users.keys().cloned().map(Subject::User);
-        users.chain(policy.index.by_who.groups.keys().cloned().map(Subject::Group)).collect::<Vec<_>>()
+        let users = policy.index.by_who.users().cloned().map(Subject::User);
+        users.chain(policy.index.by_who.groups().cloned().map(Subject::Group)).collect::<Vec<_>>()
     };
     let named: BTreeSet<Subject> = of(old).into_iter().chain(of(new)).collect();
     let people: Vec<(String, Principal)> = match people.is_empty() {
@@ -70,7 +70,7 @@ fn alone(policy: &PolicySet, subject: &Subject) -> Option<(String, Principal)> {
 fn unused(policy: &PolicySet, group: &GroupName) -> String {
     let mut name = format!("member-of-{group}");
     name.truncate(100);
-    while policy.index.by_who.users.keys().any(|user| user.as_str() == name) {
+    while policy.index.by_who.users().any(|user| user.as_str() == name) {
         name.push('-');
     }
     name

@@ -1,6 +1,6 @@
 //! Why: every part of a policy that is about somebody, in the order in which it was looked at.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use serde::Serialize;
 use ztka_core::{ClusterId, Principal};
@@ -71,6 +71,12 @@ impl fmt::Display for Explanation {
     }
 }
 
+/// Who is in several groups that one names is told of it once.
+fn once(numbers: impl Iterator<Item = u32>) -> impl Iterator<Item = u32> {
+    let mut seen = HashSet::new();
+    numbers.filter(move |number| seen.insert(*number))
+}
+
 fn looked(rule: &Rule, action: &Action<'_>) -> Looked {
     let why = rule.passes_over(action);
     let few = |words: &[String]| match words {
@@ -101,8 +107,10 @@ impl PolicySet {
             if let Some(closed) = self.is_closed(action) {
                 steps.push(step("the agent's own".into(), Finding::Not(self.refusal(&closed, who, cluster, action))));
             }
-            for denial in self.index.denied_to.of(who, number).filter_map(|at| self.index.denials.get(at as usize)) {
-                let finding = match denial.is_about(number, &request) {
+            for denial in
+                once(self.index.denied_to.of_whom(who, number)).filter_map(|at| self.index.denials.get(at as usize))
+            {
+                let finding = match denial.is_about(number, &request, &self.index.by_who) {
                     true => Finding::Denies,
                     false => Finding::Elsewhere("is not about this".into()),
                 };
@@ -112,7 +120,8 @@ impl PolicySet {
                 let why = self.refusal(&protected, who, cluster, action);
                 steps.push(step("protected namespaces".into(), Finding::Not(why)));
             }
-            for bound in self.bound_on(who, number) {
+            let numbers = once(self.index.by_who.of_whom(who, number));
+            for bound in self.those_reaching(numbers, number) {
                 let role = &bound.role;
                 let finding = match self.answer(bound, number, &request, asked.gate()) {
                     Answer::Gives(_) => Finding::Allows,

@@ -178,11 +178,11 @@ impl PolicySet {
         let none = Attributes::new();
         let by_who = &self.index.by_who;
         let mut stranger = String::from("somebody");
-        while by_who.users.keys().any(|name| name.as_str() == stranger) {
+        while by_who.users().any(|name| name.as_str() == stranger) {
             stranger.push('-');
         }
-        let users = by_who.users.keys().cloned().map(Subject::User);
-        let mut subjects: Vec<_> = users.chain(by_who.groups.keys().cloned().map(Subject::Group)).collect();
+        let users = by_who.users().cloned().map(Subject::User);
+        let mut subjects: Vec<_> = users.chain(by_who.groups().cloned().map(Subject::Group)).collect();
         subjects.sort_unstable();
         let can = |subject: Subject| {
             let who = match &subject {

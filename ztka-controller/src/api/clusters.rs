@@ -7,8 +7,7 @@ use axum::{
 };
 use http::{StatusCode, header};
 use ztka_api::{Cluster, CreateCluster, CreateManifest, CreateToken, Instance};
-use ztka_authz::PolicyDocument;
-use ztka_core::{ClusterId, DocumentKind, OrgId, SeriesKey};
+use ztka_core::{ClusterId, OrgId};
 use ztka_identity::Caller;
 use ztka_pki::{Enrollee, RenewalStatus};
 
@@ -20,7 +19,7 @@ use super::{
 };
 use crate::{
     Controller, manifest,
-    store::{self, Content, Paged, Snapshot},
+    store::{self, Paged},
 };
 
 impl Controller {
@@ -123,12 +122,9 @@ pub(super) async fn create_manifest(
 ) -> Answer<Response> {
     let cluster = controller.cluster_of(&org, &id).await?.id;
     manifest::validate(&asked).map_err(ApiError::invalid)?;
-    let series = SeriesKey { kind: DocumentKind::Policy, org: Some(org.clone()), subject: String::new() };
-    let policy = match controller.0.stores.documents.snapshot(&series, controller.now()).await? {
-        Some(Snapshot { content: Content::Policy(policy), .. }) => policy,
-        _ => PolicyDocument::default(),
-    };
-    let access = Controller::agent_access(&asked, &policy).map_err(|error| ApiError::invalid(error.to_string()))?;
+    let policy = controller.policy(&org).await?;
+    let access =
+        Controller::agent_access(&asked, &policy.document).map_err(|error| ApiError::invalid(error.to_string()))?;
     let CreateManifest { ttl_seconds, approval, .. } = asked;
     let wanted = CreateToken { ttl_seconds, sources: asked.sources.clone(), approval };
     let token = controller.token(Enrollee::Agent { org, cluster }, wanted).await?;

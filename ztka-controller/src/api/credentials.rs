@@ -11,7 +11,7 @@ use ztka_api::{
     Access, Code, CreateCredential, CreateKubeconfig, Credential, IssuedCredential, Kubeconfig, ReachableCluster,
     RenewCredential,
 };
-use ztka_authz::PolicySet;
+use ztka_authz::InvalidPolicy;
 use ztka_core::Verified;
 use ztka_core::{CredentialId, OrgId, UserId};
 use ztka_identity::{Caller, StoreError, User};
@@ -164,10 +164,13 @@ impl Controller {
 
     /// The clusters on which some binding names the user, by name.
     pub(super) async fn visible(&self, user: &User) -> Answer<Vec<ztka_authz::Cluster>> {
-        let (_, policy) = self.policy(&user.org).await?;
-        let who = self.principal(user).await?;
-        let policy = PolicySet::candidate(user.org.clone(), policy).map_err(ApiError::failed)?;
-        Ok(policy.clusters_of(&who).into_iter().cloned().collect())
+        let (known, who) = (self.policy(&user.org).await?, self.principal(user).await?);
+        let org = user.org.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            let policy = known.compiled(&org)?;
+            Ok::<_, InvalidPolicy>(policy.clusters_of(&who).into_iter().cloned().collect())
+        });
+        found.await.map_err(ApiError::failed)?.map_err(ApiError::failed)
     }
 
     async fn access(&self, user: &User) -> Answer<Access> {

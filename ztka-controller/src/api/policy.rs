@@ -44,7 +44,7 @@ pub(super) async fn roles(
     let Paged { items, next } = controller.0.stores.pages.roles_page(&org, paging.page()).await?;
     // Beside the first page, which they come before.
     let built_in = match paging.is_first() {
-        true => builtin_roles(&controller.policy(&org).await?.1.settings),
+        true => builtin_roles(&controller.policy(&org).await?.document.settings),
         false => Vec::new(),
     };
     let built_in = built_in.iter().map(|role| wire_role(role, true));
@@ -62,11 +62,12 @@ pub(super) async fn create_role(
     let (name, rules, read_only) = (asked.name.to_string(), convert(&asked.rules)?, asked.read_only);
     let role = ztka_authz::Role { name, rules, read_only };
     let act = format!("create role {}", asked.name);
-    let created = controller.change_policy(&caller, &org, &act, expected.of_object(), |policy| {
-        if policy.roles.iter().any(|known| known.name == role.name) {
-            return Err(StoreError::exists("role", &asked.name).into());
+    let made = role.clone();
+    let created = controller.change_policy(&caller, &org, &act, expected.of_object(), move |policy| {
+        if policy.roles.iter().any(|known| known.name == made.name) {
+            return Err(StoreError::exists("role", &made.name).into());
         }
-        policy.roles.push(role.clone());
+        policy.roles.push(made.clone());
         Ok(())
     });
     created.await.map_err(ApiError::of_one)?;
@@ -80,7 +81,7 @@ pub(super) async fn delete_role(
     Path((org, role)): Path<(OrgId, RoleName)>,
 ) -> Answer<StatusCode> {
     let act = format!("delete role {role}");
-    let deleted = controller.change_policy(&caller, &org, &act, expected.of_object(), |policy| {
+    let deleted = controller.change_policy(&caller, &org, &act, expected.of_object(), move |policy| {
         if let Some(binding) = policy.bindings.iter().find(|binding| binding.role == role.as_str()) {
             let message = format!("the binding {:?} gives the role \"{role}\"; delete the binding first", binding.name);
             return Err(StoreError::Refused(message).into());
@@ -101,8 +102,9 @@ pub(super) async fn bindings(
 ) -> Answer<Response> {
     let Paged { mut items, next } = controller.0.stores.pages.bindings_page(&org, paging.page()).await?;
     if !caller.administers(&org) {
-        let ((_, policy), who) = (controller.policy(&org).await?, controller.principal(&caller.user).await?);
-        let offices = Offices::of(&policy, &who, controller.now());
+        let (known, who) = (controller.policy(&org).await?, controller.principal(&caller.user).await?);
+        let policy = &known.document;
+        let offices = Offices::of(policy, &policy.membership(&who), controller.now());
         items.retain(|binding| offices.sees(binding));
     }
     let items = items.iter().map(convert::<Binding>).collect::<Answer<Vec<_>>>()?;
@@ -120,11 +122,12 @@ pub(super) async fn create_binding(
     let binding: ztka_authz::Binding = serde_json::from_value(binding)
         .map_err(|error| ApiError::invalid(format!("the binding is not what is expected: {error}; correct it")))?;
     let act = format!("create binding {}", asked.name);
-    let created = controller.change_policy(&caller, &org, &act, expected.of_object(), |policy| {
-        if policy.bindings.iter().any(|known| known.name == binding.name) {
-            return Err(StoreError::exists("binding", &asked.name).into());
+    let made = binding.clone();
+    let created = controller.change_policy(&caller, &org, &act, expected.of_object(), move |policy| {
+        if policy.bindings.iter().any(|known| known.name == made.name) {
+            return Err(StoreError::exists("binding", &made.name).into());
         }
-        policy.bindings.push(binding.clone());
+        policy.bindings.push(made.clone());
         Ok(())
     });
     created.await.map_err(ApiError::of_one)?;
@@ -138,7 +141,7 @@ pub(super) async fn delete_binding(
     Path((org, binding)): Path<(OrgId, BindingName)>,
 ) -> Answer<StatusCode> {
     let act = format!("delete binding {binding}");
-    let deleted = controller.change_policy(&caller, &org, &act, expected.of_object(), |policy| {
+    let deleted = controller.change_policy(&caller, &org, &act, expected.of_object(), move |policy| {
         match put(policy, ResourceKind::Binding, binding.as_str(), None).map_err(ApiError::failed)? {
             true => Ok(()),
             false => Err(ApiError::not_found("binding", &binding)),
@@ -218,7 +221,7 @@ pub(super) async fn put_object(
     }
     let act = format!("put {kind} {name}");
     let expecting = expected.of_object();
-    let changed = controller.change_policy(&caller, &org, &act, expecting, |policy| {
+    let changed = controller.change_policy(&caller, &org, &act, expecting, move |policy| {
         let mut body = body.clone();
         if kind == ResourceKind::Cluster {
             let known = policy.clusters.iter().find(|cluster| cluster.id.as_str() == name);
@@ -252,7 +255,7 @@ pub(super) async fn delete_object(
         return Err(ApiError::invalid(text));
     }
     let act = format!("delete {kind} {name}");
-    let deleted = controller.change_policy(&caller, &org, &act, expected.of_object(), |policy| {
+    let deleted = controller.change_policy(&caller, &org, &act, expected.of_object(), move |policy| {
         match put(policy, kind, &name, None).map_err(ApiError::failed)? {
             true => Ok(()),
             false => Err(ApiError::not_found(kind.as_str(), &name)),

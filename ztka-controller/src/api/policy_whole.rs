@@ -1,6 +1,6 @@
 //! A policy as a whole: read, replaced, as it was, and asked.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use axum::{
     Extension,
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     Controller,
-    policy::{Changed, put},
+    policy::{Changed, Known, put},
     store::{self, PolicyEdit, ResourceKind},
 };
 
@@ -51,15 +51,19 @@ pub(super) fn wire_change(
 
 /// Who gains and loses what; none if there are too many to say.
 async fn permissions(org: &OrgId, changed: &Changed) -> Answer<Option<Vec<PolicyPermissions>>> {
-    let people = |policy: &PolicyDocument| policy.bindings.iter().map(|binding| binding.subjects.len()).sum::<usize>();
-    let clusters = changed.before.clusters.len().max(changed.after.clusters.len());
-    if (people(&changed.before) + people(&changed.after)).saturating_mul(clusters) > COMPARED {
+    let old = &changed.before.document;
+    let people = |policy: &PolicyDocument| {
+        let members = policy.groups.iter().map(|group| group.members.len()).sum::<usize>();
+        members + policy.bindings.iter().map(|binding| binding.subjects.len()).sum::<usize>()
+    };
+    let clusters = old.clusters.len().max(changed.after.clusters.len());
+    if (people(old) + people(&changed.after)).saturating_mul(clusters) > COMPARED {
         return Ok(None);
     }
     let (org, before, after) = (org.clone(), changed.before.clone(), changed.after.clone());
     let compared = tokio::task::spawn_blocking(move || {
-        let (before, after) = (PolicySet::candidate(org.clone(), before)?, PolicySet::candidate(org, after)?);
-        Ok::<_, ztka_authz::InvalidPolicy>(compare(&before, &after, &[]))
+        let (before, after) = (before.compiled(&org)?, PolicySet::candidate(org.clone(), after)?);
+        Ok::<_, ztka_authz::InvalidPolicy>(compare(before, &after, &[]))
     });
     let compared = compared.await.map_err(ApiError::failed)?.map_err(ApiError::failed)?;
     let list = |list: &[ztka_authz::tools::Permission]| {
@@ -81,7 +85,8 @@ impl Controller {
     /// The policy as it was at `version`, or the newest at that time. Clusters are those that there are now, with what
     /// policy looked at in them then.
     async fn policy_at(&self, org: &OrgId, version: u64) -> Answer<PolicyDocument> {
-        let (now, mut policy) = self.policy(org).await?;
+        let known = self.policy(org).await?;
+        let (now, mut policy) = (known.version(), known.document.clone());
         if version > now {
             let text = format!("the policy is at version {now}, and was never at {version}");
             return Err(ApiError::new(ztka_api::Code::NotFound, text, "see `ztka policy history`"));
@@ -109,8 +114,8 @@ pub(super) async fn read(
     match version {
         Some(version) => state(version, &controller.policy_at(&org, version).await?),
         None => {
-            let (version, policy) = controller.policy(&org).await?;
-            state(version, &policy)
+            let known = controller.policy(&org).await?;
+            state(known.version(), &known.document)
         }
     }
 }
@@ -119,6 +124,8 @@ pub(super) async fn read(
 /// anything of stay as they are.
 fn replace(policy: &mut PolicyDocument, new: &PolicyDocument) -> Answer<()> {
     let mut clusters = std::mem::take(&mut policy.clusters);
+    let places = clusters.iter().zip(0..).map(|(cluster, place)| (cluster.id.clone(), place));
+    let places: HashMap<ClusterId, usize> = places.collect();
     for (number, cluster) in new.clusters.iter().enumerate() {
         let missing = || {
             let text = format!(
@@ -127,7 +134,8 @@ fn replace(policy: &mut PolicyDocument, new: &PolicyDocument) -> Answer<()> {
             );
             ApiError::invalid(text).at(format!("/clusters/{number}/id"))
         };
-        let known = clusters.iter_mut().find(|known| known.id == cluster.id && known.name == cluster.name);
+        let place = *places.get(&cluster.id).ok_or_else(missing)?;
+        let known = clusters.get_mut(place).filter(|known| known.name == cluster.name);
         *known.ok_or_else(missing)? = cluster.clone();
     }
     *policy = PolicyDocument { clusters, ..new.clone() };
@@ -146,7 +154,8 @@ pub(super) async fn write(
     // By itself first, so that what is wrong is said of the policy that was sent, not of what it becomes.
     new.validate().map_err(|invalid| ApiError::invalid(invalid.to_string()).at(invalid.pointer()))?;
     let expecting = expected.of_policy(dry_run);
-    let changed = controller.change_policy(&caller, &org, "apply", expecting, |policy| replace(policy, &new)).await?;
+    let apply = move |policy: &mut PolicyDocument| replace(policy, &new);
+    let changed = controller.change_policy(&caller, &org, "apply", expecting, apply).await?;
     let permissions = if dry_run { permissions(&org, &changed).await? } else { None };
     Ok(Json(wire_change(&changed, dry_run, permissions)?))
 }
@@ -161,7 +170,8 @@ pub(super) async fn roll_back(
     let RollBack { version, dry_run } = asked;
     let old = controller.policy_at(&org, version).await?;
     let (act, expecting) = (format!("rollback {version}"), expected.of_policy(dry_run));
-    let changed = controller.change_policy(&caller, &org, &act, expecting, |policy| replace(policy, &old)).await?;
+    let put_back = move |policy: &mut PolicyDocument| replace(policy, &old);
+    let changed = controller.change_policy(&caller, &org, &act, expecting, put_back).await?;
     let permissions = if dry_run { permissions(&org, &changed).await? } else { None };
     Ok(Json(wire_change(&changed, dry_run, permissions)?))
 }
@@ -197,9 +207,25 @@ pub(super) async fn history(
 
 /// A question, and the policy that it is put to.
 struct Asked {
-    policy: PolicySet,
+    org: OrgId,
+    policy: Arc<Known>,
     cluster: ClusterId,
     question: Question,
+}
+
+impl Asked {
+    /// What `put` makes of it, on a thread that may take its time.
+    async fn answer<T: Send + 'static>(
+        self,
+        put: impl FnOnce(&PolicySet, &ClusterId, &Question) -> T + Send + 'static,
+    ) -> Answer<T> {
+        let asked = tokio::task::spawn_blocking(move || {
+            self.policy.compiled(&self.org).map(|policy| put(policy, &self.cluster, &self.question))
+        });
+        asked.await.map_err(ApiError::failed)?.map_err(|invalid| {
+            StoreError::Refused(format!("{invalid}; until that is corrected the policy before is in force")).into()
+        })
+    }
 }
 
 impl Controller {
@@ -207,13 +233,11 @@ impl Controller {
         let question = question.parse().map_err(|invalid: ztka_authz::tools::InvalidQuestion| {
             ApiError::invalid(invalid.to_string()).at("/question")
         })?;
-        let (_, policy) = self.policy(org).await?;
-        let known = policy.clusters.iter().find(|known| known.name == cluster || known.id.as_str() == cluster);
+        let policy = self.policy(org).await?;
+        let mut clusters = policy.document.clusters.iter();
+        let known = clusters.find(|known| known.name == cluster || known.id.as_str() == cluster);
         let cluster = known.map(|known| known.id.clone()).ok_or_else(|| ApiError::not_found("cluster", cluster))?;
-        let policy = PolicySet::candidate(org.clone(), policy).map_err(|invalid| {
-            StoreError::Refused(format!("{invalid}; until that is corrected the policy before is in force"))
-        })?;
-        Ok(Asked { policy, cluster, question })
+        Ok(Asked { org: org.clone(), policy, cluster, question })
     }
 
     /// A user as a session of theirs would name them now.
@@ -240,11 +264,14 @@ pub(super) async fn explain(
     let user = controller.directory().store().user_named(&org, &user).await?;
     let user = user.ok_or_else(|| ApiError::not_found("user", "of this name"))?;
     let who = controller.principal(&user).await?;
-    let Asked { policy, cluster, question } = controller.asked(&org, &cluster, &question).await?;
-    let facts = Facts::at(at.unwrap_or_else(|| controller.now())).from_source(source);
-    let command = question.command();
-    let facts = if command.is_empty() { facts } else { facts.running(&command) };
-    let why = policy.explain(&who, &cluster, &question.action(), &facts);
+    let now = at.unwrap_or_else(|| controller.now());
+    let why = controller.asked(&org, &cluster, &question).await?.answer(move |policy, cluster, question| {
+        let facts = Facts::at(now).from_source(source);
+        let command = question.command();
+        let facts = if command.is_empty() { facts } else { facts.running(&command) };
+        policy.explain(&who, cluster, &question.action(), &facts)
+    });
+    let why = why.await?;
     Ok(Json(PolicyAnswer { allowed: why.allowed, decision: why.decision.clone(), explanation: why.to_string() }))
 }
 
@@ -254,15 +281,14 @@ pub(super) async fn who_can(
     Json(asked): Json<ztka_api::AskWhoCan>,
 ) -> Answer<Json<Vec<WhoCan>>> {
     let ztka_api::AskWhoCan { cluster, question, source, at } = asked;
-    let Asked { policy, cluster, question } = controller.asked(&org, &cluster, &question).await?;
     let now = at.unwrap_or_else(|| controller.now());
     let users = controller.directory().store().users(&org).await?.into_iter();
     let attributes: HashMap<UserName, Attributes> = users.map(|user| (user.name, user.attributes)).collect();
-    let found = tokio::task::spawn_blocking(move || {
+    let found = controller.asked(&org, &cluster, &question).await?.answer(move |policy, cluster, question| {
         let facts = Facts::at(now).from_source(source);
         let command = question.command();
         let facts = if command.is_empty() { facts } else { facts.running(&command) };
-        policy.who_can_of(&attributes, &cluster, &question.action(), &facts)
+        policy.who_can_of(&attributes, cluster, &question.action(), &facts)
     });
     let wire = |one: ztka_authz::tools::WhoCan| WhoCan {
         subject: match one.subject {
@@ -272,5 +298,5 @@ pub(super) async fn who_can(
         binding: one.binding,
         role: one.role,
     };
-    Ok(Json(found.await.map_err(ApiError::failed)?.into_iter().map(wire).collect()))
+    Ok(Json(found.await?.into_iter().map(wire).collect()))
 }

@@ -1,16 +1,18 @@
 //! A change of a policy: made from what there is, checked as a whole, allowed, and stored as one.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
+use jiff::Timestamp;
+use tokio::task::spawn_blocking;
 use ztka_authz::PolicyDocument;
-use ztka_core::{DocumentKind, OrgId, SeriesKey};
+use ztka_core::{OrgId, Principal};
 use ztka_identity::{Caller, StoreError};
 
-use super::{check, diff};
+use super::{Known, check, diff, grants::Giver};
 use crate::{
     Controller,
     api::{Answer, ApiError},
-    store::{Content, LARGEST_POLICY, PolicyChange, PolicyEdit, ResourceKind},
+    store::{LARGEST_POLICY, PolicyChange, PolicyEdit, ResourceKind},
 };
 
 /// A change that was made from what somebody else has changed meanwhile is made again, so many times. Each time somebody
@@ -36,24 +38,12 @@ pub(crate) struct Changed {
     /// What has changed; nothing if it was so already.
     pub(crate) edits: Vec<PolicyEdit>,
     /// As it was.
-    pub(crate) before: PolicyDocument,
+    pub(crate) before: Arc<Known>,
     /// As it is then.
     pub(crate) after: PolicyDocument,
 }
 
 impl Controller {
-    /// The policy of an organisation as it is now, published or not, and its version.
-    pub(crate) async fn policy(&self, org: &OrgId) -> Result<(u64, PolicyDocument), StoreError> {
-        let series = SeriesKey { kind: DocumentKind::Policy, org: Some(org.clone()), subject: String::new() };
-        match self.0.stores.documents.snapshot(&series, self.now()).await? {
-            Some(snapshot) => match snapshot.content {
-                Content::Policy(policy) => Ok((snapshot.revision.version, policy)),
-                _ => Err(StoreError::unavailable("the store gave another document than the policy asked for")),
-            },
-            None => Err(StoreError::not_found("organisation", org)),
-        }
-    }
-
     /// Changes the policy of an organisation, as `caller` may, by what `act` does to it.
     ///
     /// # Errors
@@ -65,26 +55,26 @@ impl Controller {
         org: &OrgId,
         act: &str,
         expecting: Expecting,
-        change: impl Fn(&mut PolicyDocument) -> Answer<()>,
+        change: impl Fn(&mut PolicyDocument) -> Answer<()> + Send + Sync + 'static,
     ) -> Answer<Changed> {
+        let change = Arc::new(change);
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let (basis, before) = self.policy(org).await?;
+            let before = self.policy(org).await?;
+            let basis = before.version();
             if expecting.policy.is_some_and(|expected| expected != basis) {
                 return Err(StoreError::Changed { what: "policy", name: org.to_string(), version: basis }.into());
             }
-            let mut after = before.clone();
-            change(&mut after)?;
-            // Before all that takes longer the larger it is; the store looks as well.
-            if serde_json::to_vec(&after).map_err(ApiError::failed)?.len() > LARGEST_POLICY {
-                let text = "the policy would be larger than 11 MiB, which is more than proxies take; name less in it, or select \
-                            by label and project";
-                return Err(StoreError::Refused(text.into()).into());
-            }
-            let edits = diff(&before, &after).map_err(ApiError::failed)?;
-            self.may_change(caller, org, &before, &after, &edits).await?;
-            checked(&after, &edits)?;
+            // Nothing limits an owner.
+            let limited = match caller.administers(org) {
+                true => None,
+                false => Some(self.principal(&caller.user).await?),
+            };
+            let (change, known, now) = (change.clone(), before.clone(), self.now());
+            // A large policy takes so long that others would wait.
+            let prepared = spawn_blocking(move || prepare(&known.document, &*change, limited.as_ref(), now));
+            let (after, edits) = prepared.await.map_err(ApiError::failed)??;
             if edits.is_empty() || expecting.dry_run {
                 return Ok(Changed { version: basis, edits, before, after });
             }
@@ -101,6 +91,35 @@ impl Controller {
             }
         }
     }
+}
+
+/// The policy with the change, and the change as objects, if it may be made by whoever is limited.
+fn prepare(
+    before: &PolicyDocument,
+    change: &dyn Fn(&mut PolicyDocument) -> Answer<()>,
+    limited: Option<&Principal>,
+    now: Timestamp,
+) -> Answer<(PolicyDocument, Vec<PolicyEdit>)> {
+    let mut after = before.clone();
+    change(&mut after)?;
+    // Before all that takes longer the larger it is; the store looks as well.
+    if serde_json::to_vec(&after).map_err(ApiError::failed)?.len() > LARGEST_POLICY {
+        let text = "the policy would be larger than 11 MiB, which is more than proxies take; name less in it, or select \
+                    by label and project";
+        return Err(StoreError::Refused(text.into()).into());
+    }
+    let edits = diff(before, &after).map_err(ApiError::failed)?;
+    let giver = limited.filter(|_| !edits.is_empty()).map(|who| Giver::new(before, &after, who, now));
+    // What is not theirs to change is told of first, and what is too large is not multiplied out.
+    if let Some(giver) = &giver {
+        giver.reach(&edits)?;
+    }
+    checked(&after, &edits)?;
+    if let Some(giver) = &giver {
+        giver.widen(&edits)?;
+    }
+    drop(giver);
+    Ok((after, edits))
 }
 
 fn checked(document: &PolicyDocument, edits: &[PolicyEdit]) -> Answer<()> {

@@ -2,16 +2,17 @@
 //!
 //! Users whose flag says that they administer the organisation are its owners, whom nothing here limits. Everybody else
 //! acts by a binding ([`Offices`]), and may change what that reaches. What of their change gives somebody something has to
-//! be theirs, by the policy as it was before ([`PolicyDocument::may_grant`]). What loosens a denial or a guardrail that is
+//! be theirs, by the policy as it was before ([`Holdings::may_grant`]). What loosens a denial or a guardrail that is
 //! about them is for owners.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
+use tokio::task::spawn_blocking;
 use ztka_api::Code;
 use ztka_authz::{
-    Binding, Clause, Cluster, ClusterSelector, Conditions, Denial, Guardrails, Opening, PolicyDocument, Role, Scope,
-    Subject,
+    Binding, Clause, Cluster, ClusterSelector, Conditions, Denial, Guardrails, Holdings, Membership, Opening,
+    PolicyDocument, Scope, Subject,
 };
 use ztka_core::{Attributes, GroupName, OrgId, Principal};
 use ztka_identity::{Caller, User};
@@ -23,39 +24,27 @@ use crate::{
     store::{PolicyEdit, ResourceKind},
 };
 
-/// Begins the names that a binding or role under consideration has, which no real one can have.
+/// Begins the names that a binding under consideration has, which no real one can have.
 const CONSIDERED: char = '\u{1}';
 
 /// Why somebody may not change something; what to do about it is behind the last semicolon.
 type Refused = String;
 
-impl Controller {
-    /// Whether somebody may make this change of a policy.
-    pub(crate) async fn may_change(
-        &self,
-        caller: &Caller,
-        org: &OrgId,
-        before: &PolicyDocument,
-        after: &PolicyDocument,
-        edits: &[PolicyEdit],
-    ) -> Answer<()> {
-        if caller.administers(org) || edits.is_empty() {
-            return Ok(());
-        }
-        let who = self.principal(&caller.user).await?;
-        let giver = Giver { before, who: &who, now: self.now(), offices: Offices::of(before, &who, self.now()) };
-        giver.check(after, edits).map_err(forbidden)
-    }
+const ASK: &str = "ask an owner of the organisation, who was made with `--admin org`";
 
+impl Controller {
     /// Whether somebody may put users into this group of their sessions, and take them out.
     pub(crate) async fn may_fill(&self, caller: &Caller, org: &OrgId, group: &GroupName) -> Answer<()> {
         if caller.administers(org) {
             return Ok(());
         }
-        let ((_, policy), who) = (self.policy(org).await?, self.principal(&caller.user).await?);
-        let giver =
-            Giver { before: &policy, who: &who, now: self.now(), offices: Offices::of(&policy, &who, self.now()) };
-        giver.fills(&policy, group, &HashSet::new()).map_err(forbidden)
+        let (known, who) = (self.policy(org).await?, self.principal(&caller.user).await?);
+        let (group, now) = (group.clone(), self.now());
+        let filled = spawn_blocking(move || {
+            let giver = Giver::new(&known.document, &known.document, &who, now);
+            giver.fills(&[group], &HashSet::new()).map_err(forbidden)
+        });
+        filled.await.map_err(ApiError::failed)?
     }
 
     /// Whether somebody may put these in place of the attributes of `user`.
@@ -69,12 +58,13 @@ impl Controller {
         if caller.administers(org) {
             return Ok(());
         }
-        let ((_, policy), who) = (self.policy(org).await?, self.principal(&caller.user).await?);
+        let (known, who, now) = (self.policy(org).await?, self.principal(&caller.user).await?, self.now());
         let new = User { attributes: attributes.clone(), ..user.clone() };
         let (old, new) = (self.principal(user).await?, self.principal(&new).await?);
-        let giver =
-            Giver { before: &policy, who: &who, now: self.now(), offices: Offices::of(&policy, &who, self.now()) };
-        giver.describes(&old, &new).map_err(forbidden)
+        let described = spawn_blocking(move || {
+            Giver::new(&known.document, &known.document, &who, now).describes(&old, &new).map_err(forbidden)
+        });
+        described.await.map_err(ApiError::failed)?
     }
 
     /// Whether somebody may come to be `user`, by a credential of theirs.
@@ -82,28 +72,15 @@ impl Controller {
         if caller.administers(org) || caller.user.id == user.id {
             return Ok(());
         }
-        let ask = "ask an owner of the organisation, who was made with `--admin org`";
         if user.admin.is_some() {
-            return Err(forbidden(format!("user \"{}\" is an owner of the organisation; {ask}", user.name)));
+            return Err(forbidden(format!("user \"{}\" is an owner of the organisation; {ASK}", user.name)));
         }
-        let (_, policy) = self.policy(org).await?;
-        let (who, other) = (self.principal(&caller.user).await?, self.principal(user).await?);
-        let giver =
-            Giver { before: &policy, who: &who, now: self.now(), offices: Offices::of(&policy, &who, self.now()) };
-        let theirs = |binding: &&Binding| policy.names(&binding.subjects, &other) && is_for(&binding.when, &other);
-        for binding in policy.bindings.iter().filter(theirs) {
-            giver.may_give(&policy, &considered(binding)).map_err(forbidden)?;
-        }
-        let spared =
-            policy.denials.iter().find(|denial| is_about(&policy, denial, &who) && !is_about(&policy, denial, &other));
-        match spared {
-            Some(denial) => {
-                let text =
-                    format!("denial {:?} is about you, and not about user \"{}\"; {ask}", denial.name, user.name);
-                Err(forbidden(text))
-            }
-            None => Ok(()),
-        }
+        let known = self.policy(org).await?;
+        let (who, other, now) = (self.principal(&caller.user).await?, self.principal(user).await?, self.now());
+        let became = spawn_blocking(move || {
+            Giver::new(&known.document, &known.document, &who, now).becomes(&other).map_err(forbidden)
+        });
+        became.await.map_err(ApiError::failed)?
     }
 }
 
@@ -119,10 +96,10 @@ fn considered(binding: &Binding) -> Binding {
     Binding { name: format!("{CONSIDERED}{}", binding.name), ..binding.clone() }
 }
 
-fn is_about(policy: &PolicyDocument, denial: &Denial, who: &Principal) -> bool {
-    (denial.subjects.is_empty() || policy.names(&denial.subjects, who))
-        && !policy.names(&denial.except, who)
-        && is_for(&denial.when, who)
+fn is_about(denial: &Denial, who: &Membership<'_>) -> bool {
+    (denial.subjects.is_empty() || who.is_among(&denial.subjects))
+        && !who.is_among(&denial.except)
+        && is_for(&denial.when, who.who())
 }
 
 /// True if attributes are not in the way, as far as that can be known.
@@ -130,27 +107,58 @@ fn is_for(when: &Clause<Conditions>, who: &Principal) -> bool {
     when.known().is_none_or(|when| when.is_for(who.attributes()))
 }
 
-/// Somebody who changes a policy by what they hold in it.
-struct Giver<'a> {
-    before: &'a PolicyDocument,
-    who: &'a Principal,
-    now: Timestamp,
-    offices: Offices<'a>,
+/// More clusters, projects and namespaces than may be written down in one binding.
+const LONGEST: usize = 4_000;
+
+/// How many clusters, projects and namespaces it names.
+fn places(binding: &Binding) -> usize {
+    let ClusterSelector { ids, names, projects, .. } = &binding.clusters;
+    let namespaces = if let Scope::Namespaces(names) = &binding.scope { names.len() } else { 0 };
+    ids.len() + names.len() + projects.len() + namespaces
 }
 
-impl Giver<'_> {
-    fn check(&self, after: &PolicyDocument, edits: &[PolicyEdit]) -> Result<(), Refused> {
-        for edit in edits {
-            self.reaches(after, edit)?;
-        }
-        self.widens(after, edits)
+type ByName<'a> = HashMap<&'a str, &'a Binding>;
+
+/// Somebody who changes a policy by what they hold in it.
+pub(super) struct Giver<'a> {
+    before: &'a PolicyDocument,
+    after: &'a PolicyDocument,
+    who: Membership<'a>,
+    offices: Offices<'a>,
+    holdings: Holdings<'a>,
+}
+
+impl<'a> Giver<'a> {
+    /// Somebody who makes the policy `after` of the one `before`.
+    pub(super) fn new(
+        before: &'a PolicyDocument,
+        after: &'a PolicyDocument,
+        who: &'a Principal,
+        now: Timestamp,
+    ) -> Self {
+        let who = before.membership(who);
+        let (offices, holdings) = (Offices::of(before, &who, now), Holdings::of(before, after, &who, now));
+        Self { before, after, who, offices, holdings }
     }
 
     /// What is changed is theirs to change.
-    fn reaches(&self, after: &PolicyDocument, edit: &PolicyEdit) -> Result<(), Refused> {
+    pub(super) fn reach(&self, edits: &[PolicyEdit]) -> Answer<()> {
         if self.offices.whole() {
             return Ok(());
         }
+        let by_name = |policy: &'a PolicyDocument| -> ByName<'a> {
+            policy.bindings.iter().map(|binding| (binding.name.as_str(), binding)).collect()
+        };
+        let bindings = [by_name(self.before), by_name(self.after)];
+        edits.iter().try_for_each(|edit| self.reaches(&bindings, edit)).map_err(forbidden)
+    }
+
+    /// What is given by the change is theirs to give.
+    pub(super) fn widen(&self, edits: &[PolicyEdit]) -> Answer<()> {
+        self.widens(edits).map_err(forbidden)
+    }
+
+    fn reaches(&self, bindings: &[ByName<'_>; 2], edit: &PolicyEdit) -> Result<(), Refused> {
         let name = &edit.name;
         let elsewhere = |what: &str| {
             Err(format!(
@@ -159,8 +167,12 @@ impl Giver<'_> {
         };
         match edit.kind {
             ResourceKind::Binding => {
-                let versions = [self.before, after].map(|policy| policy.bindings.iter().find(|one| one.name == *name));
-                match versions.into_iter().flatten().all(|binding| self.offices.manages(binding)) {
+                let [_, after] = bindings;
+                if after.get(name.as_str()).is_some_and(|binding| places(binding) > LONGEST) {
+                    return Err(format!("binding {name:?} names too many clusters or namespaces; make several of it"));
+                }
+                let mut versions = bindings.iter().filter_map(|policy| policy.get(name.as_str()));
+                match versions.all(|binding| self.offices.manages(binding)) {
                     true => Ok(()),
                     false => elsewhere("binding"),
                 }
@@ -173,7 +185,7 @@ impl Giver<'_> {
                 }
             }
             ResourceKind::Cluster => {
-                let (old, new) = (cluster(self.before, name), cluster(after, name));
+                let (old, new) = (cluster(self.before, name), cluster(self.after, name));
                 let own = old.is_some_and(|old| self.offices.allow(super::Reach::Cluster(Some(old)), true));
                 match own && old.map(|old| &old.project) == new.map(|new| &new.project) {
                     true => Ok(()),
@@ -186,70 +198,64 @@ impl Giver<'_> {
         }
     }
 
-    /// What is given by it is theirs to give.
-    fn widens(&self, after: &PolicyDocument, edits: &[PolicyEdit]) -> Result<(), Refused> {
+    fn widens(&self, edits: &[PolicyEdit]) -> Result<(), Refused> {
         let names = |kind| edits.iter().filter(move |edit| edit.kind == kind).map(|edit| edit.name.as_str());
         let edited: HashSet<&str> = names(ResourceKind::Binding).collect();
         let roles: HashSet<&str> = names(ResourceKind::Role).collect();
-        for binding in &after.bindings {
+        for binding in &self.after.bindings {
             match edited.contains(binding.name.as_str()) {
-                true => self.may_give(after, binding)?,
-                false if roles.contains(binding.role.as_str()) => self.may_give(after, &considered(binding))?,
+                true => self.may_give(binding)?,
+                false if roles.contains(binding.role.as_str()) => self.may_give(&considered(binding))?,
                 false => {}
             }
         }
-        for group in names(ResourceKind::PolicyGroup) {
-            let group = group.parse::<GroupName>().map_err(|error| error.to_string())?;
-            self.fills(after, &group, &edited)?;
-        }
+        let groups: Result<Vec<GroupName>, _> = names(ResourceKind::PolicyGroup).map(str::parse).collect();
+        self.fills(&groups.map_err(|error| error.to_string())?, &edited)?;
         for id in names(ResourceKind::Cluster) {
-            if let (Some(old), Some(new)) = (cluster(self.before, id), cluster(after, id)) {
-                self.moves(after, old, new, &edited)?;
+            if let (Some(old), Some(new)) = (cluster(self.before, id), cluster(self.after, id)) {
+                self.moves(old, new, &edited)?;
             }
         }
         for name in names(ResourceKind::Denial) {
             let old = self.before.denials.iter().find(|denial| denial.name == name);
-            if old.is_some_and(|denial| is_about(self.before, denial, self.who)) {
+            if old.is_some_and(|denial| is_about(denial, &self.who)) {
                 return Err(owners(&format!("denial {name:?} is about you")));
             }
         }
-        self.loosens(&self.before.guardrails, &after.guardrails)
+        self.loosens(&self.before.guardrails, &self.after.guardrails)
     }
 
-    /// Whether they may make `binding`, which gives a role as `after` has it, by what they have in the policy before.
-    fn may_give(&self, after: &PolicyDocument, binding: &Binding) -> Result<(), Refused> {
-        let given = after.roles.iter().find(|role| role.name == binding.role);
-        let known = self.before.roles.iter().find(|role| role.name == binding.role);
-        let excess = match given {
-            Some(role) if given != known => {
-                // What the role gives then, while their own is what it gives now.
-                let name = format!("{CONSIDERED}{}", role.name);
-                let mut basis = self.before.clone();
-                basis.roles.push(Role { name: name.clone(), ..role.clone() });
-                basis.may_grant(self.who, &Binding { role: name, ..binding.clone() }, self.now)
-            }
-            _ => self.before.may_grant(self.who, binding, self.now),
-        };
+    /// Whether they may make `binding`, which gives a role as it is afterwards, by what they have in the policy before.
+    fn may_give(&self, binding: &Binding) -> Result<(), Refused> {
         let name = binding.name.trim_start_matches(CONSIDERED);
-        excess.map_err(|excess| format!("binding {name:?}: {}", excess.to_string().replace(CONSIDERED, "")))
+        self.holdings.may_grant(binding).map_err(|excess| format!("binding {name:?}: {excess}"))
     }
 
-    /// Who comes into this group comes to have what its bindings give, and may come out of denials.
-    fn fills(&self, after: &PolicyDocument, group: &GroupName, edited: &HashSet<&str>) -> Result<(), Refused> {
-        let around: Vec<Subject> = after.groups_around(group).into_iter().map(Subject::Group).collect();
-        let named = |subjects: &[Subject]| subjects.iter().any(|subject| around.contains(subject));
-        for binding in after.bindings.iter().filter(|binding| !edited.contains(binding.name.as_str())) {
-            if named(&binding.subjects) {
-                self.may_give(after, &considered(binding))?;
+    /// Who comes into one of these groups comes to have what its bindings give, and may come out of denials.
+    fn fills(&self, groups: &[GroupName], edited: &HashSet<&str>) -> Result<(), Refused> {
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let around = self.after.groups_around(groups);
+        let named = |subjects: &'a [Subject]| {
+            subjects.iter().find_map(|subject| match subject {
+                Subject::Group(name) if around.contains(name) => Some(name),
+                _ => None,
+            })
+        };
+        for binding in self.after.bindings.iter().filter(|binding| !edited.contains(binding.name.as_str())) {
+            if named(&binding.subjects).is_some() {
+                self.may_give(&considered(binding))?;
             }
         }
-        let denial = after.denials.iter().find(|denial| named(&denial.subjects) || named(&denial.except));
-        if let Some(denial) = denial {
-            return Err(owners(&format!("denial {:?} goes by group \"{group}\"", denial.name)));
+        for denial in &self.after.denials {
+            if let Some(group) = named(&denial.subjects).or_else(|| named(&denial.except)) {
+                return Err(owners(&format!("denial {:?} goes by group \"{group}\"", denial.name)));
+            }
         }
-        match after.guardrails.protected_namespaces.iter().any(|rail| named(&rail.except)) {
-            true => Err(owners(&format!("protected namespaces go by group \"{group}\""))),
-            false => Ok(()),
+        match self.after.guardrails.protected_namespaces.iter().find_map(|rail| named(&rail.except)) {
+            Some(group) => Err(owners(&format!("protected namespaces go by group \"{group}\""))),
+            None => Ok(()),
         }
     }
 
@@ -264,31 +270,41 @@ impl Giver<'_> {
         if !was.keys().chain(is.keys()).any(changed) {
             return Ok(());
         }
-        for binding in self.before.bindings.iter().filter(|binding| self.before.names(&binding.subjects, new)) {
+        let [before, after] = [old, new].map(|who| self.before.membership(who));
+        for binding in self.before.bindings.iter().filter(|binding| after.is_among(&binding.subjects)) {
             if unclear(&binding.when) {
                 return Err(owners(&format!("binding {:?} may go by attributes of users", binding.name)));
             }
             if is_for(&binding.when, new) && !is_for(&binding.when, old) {
-                self.may_give(self.before, &considered(binding))?;
+                self.may_give(&considered(binding))?;
             }
         }
-        let comes_out = |denial: &&Denial| {
-            is_about(self.before, denial, old) && (unclear(&denial.when) || !is_about(self.before, denial, new))
-        };
+        let comes_out =
+            |denial: &&Denial| is_about(denial, &before) && (unclear(&denial.when) || !is_about(denial, &after));
         match self.before.denials.iter().find(comes_out) {
             Some(denial) => Err(owners(&format!("denial {:?} goes by attributes that are changed", denial.name))),
             None => Ok(()),
         }
     }
 
+    /// Whether they may come to be somebody else.
+    fn becomes(&self, other: &Principal) -> Result<(), Refused> {
+        let is = self.before.membership(other);
+        let theirs = |binding: &&Binding| is.is_among(&binding.subjects) && is_for(&binding.when, other);
+        for binding in self.before.bindings.iter().filter(theirs) {
+            self.may_give(&considered(binding))?;
+        }
+        let name = other.name();
+        let mut denials = self.before.denials.iter();
+        if let Some(denial) = denials.find(|denial| is_about(denial, &self.who) && !is_about(denial, &is)) {
+            return Err(format!("denial {:?} is about you, and not about user \"{name}\"; {ASK}", denial.name));
+        }
+        Ok(())
+    }
+
     /// A cluster with other labels, or in another project, is under other bindings, and may come out of denials.
-    fn moves(
-        &self,
-        after: &PolicyDocument,
-        old: &Cluster,
-        new: &Cluster,
-        edited: &HashSet<&str>,
-    ) -> Result<(), Refused> {
+    fn moves(&self, old: &Cluster, new: &Cluster, edited: &HashSet<&str>) -> Result<(), Refused> {
+        let after = self.after;
         let by_label = |scope: &Scope, when: &ztka_authz::Clause<ztka_authz::Conditions>| {
             matches!(scope, Scope::NamespaceLabels(_))
                 || when.known().is_none_or(|when| {
@@ -299,7 +315,7 @@ impl Giver<'_> {
             let (was, is) = (binding.clusters.selects(old), binding.clusters.selects(new));
             if is && (!was || by_label(&binding.scope, &binding.when)) {
                 let clusters = ClusterSelector { ids: vec![new.id.clone()], ..ClusterSelector::default() };
-                self.may_give(after, &Binding { clusters, ..considered(binding) })?;
+                self.may_give(&Binding { clusters, ..considered(binding) })?;
             }
         }
         let comes_out = |clusters: &ClusterSelector| clusters.selects(old) != clusters.selects(new);
@@ -318,8 +334,7 @@ impl Giver<'_> {
     /// What is protected stays so, unless they are excepted, and no gate opens.
     fn loosens(&self, old: &Guardrails, new: &Guardrails) -> Result<(), Refused> {
         let kept = |rail| new.protected_namespaces.contains(rail);
-        let gone =
-            old.protected_namespaces.iter().find(|rail| !kept(rail) && !self.before.names(&rail.except, self.who));
+        let gone = old.protected_namespaces.iter().find(|rail| !kept(rail) && !self.who.is_among(&rail.except));
         if gone.is_some() {
             return Err(owners("protected namespaces are protected from you"));
         }

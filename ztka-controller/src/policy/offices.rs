@@ -13,8 +13,7 @@
 //! clusters.
 
 use jiff::Timestamp;
-use ztka_authz::{Binding, Cluster, PolicyDocument, Scope};
-use ztka_core::Principal;
+use ztka_authz::{Binding, Cluster, KnownClusters, Membership, PolicyDocument, Scope};
 
 /// What an administrative role is about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -42,6 +41,20 @@ impl Office {
             None => role.strip_suffix("-read-only").and_then(office).map(|office| (office, false)),
         }
     }
+
+    /// The office that a binding of a policy gives in its term, and whether it changes anything.
+    fn given(document: &PolicyDocument, binding: &Binding) -> Option<(Self, bool)> {
+        let (office, writes) = Self::of(&binding.role)?;
+        // Older than the built-in role of this name, and something else.
+        let own = || document.roles.iter().any(|role| role.name == binding.role);
+        let plain = binding.when.is_empty() && binding.obligations.is_empty();
+        let wide = match office {
+            Self::Org => binding.clusters.all && binding.scope == Scope::Cluster,
+            Self::Project | Self::Infrastructure => binding.scope == Scope::Cluster,
+            Self::Namespace => true,
+        };
+        (plain && wide && !own()).then_some((office, writes))
+    }
 }
 
 /// What a route needs.
@@ -58,29 +71,20 @@ pub(crate) enum Reach<'a> {
 /// What somebody holds in an organisation at a moment.
 #[derive(Debug)]
 pub(crate) struct Offices<'p> {
-    document: &'p PolicyDocument,
     held: Vec<(Office, bool, &'p Binding)>,
+    clusters: KnownClusters<'p>,
 }
 
 impl<'p> Offices<'p> {
     /// What `who` holds by `document` at `now`.
-    pub(crate) fn of(document: &'p PolicyDocument, who: &Principal, now: Timestamp) -> Self {
+    pub(crate) fn of(document: &'p PolicyDocument, who: &Membership<'_>, now: Timestamp) -> Self {
         let held = document.bindings.iter().filter_map(|binding| {
-            let (office, writes) = Office::of(&binding.role)?;
-            // Older than the built-in role of this name, and something else.
-            let own = document.roles.iter().any(|role| role.name == binding.role);
+            let (office, writes) = Office::given(document, binding)?;
             let begun = binding.valid_from.is_none_or(|from| from <= now);
             let lasts = binding.valid_until.is_none_or(|until| now < until);
-            let plain = binding.when.is_empty() && binding.obligations.is_empty();
-            let wide = match office {
-                Office::Org => binding.clusters.all && binding.scope == Scope::Cluster,
-                Office::Project | Office::Infrastructure => binding.scope == Scope::Cluster,
-                Office::Namespace => true,
-            };
-            let counts = !own && begun && lasts && plain && wide && document.names(&binding.subjects, who);
-            counts.then_some((office, writes, binding))
+            (begun && lasts && who.is_among(&binding.subjects)).then_some((office, writes, binding))
         });
-        Self { document, held: held.collect() }
+        Self { held: held.collect(), clusters: KnownClusters::of(document) }
     }
 
     /// True if this may be looked at, or with `writes` changed.
@@ -109,7 +113,7 @@ impl<'p> Offices<'p> {
             || self.held.iter().any(|(office, writes, own)| {
                 *writes
                     && matches!(office, Office::Project | Office::Namespace)
-                    && self.document.is_as_wide(own, binding)
+                    && self.clusters.is_as_wide(own, binding)
             })
     }
 
@@ -122,7 +126,7 @@ impl<'p> Offices<'p> {
     pub(crate) fn sees(&self, binding: &Binding) -> bool {
         self.allow(Reach::Org, false)
             || self.held.iter().any(|(office, _, own)| {
-                matches!(office, Office::Project | Office::Namespace) && self.document.is_as_wide(own, binding)
+                matches!(office, Office::Project | Office::Namespace) && self.clusters.is_as_wide(own, binding)
             })
     }
 }

@@ -93,6 +93,11 @@ pub trait DocumentStore: Send + Sync + std::fmt::Debug + 'static {
     /// What the document of a series is to say now; `None` if there is no such series (any more).
     async fn snapshot(&self, series: &SeriesKey, now: Timestamp) -> Result<Option<Snapshot>, StoreError>;
 
+    /// At which revision [`Self::snapshot`] would be, without reading what it says: asked for again and again.
+    async fn revision(&self, series: &SeriesKey, now: Timestamp) -> Result<Option<Revision>, StoreError> {
+        Ok(self.snapshot(series, now).await?.map(|snapshot| snapshot.revision))
+    }
+
     /// Publishes a signed document under the next place in the feed, unless one that is as new is published already or
     /// the series is gone; `true` if it was.
     async fn publish(&self, document: &Published) -> Result<bool, StoreError>;
