@@ -384,6 +384,87 @@ async fn what_has_run_out_or_has_conditions_is_no_office() {
 }
 
 #[tokio::test]
+async fn nobody_hands_on_an_office_that_they_do_not_have() {
+    let world = World::new().await;
+    let prod = world.names["cluster"].clone();
+    let all = || json!({"all": true});
+    let binding = |who: &str, role: &str, clusters: Value, scope: Value| json!({"subjects": [{"user": who}], "role": role, "clusters": clusters, "scope": scope});
+    let until = |at: &str, mut binding: Value| {
+        binding["validUntil"] = json!(at);
+        binding
+    };
+    // Who may do everything on every cluster by a role, and administers less than that.
+    for (name, body) in [
+        ("all-projects", binding("nobody", "project-admin", all(), json!("cluster"))),
+        ("all-namespaces", binding("cluster-admin", "namespace-admin", all(), json!("cluster"))),
+        ("all-clusters", binding("infrastructure-admin", "cluster-admin", all(), json!("cluster"))),
+        (
+            "by-label",
+            binding("infrastructure-admin", "project-admin", json!({"matchLabels": {"own": "yes"}}), json!("cluster")),
+        ),
+        ("for-a-while", until("2026-02-01T00:00:00Z", binding("vera", "org-admin", all(), json!("cluster")))),
+        ("for-ever", binding("vera", "cluster-admin", all(), json!("cluster"))),
+    ] {
+        let (status, answer) = world.call('O', "PUT", &format!("policy/bindings/{name}"), &body).await;
+        assert_eq!(status, StatusCode::OK, "{name}: {answer}");
+    }
+    let (yes, no) = (StatusCode::OK, StatusCode::FORBIDDEN);
+    let (wide, shop) = (|| json!("cluster"), || json!({"projects": ["shop"]}));
+    for (number, (who, role, clusters, scope, expected)) in [
+        ('-', "org-admin", all(), wide(), no),
+        ('-', "org-read-only", all(), wide(), no),
+        // It is for making clusters as well.
+        ('-', "infrastructure-admin", all(), wide(), no),
+        ('-', "infrastructure-admin", shop(), wide(), yes),
+        ('-', "project-admin", all(), wide(), yes),
+        ('-', "project-read-only", json!({"ids": [prod]}), wide(), yes),
+        ('-', "namespace-admin", all(), wide(), yes),
+        // In some namespaces it is no office.
+        ('-', "org-admin", all(), json!("allNamespaces"), yes),
+        ('c', "org-admin", all(), wide(), no),
+        ('c', "project-admin", shop(), wide(), no),
+        ('c', "infrastructure-read-only", shop(), wide(), no),
+        ('c', "namespace-admin", shop(), wide(), yes),
+        ('c', "namespace-read-only", shop(), json!({"namespaces": ["pay"]}), yes),
+        ('c', "edit", all(), wide(), yes),
+        ('A', "org-admin", all(), wide(), yes),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let body = binding("nobody", role, clusters, scope);
+        let (status, answer) = world.call(who, "PUT", &format!("policy/bindings/new-{number}"), &body).await;
+        assert_eq!(status, expected, "{number}: {who} {body}: {answer}");
+        let said = answer["detail"].as_str().unwrap_or_default();
+        assert!(status == yes || said.contains("for administering"), "{number}: {answer}");
+        if status == yes {
+            let (status, _) = world.call('O', "DELETE", &format!("policy/bindings/new-{number}"), &Value::Null).await;
+            assert_eq!(status, StatusCode::NO_CONTENT);
+        }
+    }
+    // A label by which a binding counts that makes more of them than they are.
+    let labelled = json!({"project": "shop", "labels": {"own": "yes"}});
+    let (status, answer) = world.call('I', "PUT", &format!("policy/clusters/{prod}"), &labelled).await;
+    assert_eq!(status, no, "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("for administering"), "{answer}");
+    // An office goes on for no longer than it was given.
+    let vera = world.kit.controller.directory().store();
+    let vera = vera.user_named(&world.names["org"].parse().unwrap(), &"vera".parse().unwrap()).await.unwrap().unwrap();
+    let credential = world.kit.controller.directory().issue_credential(&vera.id, jiff::SignedDuration::from_hours(1));
+    let vera = world.kit.controller.directory().whoami(&vera.id, &credential.await.unwrap().id).await.unwrap();
+    let mut world = world;
+    world.people.insert('v', vera);
+    let given = |end: Option<&str>| {
+        let binding = binding("nobody", "org-admin", all(), wide());
+        end.map_or(binding.clone(), |end| until(end, binding))
+    };
+    for (end, expected) in [(None, no), (Some("2026-02-02T00:00:00Z"), no), (Some("2026-02-01T00:00:00Z"), yes)] {
+        let (status, answer) = world.call('v', "PUT", "policy/bindings/new", &given(end)).await;
+        assert_eq!(status, expected, "{end:?}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_too_large_is_refused_before_it_is_compared() {
     let world = World::new().await;
     let words = |count: usize| (0..count).map(|n| format!("word-{n}")).collect::<Vec<_>>();

@@ -228,7 +228,15 @@ impl<'a> Giver<'a> {
     /// Whether they may make `binding`, which gives a role as it is afterwards, by what they have in the policy before.
     fn may_give(&self, binding: &Binding) -> Result<(), Refused> {
         let name = binding.name.trim_start_matches(CONSIDERED);
-        self.holdings.may_grant(binding).map_err(|excess| format!("binding {name:?}: {excess}"))
+        self.holdings.may_grant(binding).map_err(|excess| format!("binding {name:?}: {excess}"))?;
+        match self.offices.give(self.after, binding) {
+            true => Ok(()),
+            false => Err(format!(
+                "binding {name:?}: role {:?} is for administering as well, which you do not do yourself everywhere that the \
+                 binding counts, or not for as long; give another role, or ask somebody who has it",
+                binding.role
+            )),
+        }
     }
 
     /// Who comes into one of these groups comes to have what its bindings give, and may come out of denials.

@@ -9,6 +9,8 @@
 //! | `namespace-admin` | bindings where the binding reaches |
 //! | a `-read-only` twin | to look at the same |
 //!
+//! Who may change bindings hands on no office but those that they have themselves, as widely and for as long ([`Offices::give`]).
+//!
 //! A binding counts in its term; one with conditions or obligations gives nothing here, since those are about requests to
 //! clusters.
 
@@ -55,6 +57,16 @@ impl Office {
         };
         (plain && wide && !own()).then_some((office, writes))
     }
+
+    /// True if who has this may do all that the other may, where both count; `all` if the other counts on every cluster.
+    fn includes(self, other: Self, all: bool) -> bool {
+        match (self, other) {
+            (Self::Org, _) | (Self::Project, Self::Project | Self::Namespace) => true,
+            // On all clusters it is for making new ones as well, which a project's administrator does not.
+            (Self::Project, Self::Infrastructure) => !all,
+            (own, other) => own == other,
+        }
+    }
 }
 
 /// What a route needs.
@@ -85,6 +97,24 @@ impl<'p> Offices<'p> {
             (begun && lasts && who.is_among(&binding.subjects)).then_some((office, writes, binding))
         });
         Self { held: held.collect(), clusters: KnownClusters::of(document) }
+    }
+
+    /// True if the office that `binding` gives by the policy `after`, whenever its term is, is theirs to give: they have it
+    /// themselves, or one that includes it, as widely and for as long.
+    pub(crate) fn give(&self, after: &PolicyDocument, binding: &Binding) -> bool {
+        let Some((office, writes)) = Office::given(after, binding) else { return true };
+        self.held.iter().any(|(held, may_write, own)| {
+            let lasts = match (own.valid_until, binding.valid_until) {
+                (None, _) => true,
+                (Some(ours), theirs) => theirs.is_some_and(|theirs| theirs <= ours),
+            };
+            // What is replaced no longer counts when the new one does.
+            own.name != binding.name
+                && (*may_write || !writes)
+                && lasts
+                && held.includes(office, binding.clusters.all)
+                && self.clusters.is_as_wide(own, binding)
+        })
     }
 
     /// True if this may be looked at, or with `writes` changed.
