@@ -465,6 +465,28 @@ async fn nobody_hands_on_an_office_that_they_do_not_have() {
 }
 
 #[tokio::test]
+async fn nobody_comes_to_be_who_is_excepted_from_what_is_protected_from_them() {
+    let world = World::new().await;
+    let rails = |except: Value| json!({"protectedNamespaces": [{"namespaces": ["kube-system"], "clusters": {"all": true}, "except": except}]});
+    let org = world.names["org"].clone();
+    let namespace_admin = world.people[&'N'].user.id.to_string();
+    let path = format!("/api/v1/orgs/{org}/users/{namespace_admin}/kubeconfig");
+    world.call('O', "DELETE", "policy/denials/about-admins", &Value::Null).await;
+    for (except, expected) in [
+        (json!([{"user": "namespace-admin"}]), StatusCode::FORBIDDEN),
+        (json!([{"user": "namespace-admin"}, {"user": "org-admin"}]), StatusCode::CREATED),
+        (json!([{"user": "org-admin"}]), StatusCode::CREATED),
+    ] {
+        let (status, answer) = world.call('O', "PUT", "policy/guardrails/default", &rails(except.clone())).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        let (status, answer) = world.send('A', "POST", &path, "{}", None).await;
+        assert_eq!(status, expected, "{except}: {answer}");
+        let said = answer["detail"].as_str().unwrap_or_default();
+        assert!(expected != StatusCode::FORBIDDEN || said.contains("protected from you"), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_too_large_is_refused_before_it_is_compared() {
     let world = World::new().await;
     let words = |count: usize| (0..count).map(|n| format!("word-{n}")).collect::<Vec<_>>();

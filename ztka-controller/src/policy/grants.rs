@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use ztka_api::Code;
 use ztka_authz::{
     Binding, Clause, Cluster, ClusterSelector, Conditions, Denial, Guardrails, Holdings, Membership, Opening,
-    PolicyDocument, Scope, Subject,
+    PolicyDocument, ProtectedNamespaces, Scope, Subject,
 };
 use ztka_core::{Attributes, GroupName, OrgId, Principal};
 use ztka_identity::{Caller, User};
@@ -307,7 +307,14 @@ impl<'a> Giver<'a> {
         if let Some(denial) = denials.find(|denial| is_about(denial, &self.who) && !is_about(denial, &is)) {
             return Err(format!("denial {:?} is about you, and not about user \"{name}\"; {ASK}", denial.name));
         }
-        Ok(())
+        let spared = |rail: &&ProtectedNamespaces| is.is_among(&rail.except) && !self.who.is_among(&rail.except);
+        match self.before.guardrails.protected_namespaces.iter().find(spared) {
+            Some(rail) => Err(format!(
+                "namespace {:?} is protected from you, and not from user \"{name}\"; {ASK}",
+                rail.namespaces.first().map_or("", String::as_str)
+            )),
+            None => Ok(()),
+        }
     }
 
     /// A cluster with other labels, or in another project, is under other bindings, and may come out of denials.
