@@ -504,6 +504,42 @@ async fn what_is_too_large_is_refused_before_it_is_compared() {
 }
 
 #[tokio::test]
+async fn lists_say_nothing_of_what_is_not_shown() {
+    let world = World::new().await;
+    let org = world.names["org"].clone();
+    for n in 0..4 {
+        world.call('O', "POST", "clusters", &json!({"name": format!("hidden-{n}")})).await;
+        let hidden =
+            json!({"subjects": [{"user": "vera"}], "role": "view", "clusters": {"all": true}, "scope": "cluster"});
+        world.call('O', "PUT", &format!("policy/bindings/a-hidden-{n}"), &hidden).await;
+        let shown = json!({"subjects": [{"user": "vera"}], "role": "view", "clusters": {"projects": ["shop"]}, "scope": {"namespaces": ["pay"]}});
+        world.call('O', "PUT", &format!("policy/bindings/shown-{n}"), &shown).await;
+    }
+    let bindings = ["namespace-admin", "namespace-read-only", "shown-0", "shown-1", "shown-2", "shown-3"];
+    for (list, expected) in [("clusters", &["prod"][..]), ("bindings", &bindings)] {
+        for limit in [1, 2, 3, 100] {
+            let (mut seen, mut next) = (Vec::new(), Some(format!("/api/v1/orgs/{org}/{list}?limit={limit}")));
+            while let Some(path) = next {
+                let mut request = Request::get(&path).body(Body::empty()).unwrap();
+                request.extensions_mut().insert(certificate_of(&world.people[&'N']));
+                let (head, body) = world.kit.controller.api().oneshot(request).await.unwrap().into_parts();
+                let body: Value = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap();
+                assert_eq!(head.status, StatusCode::OK, "{path}: {body}");
+                let page: Vec<_> =
+                    body.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect();
+                let link = head.headers.get(header::LINK).map(|link| link.to_str().unwrap().to_owned());
+                assert!(link.is_none() || page.len() == limit, "{path}: a page that is not full, and not the last");
+                let hex: String = "hidden".bytes().map(|byte| format!("{byte:02x}")).collect();
+                assert!(link.as_ref().is_none_or(|link| !link.contains(&hex)), "{path}: {link:?}");
+                seen.extend(page);
+                next = link.map(|link| link.split(['<', '>']).nth(1).unwrap().to_owned());
+            }
+            assert_eq!(seen, expected, "{list}, {limit} at a time");
+        }
+    }
+}
+
+#[tokio::test]
 async fn certificates_of_owners_are_revoked_by_owners_alone() {
     let world = World::new().await;
     let org: ztka_core::OrgId = world.names["org"].parse().unwrap();

@@ -55,6 +55,17 @@ impl Paging {
         self.page.after.is_none()
     }
 
+    /// The part of `all` that is asked for, where only some of a list is for the caller: nothing is said of the rest. The key
+    /// of each is unlike any other's.
+    pub(super) fn part_of<T>(&self, mut all: Vec<T>, key: impl Fn(&T) -> &str) -> Paged<T> {
+        all.sort_by(|one, other| key(one).cmp(key(other)));
+        let begin = match &self.page.after {
+            Some(after) => all.partition_point(|one| key(one) <= after.as_str()),
+            None => 0,
+        };
+        Paged::of(all.split_off(begin), &self.page, |one| key(one).to_owned())
+    }
+
     /// The answer.
     pub(super) fn answer<T: Serialize>(&self, paged: Paged<T>) -> Response {
         let mut response = Json(paged.items).into_response();
