@@ -190,7 +190,7 @@ impl Controller {
         }
         let (known, who) = (self.policy(org).await?, self.principal(&caller.user).await?);
         let policy = &known.document;
-        let offices = Offices::of(policy, &policy.membership(&who), self.now());
+        let offices = Offices::of(policy, &who, self.now());
         let id = in_path.and_then(|path| path.cluster.as_ref());
         let cluster = id.and_then(|id| policy.clusters.iter().find(|cluster| cluster.id == *id));
         Ok(match needs {

@@ -105,7 +105,7 @@ pub(super) async fn bindings(
         false => {
             let (known, who) = (controller.policy(&org).await?, controller.principal(&caller.user).await?);
             let policy = &known.document;
-            let offices = Offices::of(policy, &policy.membership(&who), controller.now());
+            let offices = Offices::of(policy, &who, controller.now());
             let seen = policy.bindings.iter().filter(|binding| offices.sees(binding)).collect();
             paging.part_of(seen, |binding: &&ztka_authz::Binding| &binding.name).map(Clone::clone)
         }

@@ -136,8 +136,9 @@ impl<'a> Giver<'a> {
         who: &'a Principal,
         now: Timestamp,
     ) -> Self {
+        let offices = Offices::of(before, who, now);
         let who = before.membership(who);
-        let (offices, holdings) = (Offices::of(before, &who, now), Holdings::of(before, after, &who, now));
+        let holdings = Holdings::of(before, after, &who, now);
         Self { before, after, who, offices, holdings }
     }
 

@@ -14,8 +14,8 @@ use crate::{
 
 /// So many organisations' policies are kept,
 const MOST: usize = 64;
-/// and less of them if they are large: objects and members of all of them together.
-const LARGEST: usize = 500_000;
+/// and less of them if they are large: bytes of JSON of all of them together, which take some ten times as much memory.
+const LARGEST: usize = 24 << 20;
 
 /// The policy of an organisation at a revision, published or not.
 #[derive(Debug)]
@@ -37,15 +37,27 @@ impl Known {
         self.compiled.get_or_init(compile).as_ref().map_err(Clone::clone)
     }
 
-    /// How many things it is made of.
+    /// Bytes of its JSON.
     fn size(&self) -> usize {
-        let PolicyDocument { clusters, projects, groups, roles, bindings, denials, .. } = &self.document;
-        let clusters =
-            clusters.iter().map(|cluster| 1 + cluster.labels.len() + cluster.namespaces.len()).sum::<usize>();
-        let groups = groups.iter().map(|group| 1 + group.members.len()).sum::<usize>();
-        let roles = roles.iter().map(|role| 1 + role.rules.len()).sum::<usize>();
-        let bindings = bindings.iter().map(|binding| 1 + binding.subjects.len()).sum::<usize>();
-        clusters + projects.len() + groups + roles + bindings + denials.len()
+        let mut size = Size(0);
+        match serde_json::to_writer(&mut size, &self.document) {
+            Ok(()) => size.0,
+            Err(_) => usize::MAX,
+        }
+    }
+}
+
+/// Counts what is written, and keeps nothing.
+struct Size(usize);
+
+impl std::io::Write for Size {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -80,9 +92,9 @@ impl KnownPolicies {
     fn note(&self, org: &OrgId, size: usize) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         entries.iter_mut().filter(|entry| entry.org == *org).for_each(|entry| entry.size = size);
-        let mut sum: usize = entries.iter().map(|entry| entry.size).sum();
+        let mut sum = entries.iter().fold(0_usize, |sum, entry| sum.saturating_add(entry.size));
         while entries.len() > 1 && (entries.len() > MOST || sum > LARGEST) {
-            sum -= entries.remove(0).size;
+            sum = sum.saturating_sub(entries.remove(0).size);
         }
     }
 

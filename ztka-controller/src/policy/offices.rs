@@ -14,8 +14,11 @@
 //! A binding counts in its term; one with conditions or obligations gives nothing here, since those are about requests to
 //! clusters.
 
+use std::cell::{LazyCell, OnceCell};
+
 use jiff::Timestamp;
-use ztka_authz::{Binding, Cluster, KnownClusters, Membership, PolicyDocument, Scope};
+use ztka_authz::{Binding, Cluster, KnownClusters, PolicyDocument, Scope};
+use ztka_core::Principal;
 
 /// What an administrative role is about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -83,20 +86,27 @@ pub(crate) enum Reach<'a> {
 /// What somebody holds in an organisation at a moment.
 #[derive(Debug)]
 pub(crate) struct Offices<'p> {
+    document: &'p PolicyDocument,
     held: Vec<(Office, bool, &'p Binding)>,
-    clusters: KnownClusters<'p>,
+    /// Looked up for those who hold something, once.
+    clusters: OnceCell<KnownClusters<'p>>,
 }
 
 impl<'p> Offices<'p> {
     /// What `who` holds by `document` at `now`.
-    pub(crate) fn of(document: &'p PolicyDocument, who: &Membership<'_>, now: Timestamp) -> Self {
+    pub(crate) fn of(document: &'p PolicyDocument, who: &Principal, now: Timestamp) -> Self {
+        let who = LazyCell::new(|| document.membership(who));
         let held = document.bindings.iter().filter_map(|binding| {
             let (office, writes) = Office::given(document, binding)?;
             let begun = binding.valid_from.is_none_or(|from| from <= now);
             let lasts = binding.valid_until.is_none_or(|until| now < until);
             (begun && lasts && who.is_among(&binding.subjects)).then_some((office, writes, binding))
         });
-        Self { held: held.collect(), clusters: KnownClusters::of(document) }
+        Self { document, held: held.collect(), clusters: OnceCell::new() }
+    }
+
+    fn is_as_wide(&self, own: &Binding, other: &Binding) -> bool {
+        self.clusters.get_or_init(|| KnownClusters::of(self.document)).is_as_wide(own, other)
     }
 
     /// True if the office that `binding` gives by the policy `after`, whenever its term is, is theirs to give: they have it
@@ -113,7 +123,7 @@ impl<'p> Offices<'p> {
                 && (*may_write || !writes)
                 && lasts
                 && held.includes(office, binding.clusters.all)
-                && self.clusters.is_as_wide(own, binding)
+                && self.is_as_wide(own, binding)
         })
     }
 
@@ -141,9 +151,7 @@ impl<'p> Offices<'p> {
     pub(crate) fn manages(&self, binding: &Binding) -> bool {
         self.whole()
             || self.held.iter().any(|(office, writes, own)| {
-                *writes
-                    && matches!(office, Office::Project | Office::Namespace)
-                    && self.clusters.is_as_wide(own, binding)
+                *writes && matches!(office, Office::Project | Office::Namespace) && self.is_as_wide(own, binding)
             })
     }
 
@@ -156,7 +164,7 @@ impl<'p> Offices<'p> {
     pub(crate) fn sees(&self, binding: &Binding) -> bool {
         self.allow(Reach::Org, false)
             || self.held.iter().any(|(office, _, own)| {
-                matches!(office, Office::Project | Office::Namespace) && self.clusters.is_as_wide(own, binding)
+                matches!(office, Office::Project | Office::Namespace) && self.is_as_wide(own, binding)
             })
     }
 }
