@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use ztka_authz::{AuthorizeLayer, Engine};
 use ztka_core::{
-    Access, AuditId, Authenticated, BoxError, DecisionSlot, DocumentHeader, DocumentKind, Evidence, Identity, KeyId,
-    Permitted, Principal, Recorded, Reply, Revision, SeriesKey, Session, SignedDocument, SystemClock, Verified, body,
+    Access, Attributes, AuditId, Authenticated, BoxError, DecisionSlot, DocumentHeader, DocumentKind, Evidence,
+    Identity, KeyId, Permitted, Principal, Recorded, Reply, Revision, SeriesKey, Session, SignedDocument, SystemClock,
+    Verified, body,
 };
 
 const POLICY: &str = r#"{"clusters": [{"id": "c1", "name": "prod"}], "bindings": [{"name": "look", "role": "view",
@@ -30,14 +31,8 @@ pub(crate) async fn main() -> Result<(), BoxError> {
         Ok::<_, Infallible>(Reply::Response(Response::new(body(format!("by {}", access.stage().grant().binding)))))
     });
     let (user, credential, name) = ("u1".parse()?, "k1".parse()?, "alice".parse()?);
-    let session = Session {
-        user,
-        credential,
-        name,
-        groups: vec!["dev".parse()?],
-        attributes: ztka_core::Attributes::new(),
-        active_until: expires,
-    };
+    let (groups, attributes) = (vec!["dev".parse()?], Attributes::new());
+    let session = Session { user, credential, name, groups, attributes, active_until: expires };
     let alice = Verified::assertion(Principal::new("acme".parse()?, session));
     for path in ["/api/v1/namespaces/shop/pods/web", "/api/v1/namespaces/shop/secrets/key"] {
         let (head, ()) = Request::get(path).body(())?.into_parts();
