@@ -425,6 +425,22 @@ impl Fleet {
         self.kubectl(&by, cluster).await
     }
 
+    /// What kubectl is told, once it is refused.
+    pub async fn refused(&self, kubectl: &Kubectl, words: &str) -> Result<String> {
+        let refused = wait_for("a refusal", || async {
+            let output = kubectl.run(words.split(' ')).await?;
+            ensure!(!output.success(), "{words}: still in");
+            Ok(output.stderr)
+        });
+        refused.await.with_context(|| self.tails())
+    }
+
+    /// What kubectl is told, once it is let in.
+    pub async fn allowed(&self, kubectl: &Kubectl, words: &str) -> Result<String> {
+        let allowed = wait_for("access", || async { kubectl.ok(words.split(' ')).await });
+        allowed.await.with_context(|| self.tails())
+    }
+
     /// The last lines of every process' log.
     pub fn tails(&self) -> String {
         let mut all = vec![self.controller.tail()];

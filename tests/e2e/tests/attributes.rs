@@ -4,7 +4,7 @@ use std::{fs, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use ztka_e2e::Fleet;
-use ztka_test_cluster::{Cluster, Kubectl, Options, wait_for};
+use ztka_test_cluster::{Cluster, Options};
 
 const POLICY: &str = "
 bindings:
@@ -16,20 +16,6 @@ bindings:
   when: {user: {team: [shop]}}
 - {name: look, subjects: [{user: alice}, {user: bob}], role: view, clusters: {all: true}, scope: {namespaces: [kube-public]}}
 ";
-
-async fn refused(fleet: &Fleet, kubectl: &Kubectl, words: &str) -> Result<String> {
-    let refused = wait_for("a refusal", || async {
-        let output = kubectl.run(words.split(' ')).await?;
-        ensure!(!output.success(), "{words}: still in");
-        Ok(output.stderr)
-    });
-    refused.await.with_context(|| fleet.tails())
-}
-
-async fn allowed(fleet: &Fleet, kubectl: &Kubectl, words: &str) -> Result<String> {
-    let allowed = wait_for("access", || async { kubectl.ok(words.split(' ')).await });
-    allowed.await.with_context(|| fleet.tails())
-}
 
 #[tokio::test]
 async fn kubectl_is_let_in_by_an_attribute_and_out_without_it() -> Result<()> {
@@ -47,11 +33,11 @@ async fn kubectl_is_let_in_by_an_attribute_and_out_without_it() -> Result<()> {
     let alice = fleet.kubectl(&fleet.kubeconfig("acme", "alice").await?, "dev").await?;
     let bob = fleet.kubectl(&fleet.kubeconfig("acme", "bob").await?, "dev").await?;
 
-    allowed(&fleet, &alice, "create configmap of-alice").await?;
-    let said = refused(&fleet, &bob, "create configmap of-bob").await?;
+    fleet.allowed(&alice, "create configmap of-alice").await?;
+    let said = fleet.refused(&bob, "create configmap of-bob").await?;
     ensure!(said.contains("users with another team"), "{said}");
     // Questions about oneself are answered alike.
-    allowed(&fleet, &alice, "auth can-i create configmaps").await?;
+    fleet.allowed(&alice, "auth can-i create configmaps").await?;
     let answer = bob.run(["auth", "can-i", "create", "configmaps"]).await?;
     ensure!(answer.stdout.starts_with("no") && answer.stdout.contains("another team"), "{answer:?}");
 
@@ -61,10 +47,10 @@ async fn kubectl_is_let_in_by_an_attribute_and_out_without_it() -> Result<()> {
     fleet.ztka(&["--org", "acme", "user", "set", "alice", "--no-attribute", "team"]).await?;
     watch.ended().await.with_context(|| fleet.tails())?;
     println!("a watch ended {} ms after the command that took the attribute was started", begun.elapsed().as_millis());
-    let said = refused(&fleet, &alice, "create configmap again").await?;
+    let said = fleet.refused(&alice, "create configmap again").await?;
     ensure!(said.contains("users with another team"), "{said}");
     fleet.ztka(&["--org", "acme", "user", "set", "bob", "--attribute", "team=shop"]).await?;
-    allowed(&fleet, &bob, "create configmap of-bob").await?;
+    fleet.allowed(&bob, "create configmap of-bob").await?;
 
     // Nobody sets their own; and what was done is on record.
     let shown = fleet.ztka(&["--org", "acme", "user", "show", "bob"]).await?;

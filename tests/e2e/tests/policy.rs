@@ -25,22 +25,6 @@ async fn apply(fleet: &Fleet, policy: &str, more: &[&str]) -> Result<String> {
     fleet.ztka(&arguments).await
 }
 
-/// What kubectl is told, once it is refused.
-async fn refused(fleet: &Fleet, kubectl: &Kubectl, words: &str) -> Result<String> {
-    let refused = wait_for("a refusal", || async {
-        let output = kubectl.run(words.split(' ')).await?;
-        ensure!(!output.success(), "{words}: still in");
-        Ok(output.stderr)
-    });
-    refused.await.with_context(|| fleet.tails())
-}
-
-/// What kubectl is told, once it is let in.
-async fn allowed(fleet: &Fleet, kubectl: &Kubectl, words: &str) -> Result<String> {
-    let allowed = wait_for("access", || async { kubectl.ok(words.split(' ')).await });
-    allowed.await.with_context(|| fleet.tails())
-}
-
 #[tokio::test]
 async fn the_whole_model_is_in_force() -> Result<()> {
     let cluster = Cluster::level1(Options::default()).await?;
@@ -98,22 +82,22 @@ denials:
     let dave = fleet.kubectl(&dave, "dev").await?;
 
     // A term, while it lasts.
-    allowed(&fleet, &dave, "get pods").await?;
+    fleet.allowed(&dave, "get pods").await?;
     // A denial wins over everything, and says why.
     alice.ok(["create", "configmap", "made"]).await?;
-    let said = refused(&fleet, &alice, "delete configmap made").await?;
+    let said = fleet.refused(&alice, "delete configmap made").await?;
     ensure!(said.contains("nothing is deleted on Fridays"), "{said}");
     // Namespaces by label.
-    allowed(&fleet, &bob, "get pods -n pay").await?;
-    refused(&fleet, &bob, "get pods -n default").await?;
+    fleet.allowed(&bob, "get pods -n pay").await?;
+    fleet.refused(&bob, "get pods -n default").await?;
     // Groups within groups.
-    allowed(&fleet, &carol, "get pods -n default").await?;
+    fleet.allowed(&carol, "get pods -n default").await?;
 
     // The override of read-only roles: in force in about a second, and on record.
-    refused(&fleet, &bob, "get secret key -n pay").await?;
+    fleet.refused(&bob, "get secret key -n pay").await?;
     let begun = Instant::now();
     apply(&fleet, &policy.replace("viewSecrets: false", "viewSecrets: true"), &[]).await?;
-    allowed(&fleet, &bob, "get secret key -n pay").await?;
+    fleet.allowed(&bob, "get secret key -n pay").await?;
     let taken = begun.elapsed();
     println!("viewSecrets was in force {} ms after the command was started", taken.as_millis());
     let events = fleet.ztka(&["--org", "acme", "--output", "json", "audit", "tail", "-n", "200"]).await?;
@@ -125,7 +109,7 @@ denials:
     // What runs out does so by itself.
     let soon = Timestamp::now() + SignedDuration::from_secs(5);
     apply(&fleet, &policy.replace(&until.to_string(), &soon.to_string()), &[]).await?;
-    let said = refused(&fleet, &dave, "get pods").await?;
+    let said = fleet.refused(&dave, "get pods").await?;
     ensure!(said.contains("run out") || said.contains("no role"), "{said}");
 
     // A cluster that comes later, with a label that a binding waits for.
@@ -133,14 +117,14 @@ denials:
     fleet.cluster("acme", "later", &second, &["stage=new"]).await?;
     let again = fleet.kubeconfig("acme", "dave").await?;
     let later = fleet.kubectl(&again, "later").await?;
-    allowed(&fleet, &later, "create configmap mine").await?;
+    fleet.allowed(&later, "create configmap mine").await?;
 
     // And back.
     let first =
         history.as_array().and_then(|all| all.get(1)).and_then(|one| one["version"].as_u64()).context("no version")?;
     fleet.ztka(&["--org", "acme", "policy", "rollback", &first.to_string()]).await?;
-    allowed(&fleet, &dave, "get pods").await?;
-    refused(&fleet, &bob, "get secret key -n pay").await?;
+    fleet.allowed(&dave, "get pods").await?;
+    fleet.refused(&bob, "get secret key -n pay").await?;
     let now = fleet.ztka(&["--org", "acme", "policy", "get"]).await?;
     ensure!(now.contains("viewSecrets: false") || !now.contains("viewSecrets: true"), "{now}");
     // What is read is applied as it is, and changes nothing.
@@ -155,7 +139,7 @@ denials:
 
 /// A watch that has begun, of somebody who is let in.
 async fn watch(fleet: &Fleet, kubectl: &Kubectl, namespace: &str) -> Result<ztka_test_cluster::Running> {
-    allowed(fleet, kubectl, &format!("get configmaps -n {namespace}")).await?;
+    fleet.allowed(kubectl, &format!("get configmaps -n {namespace}")).await?;
     let mut watch = kubectl.spawn(["get", "configmaps", "-n", namespace, "--watch"])?;
     watch.read_until("kube-root-ca.crt").await.with_context(|| fleet.tails())?;
     Ok(watch)
@@ -192,7 +176,7 @@ bindings:
     apply(&fleet, &policy.replace("{user: alice}, ", ""), &[]).await?;
     of_alice.ended().await.with_context(|| fleet.tails())?;
     println!("a watch ended {} ms after its user was taken out of the group", begun.elapsed().as_millis());
-    refused(&fleet, &alice, "get configmaps -n shop").await?;
+    fleet.refused(&alice, "get configmaps -n shop").await?;
 
     let guarded = format!(
         "{policy}guardrails: {{protectedNamespaces: [{{namespaces: [guarded], access: none, clusters: {{all: true}}}}]}}\n"
@@ -201,7 +185,7 @@ bindings:
     apply(&fleet, &guarded, &[]).await?;
     of_bob.ended().await.with_context(|| fleet.tails())?;
     println!("a watch ended {} ms after its namespace was protected", begun.elapsed().as_millis());
-    let said = refused(&fleet, &bob, "get configmaps -n guarded").await?;
+    let said = fleet.refused(&bob, "get configmaps -n guarded").await?;
     ensure!(said.contains("protected"), "{said}");
     ensure!(goes_on.child().try_wait()?.is_none(), "a watch that is given still goes on");
 
