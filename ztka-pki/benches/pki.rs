@@ -42,6 +42,9 @@ const ROUND: Duration = Duration::from_secs(1);
 const TOKEN: &str = "ZTKA_BENCH_TOKEN_FOLDER";
 const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 
+/// Chains of which none is known any more when it comes again.
+const UNKNOWN: usize = 1100;
+
 /// Agents of the rotation.
 const FLEET: usize = 1000;
 
@@ -146,14 +149,22 @@ fn main() {
     row("certificates from requests, P-256 in memory", &format!("{:.0}/s", site.issue_rate(1)), "≥ 3000/s");
     token_in_a_process_of_its_own();
     let issued = site.runtime.block_on(site.issue(&site.csrs[0]));
+    let strangers: Vec<_> =
+        (0..UNKNOWN).map(|n| site.runtime.block_on(site.issue(&site.csrs[n % site.csrs.len()]))).collect();
+    let mut chains = strangers.iter().cycle();
     let verified = rate(|| {
-        site.trust.verify(Purpose::Agents, issued.chain()).unwrap();
+        site.trust.verify(Purpose::Agents, chains.next().unwrap().chain()).unwrap();
         1
     });
     row("a peer's chain of two signatures verified", &format!("{:.0} µs", 1e6 / verified), "≤ 150 µs");
+    let again = rate(|| {
+        site.trust.verify(Purpose::Agents, issued.chain()).unwrap();
+        1
+    });
+    row("the chain of a peer that comes again", &format!("{:.2} µs", 1e6 / again), "");
     let id = site.trust.verify(Purpose::Agents, issued.chain()).unwrap().id.to_string();
     let read = rate(|| (0..100).filter(|_| std::hint::black_box(&id).parse::<SpiffeId>().is_ok()).count());
-    identity(&site, &issued);
+    identity(&site, &strangers);
     row("its name alone read", &format!("{:.2} µs", 1e6 / read), "");
     revocation(&site, &issued);
     handshakes(&site);
@@ -161,10 +172,12 @@ fn main() {
 }
 
 /// From certificates in DER to a verified peer: all that is looked at but the signatures, which cost what they cost.
-fn identity(site: &Site, issued: &Issued) {
+fn identity(site: &Site, strangers: &[Issued]) {
     let trust = TrustSource::new(site.hierarchy.trust_bundle(), believing(), Arc::new(SystemClock)).unwrap();
+    let mut chains = strangers.iter().cycle().map(Issued::chain);
     let identified = rate(|| {
-        (0..100).filter(|_| trust.verify(Purpose::Agents, std::hint::black_box(issued.chain())).is_ok()).count()
+        let some = chains.by_ref().take(100);
+        some.filter(|chain| trust.verify(Purpose::Agents, std::hint::black_box(chain)).is_ok()).count()
     });
     // The path alone, by what verifies it, of the same certificates.
     let anchors: Vec<_> = trust.bundle().anchors[&Purpose::Agents].iter().map(|one| one.certificate.clone()).collect();
@@ -172,9 +185,10 @@ fn identity(site: &Site, issued: &Issued) {
     let anchors: Vec<_> = anchors.iter().map(|one| webpki::anchor_from_trusted_cert(one).unwrap()).collect();
     let algorithms = believing().signature_verification_algorithms.all;
     let path = rate(|| {
-        let verified = (0..100).filter(|_| {
+        let some = chains.by_ref().take(100);
+        let verified = some.filter(|chain| {
             let now = rustls_pki_types::UnixTime::now();
-            let [leaf, above @ ..] = std::hint::black_box(issued.chain()) else { return false };
+            let [leaf, above @ ..] = std::hint::black_box(*chain) else { return false };
             let usage = webpki::KeyUsage::client_auth();
             let leaf = webpki::EndEntityCert::try_from(leaf).unwrap();
             leaf.verify_for_usage(algorithms, &anchors, above, now, usage, None, None).is_ok()

@@ -2,6 +2,7 @@
 
 mod as_caller;
 mod as_proxy;
+mod known;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -11,6 +12,7 @@ use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 use ztka_core::{KeyId, SpiffeId, Subject, Verified};
 
+use self::known::{Digest, Known};
 use crate::{Purpose, key, trust::TrustBundle, x509::Facts};
 
 /// Leaf, an organisation's and a purpose's intermediate, and what rotation adds.
@@ -110,8 +112,19 @@ struct Limit {
     not_after: Timestamp,
 }
 
+/// What a path has shown.
+struct Path {
+    /// None of a server that is known by DNS names.
+    peer: Option<Verified<Peer>>,
+    /// The end of the first of its certificates that ends.
+    until: Timestamp,
+}
+
 /// Verifies chains of one purpose against its intermediates: signatures, validity, use, path length, and that the one
 /// URI name is within what its issuers may give.
+///
+/// A client's chain that it has verified a while ago, byte for byte, is only held against the clock again: kubectl
+/// connects anew for each command. Clones share what is known; another bundle is another verifier, that knows nothing.
 #[derive(Clone, Debug)]
 pub struct PeerVerifier {
     purpose: Purpose,
@@ -121,6 +134,7 @@ pub struct PeerVerifier {
     /// Authorities below an anchor that are not believed any more.
     withdrawn: Arc<BTreeSet<KeyId>>,
     provider: Arc<CryptoProvider>,
+    known: Arc<Known>,
 }
 
 impl PeerVerifier {
@@ -147,7 +161,8 @@ impl PeerVerifier {
         };
         let limits = bundle.anchors(purpose).iter().map(limit).collect::<Result<_, _>>()?;
         let withdrawn = Arc::new(bundle.retired.union(&bundle.revoked).cloned().collect());
-        Ok(Self { purpose, trust_domain: bundle.trust_domain.as_str().into(), anchors, limits, withdrawn, provider })
+        let (trust_domain, known) = (bundle.trust_domain.as_str().into(), Arc::default());
+        Ok(Self { purpose, trust_domain, anchors, limits, withdrawn, provider, known })
     }
 
     /// Whom `chain` (leaf first) was issued to as a client, if it is valid at `now`. Revocation is not looked at here.
@@ -155,7 +170,18 @@ impl PeerVerifier {
     /// # Errors
     /// [`PeerError`]
     pub fn verify(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Result<Verified<Peer>, PeerError> {
-        self.path(chain, now, Usage::Client, None)?.ok_or(PeerError::Name)
+        // What is too long is not even hashed.
+        if chain.len() > MAX_CHAIN {
+            return Err(PeerError::Length);
+        }
+        let digest = Digest::of(chain);
+        if let Some(peer) = self.known.peer(&digest, now) {
+            return Ok(peer);
+        }
+        let Path { peer, until } = self.path(chain, now, Usage::Client, None)?;
+        let peer = peer.ok_or(PeerError::Name)?;
+        self.known.learn(digest, &peer, now..=until);
+        Ok(peer)
     }
 
     /// Checks the chain of the server `name` (leaf first) at `now`; tells who it is where servers of this purpose have a
@@ -169,7 +195,7 @@ impl PeerVerifier {
         name: &ServerName<'_>,
         now: Timestamp,
     ) -> Result<Option<Verified<Peer>>, PeerError> {
-        self.path(chain, now, Usage::Server, Some(name))
+        self.path(chain, now, Usage::Server, Some(name)).map(|path| path.peer)
     }
 
     fn path(
@@ -178,7 +204,7 @@ impl PeerVerifier {
         now: Timestamp,
         usage: Usage,
         name: Option<&ServerName<'_>>,
-    ) -> Result<Option<Verified<Peer>>, PeerError> {
+    ) -> Result<Path, PeerError> {
         let (leaf, above) = chain.split_first().ok_or(PeerError::Length)?;
         if chain.len() > MAX_CHAIN {
             return Err(PeerError::Length);
@@ -203,10 +229,13 @@ impl PeerVerifier {
             return Err(PeerError::Untrusted);
         }
         let id = self.name(&facts, &between, limit)?;
-        Ok(id.map(|id| {
+        let until = between.iter().map(|authority| authority.not_after).fold(limit.not_after, Timestamp::min);
+        let until = until.min(facts.not_after);
+        let peer = id.map(|id| {
             let spki = key::key_id(&facts.spki);
             Verified::assertion(Peer { id, serial: facts.serial, not_after: facts.not_after, spki, authorities })
-        }))
+        });
+        Ok(Path { peer, until })
     }
 
     /// What the path's anchor may be used for, if it is valid itself: what it has issued is valid no longer than it is.

@@ -1,4 +1,5 @@
-//! TLS configurations by role. TLS 1.3, no early data, no resumption: every handshake verifies anew.
+//! TLS configurations by role. TLS 1.3, no early data, no resumption: in every handshake the key is shown, and the
+//! certificate held against the trust of the moment.
 #[cfg(feature = "crypto-aws-lc")]
 mod aws_lc;
 mod pin;
