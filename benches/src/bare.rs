@@ -163,7 +163,7 @@ fn files(of: &[PathBuf]) -> Result<[&Path; 3]> {
 
 fn server_tls(options: &Options) -> Result<Arc<ServerConfig>> {
     let [ca, own, private] = files(&options.server)?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(ztka_runtime::crypto());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?), provider.clone()).build()?;
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13])?;
     let mut config = builder.with_client_cert_verifier(verifier).with_single_cert(certificates(own)?, key(private)?)?;
@@ -214,7 +214,7 @@ struct Next {
 impl Next {
     fn new(options: &Options) -> Result<Self> {
         let [ca, own, private] = files(&options.client)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(ztka_runtime::crypto());
         let builder =
             ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13])?;
         let builder = builder.with_root_certificates(roots(ca)?);

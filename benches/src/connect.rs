@@ -51,7 +51,7 @@ impl Client {
         for certificate in certificates(&target.ca)? {
             roots.add(certificate).with_context(|| format!("an anchor in {}", target.ca.display()))?;
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(ztka_runtime::crypto());
         let builder =
             ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13])?;
         let mut config = builder

@@ -94,7 +94,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn tls(ca: &Path, certificate: &Path, private: &Path) -> Result<Arc<ServerConfig>> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(ztka_runtime::crypto());
     let mut roots = RootCertStore::empty();
     for anchor in certificates(ca)? {
         roots.add(anchor)?;

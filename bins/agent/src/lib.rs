@@ -31,7 +31,7 @@ const CONTROLLER: &str = "controller";
 
 /// Enrols if need be, dials the proxies and serves what comes through the tunnels until the process is asked to stop.
 pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(ztka_runtime::crypto());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     // The one apiserver, and the way to it as the agent itself.
     let pool = Pool::new(&config.apiserver.url()?, apiserver_tls(&config.apiserver, provider.clone())?)?;

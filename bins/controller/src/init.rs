@@ -42,7 +42,7 @@ pub enum Initialised {
 /// # Errors
 /// There are some, or they cannot be made; what there was stays as it is then.
 pub async fn init(config: &Config, root: RootKey) -> anyhow::Result<Initialised> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(ztka_runtime::crypto());
     file::private_directory(&config.data_dir).context("data_dir cannot be used")?;
     let store = keys::unlock(config, Store::open(&config.database()?).await?).await?;
     ensure!(

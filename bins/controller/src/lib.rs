@@ -79,7 +79,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
 /// Opens the store and the certificate authorities, making what is not there yet; writes the first administrator's
 /// credential to `admin.toml` in the data directory if that file is not there.
 pub async fn open(config: &Config) -> anyhow::Result<Opened> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(ztka_runtime::crypto());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     file::private_directory(&config.data_dir).context("data_dir cannot be used")?;
     let store = keys::unlock(config, Store::open(&config.database()?).await?).await?;

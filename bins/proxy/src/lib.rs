@@ -43,7 +43,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
 
 /// The same, with another place for connections that are for the controller.
 pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow::Result<()> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(ztka_runtime::crypto());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let listener = TcpListener::bind(config.listen).await;
     let listener =

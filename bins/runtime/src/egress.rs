@@ -116,7 +116,7 @@ impl EgressConfig {
             ensure!(roots.len() > before, "egress.ca_files: {name} holds no certificate; it takes CAs as PEM");
         }
         ensure!(!roots.is_empty(), "egress.ca_files: the system has no CAs; name the CA of the egress proxy");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(crate::crypto());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
     }

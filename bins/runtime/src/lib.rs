@@ -32,6 +32,7 @@
 //! ```
 mod arenas;
 mod config;
+mod crypto;
 mod egress;
 mod health;
 mod logs;
@@ -39,6 +40,7 @@ mod process;
 
 pub use self::{
     config::{Common, Configuration, LogFormat, load},
+    crypto::crypto,
     egress::EgressConfig,
     health::Health,
     logs::init as init_logs,

@@ -107,7 +107,7 @@ where
     arenas::at_most(config.common().threads());
     logs::init(config.common())?;
     // Libraries take the provider as an argument; this is for those that ask for the process' default.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let _ = crate::crypto().install_default();
     let runtime = runtime(config.common().threads()).context("the async runtime cannot be started")?;
     runtime.block_on(async {
         let process = Process::new(CancellationToken::new());
