@@ -4,6 +4,7 @@ mod binding;
 mod clause;
 mod condition;
 mod guardrail;
+mod recording;
 mod selector;
 
 use std::collections::BTreeMap;

@@ -269,7 +269,7 @@ impl Engine {
 
     /// Decides on a question about oneself just as on the request that it is about.
     pub fn review(&self, who: &Principal, cluster: &ClusterId, action: &Action<'_>) -> Decision {
-        self.review_with(who, cluster, action, &Facts::at(self.now()).supporting(Supported::WATCHED))
+        self.review_with(who, cluster, action, &Facts::at(self.now()).supporting(Supported::RECORDED))
     }
 
     /// The same from the address `source`, on which bindings may depend.
@@ -280,7 +280,7 @@ impl Engine {
         action: &Action<'_>,
         source: Option<IpAddr>,
     ) -> Decision {
-        let facts = Facts::at(self.now()).from_source(source).supporting(Supported::WATCHED);
+        let facts = Facts::at(self.now()).from_source(source).supporting(Supported::RECORDED);
         self.review_with(who, cluster, action, &facts)
     }
 

@@ -47,6 +47,9 @@ impl Supported {
     /// The same where what is open is watched as well ([`CutLayer`](crate::CutLayer)), and ended.
     pub const WATCHED: Self = Self { max_duration: true, ..Self::ALWAYS };
 
+    /// The same where sessions are recorded, here or by whom they come from.
+    pub const RECORDED: Self = Self { record: true, ..Self::WATCHED };
+
     /// Every obligation there is; for tools that ask what policy says, not whether a server can do it.
     pub const ALL: Self =
         Self { audit: Some(AuditLevel::RequestResponse), record: true, max_duration: true, step_up: true };

@@ -21,13 +21,27 @@ use crate::{Engine, Port, Supported, forward};
 pub struct AuthorizeLayer {
     engine: Engine,
     patience: Duration,
+    seen_to: SeenTo,
+}
+
+/// What is seen to around this layer.
+#[derive(Clone, Copy, Debug, Default)]
+struct SeenTo {
     watched: bool,
+    sessions: bool,
+}
+
+impl SeenTo {
+    fn supported(self) -> Supported {
+        let supported = if self.watched { Supported::WATCHED } else { Supported::ALWAYS };
+        Supported { record: self.sessions, ..supported }
+    }
 }
 
 impl AuthorizeLayer {
     /// Decides with `engine`, at once.
     pub fn new(engine: Engine) -> Self {
-        Self { engine, patience: Duration::ZERO, watched: false }
+        Self { engine, patience: Duration::ZERO, seen_to: SeenTo::default() }
     }
 
     /// Waits up to `limit` for the policy that a request names, then denies it with 503.
@@ -44,7 +58,15 @@ impl AuthorizeLayer {
     /// `maxDuration`.
     #[must_use]
     pub fn with_ports_watched(mut self) -> Self {
-        self.watched = true;
+        self.seen_to.watched = true;
+        self
+    }
+
+    /// Says that sessions are recorded where a binding asks for it ([`Grant::recording`](ztka_core::Grant::recording)): by a layer
+    /// behind this one, or for an agent by the proxy in front. Without, a binding that requires it gives no sessions.
+    #[must_use]
+    pub fn with_sessions_recorded(mut self) -> Self {
+        self.seen_to.sessions = true;
         self
     }
 }
@@ -53,7 +75,7 @@ impl<S> Layer<S> for AuthorizeLayer {
     type Service = Authorize<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Authorize { inner, engine: self.engine.clone(), patience: self.patience, watched: self.watched }
+        Authorize { inner, engine: self.engine.clone(), patience: self.patience, seen_to: self.seen_to }
     }
 }
 
@@ -63,7 +85,7 @@ pub struct Authorize<S> {
     inner: S,
     engine: Engine,
     patience: Duration,
-    watched: bool,
+    seen_to: SeenTo,
 }
 
 impl<S, B> Service<Access<Recorded, B>> for Authorize<S>
@@ -85,7 +107,7 @@ where
     fn call(&mut self, access: Access<Recorded, B>) -> Self::Future {
         let named = access.allowed_by().filter(|named| is_behind(&self.engine, &access, *named));
         let Some(named) = named else {
-            return match permit(&self.engine, access, None, self.watched) {
+            return match permit(&self.engine, access, None, self.seen_to) {
                 Ok(access) => Either::Left(self.inner.call(access)),
                 Err(status) => Either::Right(Either::Left(ready(Ok(status.into())))),
             };
@@ -93,11 +115,11 @@ where
         // The instance that `poll_ready` was asked of is the one to call; its clone stays here.
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
-        let (engine, patience, watched) = (self.engine.clone(), self.patience, self.watched);
+        let (engine, patience, seen_to) = (self.engine.clone(), self.patience, self.seen_to);
         Either::Right(Either::Right(Box::pin(async move {
             let org = access.principal().org().clone();
             let _ = tokio::time::timeout(patience, engine.at_least(&org, named)).await;
-            match permit(&engine, access, Some(named), watched) {
+            match permit(&engine, access, Some(named), seen_to) {
                 Ok(access) => inner.call(access).await,
                 Err(status) => Ok(status.into()),
             }
@@ -114,16 +136,16 @@ fn permit<B>(
     engine: &Engine,
     access: Access<Recorded, B>,
     named: Option<Revision>,
-    watched: bool,
+    seen_to: SeenTo,
 ) -> Result<Access<Permitted, B>, Status> {
-    let (source, supported) = (access.source(), if watched { Supported::WATCHED } else { Supported::ALWAYS });
+    let (source, supported) = (access.source(), seen_to.supported());
     let by_channels = forward::may_speak_in_channels(access.headers());
     let behind = named.is_some_and(|named| is_behind(engine, &access, named));
     Permitted::assertion(access, |who, cluster, asked| match behind {
         true => Decision::Deny(Reason::NoPolicy(
             "the policy that the proxy decided by has not reached the cluster's agent yet; try again",
         )),
-        false if watched && asked.is_port_forward() => {
+        false if seen_to.watched && asked.is_port_forward() => {
             let decide = |port| engine.decide_supporting(supported, who, cluster, asked, source, port);
             forward::decide(asked, by_channels, decide)
         }

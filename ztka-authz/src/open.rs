@@ -23,8 +23,8 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use ztka_core::{
-    Access, BoxError, ClusterId, Decision, Evidence, Farewell, Hold, Permitted, Principal, Reason, RequestAttributes,
-    Status, Verified, stream::forward::Ports,
+    Access, BoxError, ClusterId, Decision, Evidence, Farewell, Hold, Permitted, Principal, Reason, Recording,
+    RequestAttributes, Status, Verified, stream::forward::Ports,
 };
 
 pub use self::layer::{Cut, CutLayer};
@@ -89,6 +89,8 @@ struct Stream<T> {
     attributes: Option<RequestAttributes>,
     /// Where it comes from.
     source: Option<IpAddr>,
+    /// It was let in under the obligation to record it.
+    recording: bool,
     began: Timestamp,
     /// Microseconds since 1970.
     until: AtomicI64,
@@ -121,6 +123,11 @@ impl Cause {
 }
 
 impl<T> Stream<T> {
+    /// What is not recorded from its beginning cannot be from now on.
+    fn supported(&self) -> Supported {
+        if self.recording { Supported::RECORDED } else { Supported::WATCHED }
+    }
+
     /// Until when it may last if that is no longer than `limit`, which `binding` sets.
     fn may_last(&self, limit: SignedDuration, binding: &str, now: Timestamp) -> Result<Timestamp, Reason> {
         let end = self.began.checked_add(limit).unwrap_or(Timestamp::MAX);
@@ -211,7 +218,8 @@ impl<S: Sessions> Open<S> {
         }
         let Some(attributes) = &stream.attributes else { return Ok(until) };
         let later = if attributes.is_port_forward() { Port::Later } else { Port::Unknown };
-        let weighed = engine.weigh_request(Supported::WATCHED, &who, &stream.cluster, attributes, stream.source, later);
+        let (supported, cluster) = (stream.supported(), &stream.cluster);
+        let weighed = engine.weigh_request(supported, &who, cluster, attributes, stream.source, later);
         // One that was refused ends it by itself, when its user has been told.
         if stream.refused.get().is_none() {
             let ports = stream.ports.lock().unwrap_or_else(PoisonError::into_inner);
@@ -230,7 +238,7 @@ impl<S: Sessions> Open<S> {
         let Some(asked) = &stream.attributes else { return Ok(()) };
         let port_is = Port::Is(port.get());
         let engine = &self.0.engine;
-        match engine.decide_supporting(Supported::WATCHED, who, &stream.cluster, asked, stream.source, port_is) {
+        match engine.decide_supporting(stream.supported(), who, &stream.cluster, asked, stream.source, port_is) {
             Decision::Allow(_) => Ok(()),
             Decision::Deny(reason) => Err(Reason::Denied(format!("port {port} may not be forwarded to: {reason}"))),
         }
@@ -260,6 +268,7 @@ impl<S: Sessions> Open<S> {
             cluster: access.cluster().clone(),
             attributes: attributes.is_long_running().then(|| attributes.clone()),
             source: access.source(),
+            recording: access.stage().grant().recording != Recording::Off,
             began: self.0.engine.now(),
             until: AtomicI64::new(i64::MAX),
             cut: OnceLock::new(),

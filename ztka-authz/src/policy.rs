@@ -168,7 +168,7 @@ impl PolicySet {
     /// Decides one question, and says to people why not. Pure: no clock, no I/O, no state.
     pub fn decide(&self, who: &Principal, cluster: &ClusterId, action: &Action<'_>, facts: &Facts<'_>) -> Decision {
         match self.weigh(who, cluster, action, facts) {
-            Verdict::Allow { grant, obligations: _ } => Decision::Allow(grant.grant()),
+            Verdict::Allow { grant, obligations } => Decision::Allow(grant.grant(&obligations)),
             Verdict::Deny { reason } => Decision::Deny(Reason::Denied(self.refusal(&reason, who, cluster, action))),
         }
     }
@@ -202,7 +202,7 @@ impl PolicySet {
     ) -> Result<(Grant, Obligations), Reason> {
         let action = Action::from(asked).on_port(port);
         let weighed = |facts: &Facts<'_>| match self.weigh(who, cluster, &action, facts) {
-            Verdict::Allow { grant, obligations } => Ok((grant.grant(), obligations)),
+            Verdict::Allow { grant, obligations } => Ok((grant.grant(&obligations), obligations)),
             Verdict::Deny { reason } => Err(Reason::Denied(self.refusal(&reason, who, cluster, &action))),
         };
         if !self.index.commands || !has_command(&action.target) {

@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 use std::sync::Arc;
-use ztka_core::{Grant, Revision};
+use ztka_core::{Grant, Recording, Revision};
 
 use crate::{AuditLevel, Gate, Obligations, ProtectedAccess, Supported};
 
@@ -42,9 +42,10 @@ impl Granted<'_> {
         self.role
     }
 
-    /// The same as it is written into records. Allocates nothing.
-    pub fn grant(&self) -> Grant {
-        Grant { binding: self.binding.clone(), role: self.role.clone(), policy: self.policy }
+    /// The same as it is written into records, with what of `obligations` is about sessions. Allocates nothing.
+    pub fn grant(&self, obligations: &Obligations) -> Grant {
+        let recording = obligations.record;
+        Grant { binding: self.binding.clone(), role: self.role.clone(), policy: self.policy, recording }
     }
 }
 
@@ -147,13 +148,14 @@ impl Obligations {
     /// True if there is nothing to see to.
     pub fn is_none(&self) -> bool {
         let Self { audit, record, max_duration, step_up } = self;
-        audit.is_none() && !record && max_duration.is_none() && !step_up
+        audit.is_none() && *record == Recording::Off && max_duration.is_none() && !step_up
     }
 
     /// Those that are about such a request.
     pub(crate) fn due(self, session: bool, lasting: bool) -> Self {
         let max_duration: Option<SignedDuration> = self.max_duration.filter(|_| lasting);
-        Self { record: self.record && session, max_duration, ..self }
+        let record = if session { self.record } else { Recording::Off };
+        Self { record, max_duration, ..self }
     }
 
     /// The first of them that `supported` does not see to.
@@ -163,7 +165,7 @@ impl Obligations {
             return Some(Obligation::Audit);
         }
         [
-            (self.record && !supported.record, Obligation::Record),
+            (self.record == Recording::Required && !supported.record, Obligation::Record),
             (self.max_duration.is_some() && !supported.max_duration, Obligation::MaxDuration),
             (self.step_up && !supported.step_up, Obligation::StepUp),
         ]

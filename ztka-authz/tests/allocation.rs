@@ -32,8 +32,9 @@ fn nothing_is_allocated_where_something_is_allowed() {
             let action = Action::new("get", target(what, Some("dev"), Some("a")));
             let mut grant = None;
             let used = allocation_counter::measure(|| {
-                if let Verdict::Allow { grant: granted, .. } = policy.weigh(&alice, &cluster, &action, &facts) {
-                    grant = Some(granted.grant());
+                if let Verdict::Allow { grant: granted, obligations } = policy.weigh(&alice, &cluster, &action, &facts)
+                {
+                    grant = Some(granted.grant(&obligations));
                 }
             });
             assert!(grant.is_some(), "{what}");

@@ -9,6 +9,18 @@ use http::Uri;
 
 use crate::{Malformed, Principal, Revision, SpiffeId, Verified};
 
+/// Whether a session of exec or attach is recorded. Later ones say more.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Recording {
+    /// It is not.
+    #[default]
+    Off,
+    /// It is, if it can be.
+    On,
+    /// It is, or it does not take place.
+    Required,
+}
+
 /// What policy granted. Cheap to clone.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Grant {
@@ -18,6 +30,8 @@ pub struct Grant {
     pub role: Arc<str>,
     /// The policy that was asked.
     pub policy: Revision,
+    /// How much of a session has to be recorded; [`Recording::Off`] of anything else.
+    pub recording: Recording,
 }
 
 /// Why a request was refused. Exhaustive: every refusal of ours is one of these.

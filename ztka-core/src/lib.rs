@@ -11,7 +11,7 @@
 //! use jiff::Timestamp;
 //! use ztka_core::{
 //!     AuditId, Authenticated, Decision, DecisionSlot, Evidence, Grant, Identity, Permitted, Principal, Recorded,
-//!     Revision, Session, Verified,
+//!     Recording, Revision, Session, Verified,
 //! };
 //!
 //! let session = Session {
@@ -30,7 +30,8 @@
 //!
 //! let access = Authenticated::assertion(identity, &head, body);
 //! let access = Recorded::assertion(access, AuditId::generate(), DecisionSlot::default());
-//! let grant = Grant { binding: "team".into(), role: "view".into(), policy: Revision::default() };
+//! let (binding, role) = ("team".into(), "view".into());
+//! let grant = Grant { binding, role, policy: Revision::default(), recording: Recording::Off };
 //! let access = Permitted::assertion(access, |_, _, _| Decision::Allow(grant))?;
 //! assert_eq!(access.into_request().uri(), "/api/v1/namespaces/default/pods/web");
 //! # Ok::<(), ztka_core::BoxError>(())
@@ -58,7 +59,7 @@ pub use self::{
     access::{Access, AuditId, Authenticated, Identity, Permitted, Recorded},
     cidr::{Cidr, InvalidCidr},
     clock::{Clock, ManualClock, SystemClock},
-    decision::{Caller, Decision, DecisionSlot, Grant, Reason, Refusal, RefusalSink},
+    decision::{Caller, Decision, DecisionSlot, Grant, Reason, Recording, Refusal, RefusalSink},
     document::{
         DocumentHeader, DocumentKind, DocumentSet, KeyId, Rejected, Revision, SeriesKey, SignatureCheck, SignedDocument,
     },

@@ -2,6 +2,7 @@
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
+use ztka_core::Recording;
 
 use super::{ClusterSelector, Subject};
 
@@ -138,9 +139,9 @@ pub struct Obligations {
     /// The audit event says at least this much.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<AuditLevel>,
-    /// Sessions of exec and attach are recorded.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub record: bool,
+    /// Sessions of exec and attach are recorded: `on` if they can be, `required` (or `true`) or they do not take place.
+    #[serde(with = "super::recording", skip_serializing_if = "super::recording::is_off")]
+    pub record: Recording,
     /// Streams and watches end after this long, `1h`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<SignedDuration>,

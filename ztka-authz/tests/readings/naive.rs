@@ -368,7 +368,7 @@ pub(crate) fn naive(
                 let session = matches!(target, Target::Resource { subresource: Some("exec" | "attach"), .. });
                 duties.audit.is_none()
                     && !duties.step_up
-                    && !(duties.record && session)
+                    && !(duties.record == ztka_core::Recording::Required && session)
                     && !(duties.max_duration.is_some() && (stream || log || verb == "watch"))
             }
         };

@@ -28,7 +28,12 @@ fn authenticated(request: http::request::Builder, prefix: &str) -> Access<Authen
 }
 
 fn grant() -> Decision {
-    Decision::Allow(Grant { binding: "b".into(), role: "r".into(), policy: Revision::default() })
+    Decision::Allow(Grant {
+        binding: "b".into(),
+        role: "r".into(),
+        policy: Revision::default(),
+        recording: crate::Recording::Off,
+    })
 }
 
 #[test]

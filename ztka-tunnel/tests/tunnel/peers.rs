@@ -51,7 +51,12 @@ fn permitted(request: Request<Peered>) -> Access<Permitted, Peered> {
     let identity = Identity::new(alice, cluster, Evidence::new("alice, as p1 knows her")).recorded_as(record);
     let access = Authenticated::assertion(identity, &head, body);
     let access = Recorded::assertion(access, record, DecisionSlot::default());
-    let grant = Grant { binding: "all".into(), role: "all".into(), policy: Revision::default() };
+    let grant = Grant {
+        binding: "all".into(),
+        role: "all".into(),
+        policy: Revision::default(),
+        recording: ztka_core::Recording::Off,
+    };
     Permitted::assertion(access, |_, _, _| Decision::Allow(grant)).unwrap()
 }
 
