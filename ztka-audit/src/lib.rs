@@ -41,6 +41,7 @@
 //! | `duration` | seconds with six decimals |
 //! | `end` | `complete`, `cancelled`, `failed`, `panicked`, `unrecorded`, `denied`, `interrupted`, `stopped`; with `failed`, `denied` and `stopped` the `reason` |
 //! | `retry-of` | Audit-ID of the WebSocket try that was not granted before this SPDY one: kubectl asks twice |
+//! | `recording`, `recording-chunks`, `recording-hash` | of a session that is recorded: `running`, `complete`, `failed` or `refused` (then with `recording-reason`); number of its chunks and SHA-256 of the last one. The recording has the Audit-ID as its name |
 //! | `sent-twice` | `true`: the tunnel died before a byte of the answer, and the request went into another one |
 //! | `suppressed` | refusals from about the same place that were left out before this one |
 //! | `truncated` | which field was cut, and by how much |
@@ -110,6 +111,7 @@ mod ports;
 mod receipts;
 mod record;
 mod recorder;
+mod recording;
 mod retries;
 mod spool;
 mod store;
@@ -128,6 +130,13 @@ pub use self::{
         Damage, Hash, Kind, NotAHash, Position, Reader, Record, Recovery, Spool, SpoolError, SpoolOptions, SpoolStatus,
     },
     store::{EventQuery, EventStore, Ingested, MemoryStore, ReceiptStore, StoredEvent},
+};
+
+#[cfg(feature = "recordings")]
+pub use self::recording::{
+    About, Chunk, Input, InterruptedRecording, Last, MAX_CHUNK, NotAChunk, RecordingChain, RecordingDirectory,
+    RecordingEnd, RecordingLayer, RecordingOptions, RecordingSink, Recordings, RecordingsError, SessionRecorder,
+    Transcript,
 };
 
 /// Iterates over the records of the spool in `dir`, oldest first; damage is an `Err`, and reading goes on behind it.

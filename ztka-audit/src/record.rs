@@ -17,6 +17,7 @@ use crate::{
     metered::Metered,
     ports::Ports,
     recorder::refuse,
+    recording::account::RecordedSession,
 };
 
 static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
@@ -42,6 +43,8 @@ pub(crate) struct Record {
     end: Option<End>,
     /// Says why somebody of ours has ended it.
     ending: Option<Ending>,
+    /// Says how the recording of the session is.
+    recording: Option<RecordedSession>,
 }
 
 impl Record {
@@ -99,6 +102,7 @@ impl Record {
             expected: None,
             end: None,
             ending: None,
+            recording: None,
         }
     }
 
@@ -181,6 +185,7 @@ impl Record {
             Reply::Upgraded { head, .. } => head.extensions(),
         };
         self.ending = extensions.get::<Ending>().cloned();
+        self.recording = extensions.get::<RecordedSession>().cloned();
         if extensions.get::<SentTwice>().is_some() {
             self.event.annotations.set("sent-twice", "true");
         }
@@ -231,7 +236,24 @@ impl Record {
             self.event.stage = Stage::ResponseStarted;
             self.event.stage_timestamp = self.recorder.now();
             self.decided();
+            self.recorded();
             self.recorder.journal().note(&self.event);
+        }
+    }
+
+    fn recorded(&mut self) {
+        let Some(account) = self.recording.as_ref().map(RecordedSession::account) else { return };
+        let annotations = &mut self.event.annotations;
+        annotations.set("recording", account.state);
+        if let Some((chunks, last)) = account.chunks {
+            annotations.set("recording-chunks", chunks.to_string());
+            annotations.set("recording-hash", last.to_string());
+        }
+        if let Some(reason) = account.reason {
+            annotations.set("recording-reason", clean(&reason, MAX_TEXT));
+        }
+        if account.cut {
+            self.end = Some(End::Unrecorded);
         }
     }
 
@@ -254,6 +276,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         let now = self.recorder.now();
         self.decided();
+        self.recorded();
         if self.end != Some(End::Complete)
             && let Some(reason) = self.ending.take().and_then(|ending| ending.reason())
         {

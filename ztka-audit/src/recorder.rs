@@ -80,6 +80,30 @@ impl Recorder {
         Self { inner: Arc::new(Inner { journal, clock, refusals, unwritten, buckets, retries: Retries::default() }) }
     }
 
+    /// Notes how the recording of a session has ended whose process is gone: the record of its request says nothing of it.
+    #[cfg(feature = "recordings")]
+    pub fn interrupted(&self, recording: &crate::InterruptedRecording) {
+        let about = &recording.about;
+        let mut event = Event::new(AuditId::generate(), Stage::ResponseComplete, self.now());
+        event.verb = "record".into();
+        event.user.username = about.user_name.as_str().to_owned();
+        event.user.uid = about.user.as_str().to_owned();
+        let facts = [
+            ("org", about.org.to_string()),
+            ("cluster", about.cluster.to_string()),
+            ("credential", about.credential.to_string()),
+            ("recording", "interrupted".to_owned()),
+            ("recording-of", recording.id.to_string()),
+            ("recording-chunks", recording.chunks.to_string()),
+            ("recording-hash", recording.hash.to_string()),
+            ("end", End::Interrupted.as_str().to_owned()),
+        ];
+        for (name, value) in facts {
+            event.annotations.set(name, value);
+        }
+        self.inner.journal.note(&event);
+    }
+
     /// Refusals heard of as a [`RefusalSink`], whether they were written or not.
     pub fn refusals(&self) -> u64 {
         self.inner.refusals.load(Relaxed)

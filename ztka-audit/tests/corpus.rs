@@ -27,3 +27,8 @@ fn batches_from_the_network() {
 fn spoilt_cursors() {
     replay("spool_cursor", 3, readings::cursor::spool_cursor);
 }
+
+#[test]
+fn sessions_that_are_recorded() {
+    replay("recording", 4, readings::recording::recording);
+}

@@ -4,6 +4,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod cursor;
+pub(crate) mod recording;
 pub(crate) mod segments;
 
 use std::path::Path;
