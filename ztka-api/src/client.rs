@@ -1,6 +1,9 @@
 //! The typed client.
 
 mod policy;
+mod recordings;
+
+pub use self::recordings::CastStream;
 
 use std::{sync::Arc, time::Duration};
 

@@ -76,13 +76,14 @@ mod pki;
 mod policy;
 mod policy_whole;
 mod problem;
+mod recording;
 mod revocation;
 mod secret;
 
 pub use self::{
     audit::{Event, EventQuery, Finding, FindingQuery},
     change::{ChangeLine, ChangeQuery, Listing, Resource},
-    client::{Client, Endpoint, EventStream},
+    client::{CastStream, Client, Endpoint, EventStream},
     cluster::{
         AccountMode, AgentMode, Cluster, CreateCluster, CreateManifest, CreateToken, EnrolmentToken, HostAlias,
         Instance, OwnCertificate, Proxy, Status, Token, TokenState,
@@ -104,6 +105,7 @@ pub use self::{
         PolicyQuery, PolicyState, PolicyVersion, RollBack, WhoCan, WriteQuery,
     },
     problem::{Code, Problem},
+    recording::{Recording, RecordingQuery},
     revocation::{Revocation, Revoke},
     secret::SecretPem,
 };

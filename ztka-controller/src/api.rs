@@ -20,6 +20,7 @@ mod policy;
 mod policy_whole;
 mod precondition;
 mod proxies;
+mod recordings;
 mod revocations;
 mod status;
 mod tokens;
@@ -71,6 +72,8 @@ pub enum Needs {
     PolicyAdmin,
     /// Who may look at some of the policy; the handler leaves out the rest.
     PolicyReader,
+    /// Who may see recordings of the organisation in the path, and belongs to it; every look is on record.
+    RecordingViewer,
     /// Who may administer the installation.
     SystemAdmin,
 }
@@ -171,6 +174,10 @@ routes! {
     GET    "/orgs/{org}/changes"                                  OrgReader    changes::changes;
     GET    "/orgs/{org}/events"                                   OrgReader    events::events;
     GET    "/orgs/{org}/findings"                                 OrgReader    events::findings;
+    GET    "/orgs/{org}/recordings"                               RecordingViewer recordings::list;
+    GET    "/orgs/{org}/recordings/{recording}"                   RecordingViewer recordings::read;
+    GET    "/orgs/{org}/recordings/{recording}/cast"              RecordingViewer recordings::cast;
+    GET    "/orgs/{org}/recordings/{recording}/watch"             RecordingViewer recordings::watch;
 }
 
 fn guarded<H, T>(controller: &Controller, method: Method, route: Route, handler: H) -> MethodRouter<Controller>

@@ -6,6 +6,7 @@ mod jobs;
 mod members;
 mod pages;
 mod policy;
+mod recordings;
 mod revocations;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub use self::{
     members::{authorities, controllers, live_tokens, members},
     pages::pages,
     policy::{bulk_compaction, policy},
+    recordings::recordings,
     revocations::revocations,
 };
 use crate::store::{

@@ -47,11 +47,15 @@ pub struct Settings {
     pub lifetimes: Lifetimes,
     /// How many agents of one cluster may have certificates by its credential at a time.
     pub replicas: usize,
+    /// How long recordings of sessions are kept.
+    pub keep_recordings: SignedDuration,
+    /// How many bytes of recordings an organisation may have before no new ones are taken.
+    pub recordings_of_org: u64,
 }
 
 impl Settings {
     /// Every name below `domain`, on `port`; documents live a day and are signed again every hour; 256 agents of a
-    /// cluster beside the first.
+    /// cluster beside the first; recordings for 90 days, 10 GiB of an organisation.
     pub fn of(domain: &str, port: u16) -> Self {
         Self {
             id: ControllerId::generate(),
@@ -63,6 +67,8 @@ impl Settings {
             resign_after: SignedDuration::from_hours(1),
             lifetimes: Lifetimes::default(),
             replicas: 256,
+            keep_recordings: SignedDuration::from_hours(90 * 24),
+            recordings_of_org: 10 << 30,
         }
     }
 }

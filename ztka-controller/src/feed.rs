@@ -25,7 +25,7 @@ use crate::{
     Controller,
     announcements::{Announcing, withdraw},
     figures::{Following, Follows},
-    heads, ingest, rotation, server_certificate,
+    heads, ingest, recordings, rotation, server_certificate,
     store::{FeedEntry, FeedScope},
 };
 
@@ -55,6 +55,7 @@ impl Controller {
             .route("/v1/documents", get(documents))
             .route("/v1/announcement", delete(withdraw))
             .route("/v1/events", ingest::events())
+            .route("/v1/recordings", recordings::route())
             .route("/v1/server-certificate", server_certificate::route())
             .route("/v1/acknowledgement", rotation::route())
             .route_layer(from_fn_with_state(self.clone(), unexpired))

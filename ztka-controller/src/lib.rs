@@ -36,6 +36,7 @@ mod jobs;
 mod manifest;
 mod policy;
 mod publish;
+mod recordings;
 mod rotation;
 pub mod serve;
 mod server_certificate;

@@ -73,6 +73,7 @@ impl Controller {
             () = self.keep_uses() => {}
             () = self.keep_crls() => {}
             () = self.keep_heads() => {}
+            () = self.keep_recordings() => {}
             () = self.work() => {}
             () = shutdown => {}
         }

@@ -34,6 +34,7 @@
 //! | `conformance::{resources, documents, revocations, changes, compaction, conditions}` | [`ResourceStore`], [`DocumentStore`], [`RevocationStore`], [`ChangeStore`] |
 //! | `conformance::pages` | [`PageStore`] |
 //! | `conformance::policy` | [`PolicyStore`] |
+//! | `conformance::recordings` | [`RecordingStore`] |
 //! | `conformance::{members, live_tokens, controllers, authorities}` | [`MemberStore`], [`AuthorityStore`] |
 //! | `ztka_pki::conformance::{key_store, enrolment_store}` | `KeyStore`, `EnrolmentStore` |
 //! | `ztka_audit::conformance::{events, receipts}` | `EventStore`, `ReceiptStore` |
@@ -50,6 +51,7 @@ mod members;
 mod page;
 mod pages;
 mod policy;
+mod recordings;
 mod resources;
 mod revocations;
 
@@ -71,6 +73,7 @@ pub use self::{
     page::{Page, Paged},
     pages::PageStore,
     policy::{POLICY_HISTORY, POLICY_VERSIONS, PolicyChange, PolicyEdit, PolicyStore, PolicyVersion},
+    recordings::{KeptRecording, RecordingStore, TakenChunk},
     resources::{Cluster, Instance, LARGEST_POLICY, Overdue, Proxy, ResourceStore},
     revocations::{Certificate, Revocable, Revocation, RevocationStore, StoredCrl},
 };
@@ -90,6 +93,7 @@ pub struct Stores {
     pub events: Arc<dyn EventStore>,
     pub receipts: Arc<dyn ReceiptStore>,
     pub findings: Arc<dyn FindingStore>,
+    pub recordings: Arc<dyn RecordingStore>,
     pub members: Arc<dyn MemberStore>,
     pub jobs: Arc<dyn JobStore>,
     pub pages: Arc<dyn PageStore>,
@@ -111,6 +115,7 @@ impl Stores {
             + EventStore
             + ReceiptStore
             + FindingStore
+            + RecordingStore
             + MemberStore
             + JobStore
             + PageStore
@@ -128,6 +133,7 @@ impl Stores {
             events: store.clone(),
             receipts: store.clone(),
             findings: store.clone(),
+            recordings: store.clone(),
             members: store.clone(),
             jobs: store.clone(),
             pages: store,

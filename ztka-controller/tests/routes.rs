@@ -89,6 +89,10 @@ const BODIES: &[(&str, &str, &str)] = &[
     ("GET", "/orgs/{org}/changes", ""),
     ("GET", "/orgs/{org}/events", ""),
     ("GET", "/orgs/{org}/findings", ""),
+    ("GET", "/orgs/{org}/recordings", ""),
+    ("GET", "/orgs/{org}/recordings/{recording}", ""),
+    ("GET", "/orgs/{org}/recordings/{recording}/cast", ""),
+    ("GET", "/orgs/{org}/recordings/{recording}/watch", ""),
 ];
 
 /// Two organisations, with somebody of every kind.
@@ -170,6 +174,9 @@ impl World {
             not_after: world.alice.credential.not_after,
         };
         world.kit.stores.revocations.record_certificate(&record).await.unwrap();
+        let recording = recorded(&acme);
+        world.names.insert("recording", recording.recording.to_string());
+        world.kit.stores.recordings.take_chunk("proxy", &recording, u64::MAX).await.unwrap();
         world.kit.controller.publish_due().await.unwrap();
         world
     }
@@ -202,6 +209,29 @@ impl World {
     }
 }
 
+/// A recording that is over as soon as it has begun.
+fn recorded(org: &ztka_core::OrgId) -> ztka_audit::Chunk {
+    let started = jiff::Timestamp::now();
+    let about = ztka_audit::About {
+        org: org.clone(),
+        cluster: "c1".parse().unwrap(),
+        user: "u1".parse().unwrap(),
+        user_name: "alice".parse().unwrap(),
+        credential: "k1".parse().unwrap(),
+        namespace: "default".into(),
+        pod: "web".into(),
+        container: String::new(),
+        kind: "exec".into(),
+        command: Vec::new(),
+        tty: true,
+        required: true,
+        started,
+    };
+    let last = ztka_audit::Last { end: ztka_audit::RecordingEnd::Complete, reason: None, exit: Some(0) };
+    let id = ztka_core::AuditId::generate();
+    ztka_audit::RecordingChain::start().cut(id, started, Some(about), Some(last), b"{}\n")
+}
+
 #[test]
 fn every_route_has_a_test_and_every_test_a_route() {
     let routes: BTreeSet<_> = ROUTES.iter().map(|route| (route.method, route.path)).collect();
@@ -217,6 +247,7 @@ fn every_route_has_a_test_and_every_test_a_route() {
             Needs::Member
             | Needs::OrgAdmin
             | Needs::OrgReader
+            | Needs::RecordingViewer
             | Needs::ClusterMaker
             | Needs::PolicyAdmin
             | Needs::PolicyReader => of_org,

@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use ztka_audit::{Batch, Shipper};
+use serde::Deserialize;
+use ztka_audit::{Batch, Chunk, RecordingSink, Shipper};
 use ztka_core::BoxError;
 
 use crate::Channel;
@@ -29,16 +30,25 @@ impl ToController {
     pub fn receipts(channel: Channel) -> Self {
         Self { channel, path: "/v1/receipts" }
     }
+
+    /// A proxy's recordings.
+    pub fn recordings(channel: Channel) -> Self {
+        Self { channel, path: "/v1/recordings" }
+    }
+
+    /// Status and body of the answer.
+    async fn post(&self, media_type: &'static str, body: Bytes) -> Result<(StatusCode, Bytes), BoxError> {
+        let request = Request::post(self.path).header(header::CONTENT_TYPE, media_type).body(Full::new(body))?;
+        let response = self.channel.send(request).await?;
+        let status = response.status();
+        Ok((status, Limited::new(response.into_body(), LARGEST).collect().await?.to_bytes()))
+    }
 }
 
 #[async_trait]
 impl Shipper for ToController {
     async fn ship(&self, batch: Batch) -> Result<(), BoxError> {
-        let body = Full::new(Bytes::from(batch.encode()));
-        let request = Request::post(self.path).header(header::CONTENT_TYPE, Batch::MEDIA_TYPE).body(body)?;
-        let response = self.channel.send(request).await?;
-        let status = response.status();
-        let answer = Limited::new(response.into_body(), LARGEST).collect().await?.to_bytes();
+        let (status, answer) = self.post(Batch::MEDIA_TYPE, batch.encode().into()).await?;
         if status.is_success() {
             return Ok(());
         }
@@ -49,5 +59,22 @@ impl Shipper for ToController {
             return Ok(());
         }
         Err(format!("the controller answered {status}: {words}").into())
+    }
+}
+
+/// What the controller wants after a chunk.
+#[derive(Deserialize)]
+struct Wanted {
+    next: u64,
+}
+
+#[async_trait]
+impl RecordingSink for ToController {
+    async fn take(&self, chunk: &Chunk) -> Result<u64, BoxError> {
+        let (status, answer) = self.post(Chunk::MEDIA_TYPE, chunk.encoded().clone()).await?;
+        if !status.is_success() {
+            return Err(format!("the controller answered {status}: {}", String::from_utf8_lossy(&answer)).into());
+        }
+        Ok(serde_json::from_slice::<Wanted>(&answer)?.next)
     }
 }

@@ -38,6 +38,8 @@ const STEPS: &[&str] = &[
     "roles",
     "series",
     "events",
+    "recording-chunks",
+    "recordings",
     "findings",
     "changes",
     "revocations",
@@ -101,6 +103,11 @@ fn removal(step: &str) -> Option<&'static str> {
             "DELETE FROM series WHERE org = $1 AND subject IN (SELECT subject FROM series WHERE org = $1 LIMIT $2)"
         }
         "events" => "DELETE FROM events WHERE number IN (SELECT number FROM events WHERE org = $1 LIMIT $2)",
+        "recording-chunks" => {
+            "DELETE FROM recording_chunks WHERE (recording, number) IN (SELECT recording, number FROM recording_chunks \
+             WHERE org = $1 ORDER BY recording, number LIMIT $2)"
+        }
+        "recordings" => "DELETE FROM recordings WHERE id IN (SELECT id FROM recordings WHERE org = $1 LIMIT $2)",
         "findings" => "DELETE FROM findings WHERE number IN (SELECT number FROM findings WHERE org = $1 LIMIT $2)",
         "changes" => {
             "DELETE FROM changes WHERE org = $1 AND version IN (SELECT version FROM changes WHERE org = $1 LIMIT $2)"
@@ -192,6 +199,10 @@ impl Store {
             "DELETE FROM events WHERE number IN (SELECT e.number FROM deleted_orgs d JOIN events e ON e.org = d.org \
              WHERE d.finished IS NOT NULL LIMIT $1)",
             "DELETE FROM findings WHERE number IN (SELECT f.number FROM deleted_orgs d JOIN findings f ON f.org = d.org \
+             WHERE d.finished IS NOT NULL LIMIT $1)",
+            "DELETE FROM recording_chunks WHERE (recording, number) IN (SELECT c.recording, c.number FROM deleted_orgs d \
+             JOIN recording_chunks c ON c.org = d.org WHERE d.finished IS NOT NULL LIMIT $1)",
+            "DELETE FROM recordings WHERE id IN (SELECT r.id FROM deleted_orgs d JOIN recordings r ON r.org = d.org \
              WHERE d.finished IS NOT NULL LIMIT $1)",
         ];
         let mut rows = 0;

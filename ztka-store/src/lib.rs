@@ -59,6 +59,7 @@ mod pages;
 mod policy;
 mod postgres;
 mod purge;
+mod recordings;
 mod resources;
 mod revocations;
 mod room;

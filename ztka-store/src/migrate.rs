@@ -63,6 +63,11 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0010_policy.sql"),
         postgres: include_str!("../migrations/postgres/0010_policy.sql"),
     },
+    Migration {
+        version: 11,
+        sqlite: include_str!("../migrations/sqlite/0011_recordings.sql"),
+        postgres: include_str!("../migrations/postgres/0011_recordings.sql"),
+    },
 ];
 
 /// The schema that this version writes.

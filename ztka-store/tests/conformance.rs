@@ -26,6 +26,7 @@ kit::on_both!(
     events,
     receipts,
     findings,
+    recordings,
     members,
     tokens,
     controllers,
@@ -57,6 +58,10 @@ async fn resources(place: &Place) {
 
 async fn documents(place: &Place) {
     ztka_controller::conformance::documents(&place.unlocked().await).await;
+}
+
+async fn recordings(place: &Place) {
+    ztka_controller::conformance::recordings(&place.unlocked().await).await;
 }
 
 async fn revocations(place: &Place) {

@@ -14,13 +14,13 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use kit::{Place, masters};
 use ztka_audit::{
-    Batch, Event, EventQuery, EventStore as _, Hash, Kind, ObjectRef, Position, Receipt, ReceiptStore as _, Record,
-    Stage,
+    About, Batch, Event, EventQuery, EventStore as _, Hash, Kind, ObjectRef, Position, Receipt, ReceiptStore as _,
+    Record, RecordingChain, Stage,
 };
 use ztka_authz::{Binding, Denial, Role};
 use ztka_controller::store::{
     Cluster, Content, DocumentStore as _, FeedScope, JobStore as _, PolicyChange, PolicyEdit, PolicyStore as _,
-    Published, ResourceKind, ResourceStore as _, Step,
+    Published, RecordingStore as _, ResourceKind, ResourceStore as _, Step, TakenChunk,
 };
 use ztka_core::{AuditId, DocumentKind, OrgId, SeriesKey, UserId};
 use ztka_identity::{IdentityStore as _, Org, StoreError, User};
@@ -47,7 +47,9 @@ const WIRE: &str = "planted-in-a-document";
 const DENIED: &str = "planted-in-a-denial";
 const WAS: &str = "planted-in-the-history-of-policy";
 const ATTRIBUTE: &str = "planted-in-an-attribute";
-const ALL: [&str; 10] = [NAME, RULE, BOUND, EVENT, NAMESPACE, RECEIPT, WIRE, DENIED, WAS, ATTRIBUTE];
+const POD: &str = "planted-pod-of-a-recording";
+const TYPED: &str = "planted-in-a-recording";
+const ALL: [&str; 12] = [NAME, RULE, BOUND, EVENT, NAMESPACE, RECEIPT, WIRE, DENIED, WAS, ATTRIBUTE, POD, TYPED];
 
 fn now() -> Timestamp {
     Timestamp::now()
@@ -122,6 +124,34 @@ async fn plant(store: &Store) {
     let revision = store.snapshot(&series, now()).await.unwrap().unwrap().revision;
     let document = Published { series, revision, issued: now(), wire: WIRE.as_bytes().to_vec().into() };
     assert!(store.publish(&document).await.unwrap());
+    record_session(store).await;
+}
+
+/// A recording of two chunks.
+async fn record_session(store: &Store) {
+    let about = About {
+        org: acme(),
+        cluster: "c1".parse().unwrap(),
+        user: "u1".parse().unwrap(),
+        user_name: "alice".parse().unwrap(),
+        credential: "k1".parse().unwrap(),
+        namespace: "default".into(),
+        pod: POD.into(),
+        container: String::new(),
+        kind: "exec".into(),
+        command: Vec::new(),
+        tty: true,
+        required: true,
+        started: now(),
+    };
+    let (id, mut chain) = (AuditId::generate(), RecordingChain::start());
+    for chunk in [
+        chain.cut(id, now(), Some(about), None, b""),
+        chain.cut(id, now(), None, None, format!("[0.1, \"o\", \"{TYPED}\"]\n").as_bytes()),
+    ] {
+        let next = chunk.number + 1;
+        assert_eq!(store.take_chunk("proxy-1", &chunk, u64::MAX).await.unwrap(), TakenChunk::Next(next));
+    }
 }
 
 /// Reads every secret.
@@ -164,6 +194,12 @@ async fn is_all_there(store: &Store) {
         assert_eq!(found.len(), 1, "{query:?}");
         assert!(found.first().unwrap().event.request_uri.ends_with(EVENT));
     }
+    let recordings = store.recordings(&acme(), None, 10).await.unwrap();
+    let [recording] = recordings.as_slice() else { unreachable!("{recordings:?}") };
+    assert_eq!(recording.about.pod, POD);
+    let chunks = store.recording_chunks(&acme(), recording.id, 0, 10).await.unwrap();
+    assert_eq!(chunks.len(), 2);
+    assert!(String::from_utf8_lossy(&chunks.last().unwrap().lines).contains(TYPED));
     let receipts = store.receipts(&"c1".parse().unwrap(), Timestamp::MIN, Timestamp::MAX).await.unwrap();
     assert_eq!(receipts.first().unwrap().path, format!("/{RECEIPT}"));
     let feed = store.feed(&FeedScope::Org(acme()), 0, 10).await.unwrap();

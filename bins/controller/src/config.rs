@@ -41,6 +41,9 @@ pub struct Config {
     /// How long certificates live.
     #[serde(default)]
     pub certificates: Certificates,
+    /// Recordings of sessions.
+    #[serde(default)]
+    pub recordings: Recordings,
     /// Where the private keys of the certificate authorities are.
     #[serde(default)]
     pub keys: Keys,
@@ -53,6 +56,18 @@ pub struct Config {
     /// Logs, health and metrics.
     #[serde(default)]
     pub runtime: Common,
+}
+
+/// The `[recordings]` table.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recordings {
+    /// How long they are kept, as in `720h`. Default 2,160 h, 90 days.
+    #[serde(default)]
+    pub keep: Option<SignedDuration>,
+    /// How much an organisation may have; beyond that no new ones are taken, and they wait on the proxies. Default 10,240.
+    #[serde(default)]
+    pub org_mib: Option<u64>,
 }
 
 /// The `[certificates]` table; each is renewed at two thirds of its life.
@@ -150,6 +165,10 @@ impl Configuration for Config {
         let short = [self.certificates.agent, self.certificates.proxy];
         let short = short.into_iter().flatten().any(|life| life < SignedDuration::from_secs(10));
         ensure!(!short, "certificates must live for 10 s at least");
+        let keep = self.recordings.keep;
+        ensure!(keep.is_none_or(|keep| keep.is_positive()), "recordings.keep must be longer than 0 s");
+        let mib = self.recordings.org_mib.unwrap_or(1);
+        ensure!((1..=1 << 24).contains(&mib), "recordings.org_mib must be from 1 to 16777216 (16 TiB)");
         ensure!(self.limits.without_certificate.is_positive(), "limits.without_certificate must be longer than 0 s");
         self.database()?;
         Ok(())
@@ -173,6 +192,7 @@ impl Config {
         if let Some(proxy) = self.certificates.proxy {
             lifetimes.proxy = proxy;
         }
+        let usual = Settings::of(&self.domain, 443);
         let tunnels_at = if self.tunnels.is_empty() { vec![self.front.clone()] } else { self.tunnels.clone() };
         Settings {
             front: self.front.clone(),
@@ -180,7 +200,9 @@ impl Config {
             agents_at: self.front.clone(),
             tunnels_at,
             lifetimes,
-            ..Settings::of(&self.domain, 443)
+            keep_recordings: self.recordings.keep.unwrap_or(usual.keep_recordings),
+            recordings_of_org: self.recordings.org_mib.map_or(usual.recordings_of_org, |mib| mib << 20),
+            ..usual
         }
     }
 }

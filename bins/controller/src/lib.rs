@@ -21,7 +21,7 @@ use ztka_runtime::Process;
 use ztka_store::Store;
 
 pub use self::{
-    config::{Certificates, Config, Encryption, Keys, Master, MasterToken, Token},
+    config::{Certificates, Config, Encryption, Keys, Master, MasterToken, Recordings, Token},
     init::{Initialised, RootKey, init},
 };
 

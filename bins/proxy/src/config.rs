@@ -10,7 +10,8 @@ use anyhow::{Context as _, ensure};
 use jiff::SignedDuration;
 use rustls_pki_types::ServerName;
 use serde::Deserialize;
-use ztka_core::{HostPort, Zone};
+use ztka_audit::Input;
+use ztka_core::{HostPort, Recording, Zone};
 use ztka_pki::EnrolmentToken;
 use ztka_proxy::{Cidr, Limits};
 use ztka_runtime::{Common, Configuration, EgressConfig};
@@ -66,6 +67,9 @@ pub struct Config {
     /// The audit spool.
     #[serde(default)]
     pub audit: Audit,
+    /// Recordings of sessions.
+    #[serde(default)]
+    pub recordings: RecordingsConfig,
     /// How much one user, and all together, may have going on.
     #[serde(default)]
     pub limits: Limits,
@@ -113,6 +117,65 @@ pub struct Audit {
     pub file: Option<PathBuf>,
 }
 
+/// The `[recordings]` table: sessions of exec and attach.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordingsConfig {
+    /// What is recorded whatever policy says: `off`, `on` (if it can be) or `required` (or it does not take place). Default
+    /// `off`: what policy says.
+    #[serde(default)]
+    pub at_least: Least,
+    /// What of the input is recorded: `off`, `echoed` (what the terminal shows again, the rest is hidden) or `all`, passwords
+    /// as well. Default `echoed`.
+    #[serde(default)]
+    pub input: Input,
+    /// Most of one session; one that has to be recorded ends there. Default 256.
+    #[serde(default)]
+    pub session_mib: Option<u64>,
+    /// Most of one organisation that waits here to be brought away; then sessions that have to be recorded are refused.
+    /// Default 1,024.
+    #[serde(default)]
+    pub org_mib: Option<u64>,
+    /// The same of all. Default 4,096.
+    #[serde(default)]
+    pub total_mib: Option<u64>,
+    /// Directory in which they are kept as files, in clear, and not by the controller: `<id>.cast` and `<id>.json`. Default: none,
+    /// the controller keeps them.
+    #[serde(default)]
+    pub directory: Option<PathBuf>,
+    /// File with the key that encrypts them here, 32 bytes; made if it is not there. Default: one beside them.
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
+}
+
+/// How much is recorded at least.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Least {
+    /// What policy says.
+    #[default]
+    Off,
+    /// Every session, if it can be.
+    On,
+    /// Every session, or it does not take place.
+    Required,
+}
+
+impl RecordingsConfig {
+    pub(crate) fn at_least(&self) -> Recording {
+        match self.at_least {
+            Least::Off => Recording::Off,
+            Least::On => Recording::On,
+            Least::Required => Recording::Required,
+        }
+    }
+
+    pub(crate) fn limits(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let limits = [("session_mib", self.session_mib), ("org_mib", self.org_mib), ("total_mib", self.total_mib)];
+        limits.into_iter().filter_map(|(name, limit)| Some((name, limit?)))
+    }
+}
+
 fn login() -> String {
     "ask your administrator for a new kubeconfig".into()
 }
@@ -144,6 +207,9 @@ impl Configuration for Config {
         );
         let quota = self.audit.quota_mib.unwrap_or(1);
         ensure!((1..=QUOTA).contains(&quota), "audit.quota_mib must be from 1 to {QUOTA} (16 TiB)");
+        for (name, limit) in self.recordings.limits() {
+            ensure!((1..=QUOTA).contains(&limit), "recordings.{name} must be from 1 to {QUOTA} (16 TiB)");
+        }
         self.balancers()?;
         self.token()?;
         self.egress.egress()?;

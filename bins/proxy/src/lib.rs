@@ -3,6 +3,7 @@
 mod config;
 mod figures;
 mod peers;
+mod recordings;
 mod settle;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -11,7 +12,7 @@ use anyhow::{Context as _, anyhow, bail};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
-use ztka_audit::{AuditLayer, FileSink, Recorder, Spool, SpoolOptions};
+use ztka_audit::{AuditLayer, FileSink, Recorder, RecordingLayer, Spool, SpoolOptions};
 use ztka_authz::{AuthorizeLayer, CutLayer, Open};
 use ztka_core::{Clock, Subject, SystemClock};
 use ztka_follow::{Follower, Member, Membership, ToController};
@@ -23,7 +24,7 @@ use ztka_proxy::{
 use ztka_runtime::Process;
 use ztka_tunnel::{Dispatch, LastHop, Registry, Settings, TraceLayer};
 
-pub use self::config::{Audit, Config, PeersConfig, ProxyProtocol};
+pub use self::config::{Audit, Config, Least, PeersConfig, ProxyProtocol, RecordingsConfig};
 
 /// Consumers of the audit spool.
 const CONTROLLER: &str = "controller";
@@ -70,6 +71,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     let recorder = Recorder::new(Arc::new(spool.clone()), clock.clone());
     let refusals = Arc::new(recorder.clone());
     let refusals_of = recorder.clone();
+    let recordings = recordings::open(&config, clock.clone(), &recorder)?;
     let limits = config.limits;
     let per_user = PerUserLayer::new(&limits, refusals.clone());
     let links = peers::links(&config, &member, provider.clone(), &registry)?;
@@ -86,11 +88,13 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
         ))
         .layer(per_user.clone())
         .layer(AuditLayer::new(recorder.clone()))
-        .layer(AuthorizeLayer::new(engine.clone()).with_ports_watched())
+        .layer(AuthorizeLayer::new(engine.clone()).with_ports_watched().with_sessions_recorded())
         .layer(CutLayer::new(open.clone()))
+        .layer(RecordingLayer::new(recordings.clone()).at_least(config.recordings.at_least()))
         .service(links.iter().fold(Dispatch::new(registry.clone()), |way, links| way.with_peers(links.peers.clone())));
 
-    // What other proxies pass on: the same steps, from evidence as in an agent, and then a tunnel of this proxy.
+    // What other proxies pass on: the same steps, from evidence as in an agent, and then a tunnel of this proxy. Sessions are
+    // recorded where the user is.
     let witness = PeerWitness::new(directory.clone());
     let passed_on = Open::new(witness.clone(), engine.clone());
     let from_peers = ServiceBuilder::new()
@@ -99,7 +103,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
         .layer(AuthenticateLayer::new(witness.clone(), refusals.clone()))
         .layer(per_user)
         .layer(AuditLayer::new(recorder))
-        .layer(AuthorizeLayer::new(engine).waiting(POLICY_WITHIN).with_ports_watched())
+        .layer(AuthorizeLayer::new(engine).waiting(POLICY_WITHIN).with_ports_watched().with_sessions_recorded())
         .layer(CutLayer::new(passed_on.clone()))
         .service(LastHop::new(registry.clone()));
 
@@ -120,6 +124,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     let acceptor = Acceptor::new(names, users, agents, pass_on, &limits, refusals.clone()).behind(config.balancers()?);
 
     ship(&config, &spool, ToController::events(channel.clone()))?;
+    recordings::ship(&config, recordings, ToController::recordings(channel.clone()));
     let publish = registry.clone();
     tokio::spawn(ztka_proxy::publish(documents.clone(), move |org, name, wire| publish.publish(org, name, wire)));
     tokio::spawn(figures::keep(open.clone(), (connections.clone(), windows), spool.clone(), refusals_of));

@@ -15,6 +15,8 @@ pub(super) fn roles(settings: &Settings) -> Vec<Role> {
         looking("infrastructure-read-only", infrastructure(READ), settings),
         role("namespace-admin", [view_rules(), edit_rules(), namespaced_rbac()].concat()),
         looking("namespace-read-only", view_rules(), settings),
+        // In clusters it gives nothing: what it is for is the controller's.
+        role("recording-viewer", Vec::new()),
     ]
 }
 

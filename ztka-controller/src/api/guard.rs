@@ -11,7 +11,7 @@ use axum::{
 use http::Method;
 use ztka_api::{Code, PkiStep};
 use ztka_audit::Stage;
-use ztka_core::{BindingName, ClusterId, CredentialId, GroupName, OrgId, RoleName, Subject, UserId, Verified};
+use ztka_core::{AuditId, BindingName, ClusterId, CredentialId, GroupName, OrgId, RoleName, Subject, UserId, Verified};
 use ztka_identity::{Caller, NotActive, StoreError};
 use ztka_pki::{AuthorityName, Peer, TokenId};
 
@@ -55,7 +55,8 @@ pub(super) async fn guard(controller: Controller, needs: Needs, mut request: Req
     if let Err(missing) = exists(&controller, &caller, org.as_ref()).await {
         return missing.into_response();
     }
-    let changes = !matches!(*method, Method::GET);
+    // What shows what somebody did is on record as what changes something is.
+    let changes = !matches!(*method, Method::GET) || needs == Needs::RecordingViewer;
     request.extensions_mut().insert(caller);
     if !changes {
         return next.run(request).await;
@@ -134,6 +135,8 @@ async fn check(controller: &Controller, needs: Needs, request: &mut Request) -> 
             "token" => drop(parse::<TokenId>("token", value)?),
             "key" => drop(tokens::key(value).ok_or_else(|| ApiError::not_found("key", shown(value)))?),
             "group" => drop(parse::<GroupName>("group", value)?),
+            "recording" if AuditId::parse(value).is_some() => {}
+            "recording" => return Err(ApiError::not_found("recording", shown(value))),
             "role" => drop(parse::<RoleName>("role", value)?),
             "kind" => drop(policy::kind(value).ok_or_else(|| ApiError::not_found("kind", shown(value)))?),
             "object" if policy::is_object(value) => {}
@@ -154,12 +157,18 @@ pub(super) struct Administrator {
     controller: Controller,
     peer: Verified<Peer>,
     org: OrgId,
+    needs: Needs,
 }
 
 impl Administrator {
     /// Whoever has this certificate; the guard has let them through.
     pub(super) fn new(controller: Controller, peer: Verified<Peer>, org: OrgId) -> Self {
-        Self { controller, peer, org }
+        Self { controller, peer, org, needs: Needs::OrgReader }
+    }
+
+    /// The same of another rule.
+    pub(super) fn by(self, needs: Needs) -> Self {
+        Self { needs, ..self }
     }
 
     /// Asked before each piece of the stream, since what the guard has found may be long ago.
@@ -170,7 +179,8 @@ impl Administrator {
         }
         let caller = self.controller.directory().whoami(user, credential).await;
         let Ok(caller) = caller else { return false };
-        caller.administers(&self.org) || self.controller.looks_at(&caller, &self.org).await
+        allow(&caller, self.needs, Some(&self.org), None).is_ok()
+            || self.controller.looks_at(&caller, self.needs, &self.org).await
     }
 }
 
@@ -196,6 +206,7 @@ impl Controller {
         Ok(match needs {
             Needs::OrgAdmin => offices.allow(Reach::Org, true),
             Needs::OrgReader => offices.allow(Reach::Org, false),
+            Needs::RecordingViewer => offices.allow(Reach::Org, true) || offices.allow(Reach::Recordings, false),
             Needs::Oneself => offices.allow(Reach::Org, *method != Method::GET),
             Needs::ClusterMaker => offices.allow(Reach::Cluster(None), true),
             // Nothing is told of a cluster that is not there to whoever may not see every one.
@@ -207,9 +218,9 @@ impl Controller {
         })
     }
 
-    /// True if somebody may look at the organisation as a whole by what they hold in its policy.
-    async fn looks_at(&self, caller: &Caller, org: &OrgId) -> bool {
-        self.holds(caller, Needs::OrgReader, Some(org), None, &Method::GET).await.unwrap_or(false)
+    /// True if somebody may look at the organisation by what they hold in its policy.
+    async fn looks_at(&self, caller: &Caller, needs: Needs, org: &OrgId) -> bool {
+        self.holds(caller, needs, Some(org), None, &Method::GET).await.unwrap_or(false)
     }
 }
 
@@ -241,6 +252,10 @@ fn allow(caller: &Caller, needs: Needs, org: Option<&OrgId>, in_path: Option<&In
         Needs::Member => (belongs || administers, "users of this organisation"),
         Needs::Oneself => ((belongs && oneself) || administers, "this user, and administrators of the organisation"),
         Needs::OrgAdmin => (administers, "administrators of this organisation"),
+        // Not the installation's: who runs it need not see what is done in it.
+        Needs::RecordingViewer => {
+            (administers && belongs, "administrators of this organisation, and viewers of its recordings,")
+        }
         Needs::OrgReader => (administers, "administrators of this organisation, and who may look at all of it,"),
         Needs::ClusterAdmin | Needs::ClusterReader => (administers, "administrators of this cluster"),
         Needs::ClusterMaker => (administers, "administrators of this organisation, and of every cluster in it,"),

@@ -8,6 +8,7 @@
 //! | `infrastructure-admin`, bound cluster-wide | clusters that the binding reaches and their enrolment |
 //! | `namespace-admin` | bindings where the binding reaches |
 //! | a `-read-only` twin | to look at the same |
+//! | `recording-viewer`, bound on all clusters, cluster-wide | recordings of sessions, which no read-only role shows |
 //!
 //! Who may change bindings hands on no office but those that they have themselves, as widely and for as long ([`Offices::give`]).
 //!
@@ -27,6 +28,7 @@ enum Office {
     Project,
     Infrastructure,
     Namespace,
+    Recordings,
 }
 
 impl Office {
@@ -41,6 +43,9 @@ impl Office {
                 _ => return None,
             })
         };
+        if role == "recording-viewer" {
+            return Some((Self::Recordings, false));
+        }
         match role.strip_suffix("-admin") {
             Some(name) => office(name).map(|office| (office, true)),
             None => role.strip_suffix("-read-only").and_then(office).map(|office| (office, false)),
@@ -54,7 +59,7 @@ impl Office {
         let own = || document.roles.iter().any(|role| role.name == binding.role);
         let plain = binding.when.is_empty() && binding.obligations.is_empty();
         let wide = match office {
-            Self::Org => binding.clusters.all && binding.scope == Scope::Cluster,
+            Self::Org | Self::Recordings => binding.clusters.all && binding.scope == Scope::Cluster,
             Self::Project | Self::Infrastructure => binding.scope == Scope::Cluster,
             Self::Namespace => true,
         };
@@ -81,6 +86,8 @@ pub(crate) enum Reach<'a> {
     Cluster(Option<&'a Cluster>),
     /// Some of the policy; the change itself says which.
     Policy,
+    /// What was recorded of sessions.
+    Recordings,
 }
 
 /// What somebody holds in an organisation at a moment.
@@ -129,8 +136,11 @@ impl<'p> Offices<'p> {
 
     /// True if this may be looked at, or with `writes` changed.
     pub(crate) fn allow(&self, reach: Reach<'_>, writes: bool) -> bool {
-        self.held.iter().filter(|(_, may_write, _)| *may_write || !writes).any(|(office, _, binding)| {
+        self.held.iter().filter(|(_, may_write, _)| *may_write || !writes).any(|(office, may_write, binding)| {
             match (office, reach) {
+                // Who only looks at the organisation does not look over its users' shoulders.
+                (Office::Org, Reach::Recordings) => *may_write,
+                (Office::Recordings, reach) => reach == Reach::Recordings,
                 (Office::Org, _) => true,
                 (Office::Project | Office::Infrastructure, Reach::Cluster(Some(cluster))) => {
                     binding.clusters.selects(cluster)

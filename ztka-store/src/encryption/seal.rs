@@ -8,6 +8,7 @@ use super::{INSTALLATION, Place, Sealer, envelope::key_of, keyring::DATA};
 use crate::{
     Failed, Store, audit,
     jobs::Done,
+    recordings,
     sql::{Row, Statement, Tx, sql},
 };
 
@@ -28,11 +29,13 @@ enum Target {
     Series,
     Events,
     Receipts,
+    Recordings,
+    Chunks,
     Keys,
 }
 
 impl Target {
-    const ALL: [(Self, &'static str); 9] = [
+    const ALL: [(Self, &'static str); 11] = [
         (Self::Users, "users"),
         (Self::Roles, "roles"),
         (Self::Bindings, "bindings"),
@@ -41,6 +44,8 @@ impl Target {
         (Self::Series, "series"),
         (Self::Events, "events"),
         (Self::Receipts, "receipts"),
+        (Self::Recordings, "recordings"),
+        (Self::Chunks, "recording-chunks"),
         (Self::Keys, "keys"),
     ];
 
@@ -111,6 +116,16 @@ impl Target {
                  WHERE NOT EXISTS (SELECT 1 FROM clusters c WHERE c.id = receipts.cluster AND c.org <> $1) \
                  AND number > $2 ORDER BY number LIMIT $3",
             ),
+            Self::Recordings => by_text(
+                "SELECT id AS place, body AS clear, sealed FROM recordings WHERE org = $1 AND id > $2 ORDER BY id LIMIT $3",
+            ),
+            Self::Chunks => {
+                let (recording, number) = after.split_once('/').unwrap_or_default();
+                let text = "SELECT recording || '/' || CAST(number AS TEXT) AS place, recording, number, body, sealed \
+                            FROM recording_chunks WHERE org = $1 AND (recording, number) > ($2, $3) \
+                            ORDER BY recording, number LIMIT $4";
+                sql(text).bind(org).bind(recording).bind(number.parse::<i64>().unwrap_or(-1)).bind(AT_ONCE)
+            }
             // All of them, of whom the others' are passed over: there are a few for each organisation.
             Self::Keys => by_text(
                 "SELECT name AS place, sealed FROM private_keys WHERE $1 = $1 AND name > $2 ORDER BY name LIMIT $3",
@@ -284,6 +299,22 @@ impl Store {
                 let (clear, new) = sealer.seal(at, self.text_at(at, row, "clear", "sealed").await?)?;
                 let text = "UPDATE receipts SET payload = $1, sealed = $2 WHERE number = $3";
                 sql(text).bind(clear).bind(new).bind(row.number("number")?)
+            }
+            Target::Recordings => {
+                let at = recordings::body_of(org, &place);
+                let (clear, new) = sealer.seal(at, self.text_at(at, row, "clear", "sealed").await?)?;
+                let text = "UPDATE recordings SET body = $1, sealed = $2 WHERE id = $3";
+                sql(text).bind(clear).bind(new).bind(&place)
+            }
+            Target::Chunks => {
+                let at = recordings::chunk_of(org, &place);
+                let wire = match old {
+                    Some(old) => self.unseal(at, old).await?,
+                    None => row.bytes("body")?.to_vec(),
+                };
+                let (clear, new) = sealer.seal_bytes(at, &wire)?;
+                let text = "UPDATE recording_chunks SET body = $1, sealed = $2 WHERE recording = $3 AND number = $4";
+                sql(text).bind(clear).bind(new).bind(row.str("recording")?).bind(row.number("number")?)
             }
             Target::Keys => {
                 if crate::keys::org_of(&place) != org {

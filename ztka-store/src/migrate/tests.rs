@@ -22,6 +22,7 @@ const STATES: &[(i64, &str)] = &[
     (8, include_str!("../../tests/data/schema-8.sql")),
     (9, include_str!("../../tests/data/schema-9.sql")),
     (10, include_str!("../../tests/data/schema-10.sql")),
+    (11, include_str!("../../tests/data/schema-11.sql")),
 ];
 
 /// The largest versions in the data: of the organisation, of the installation.

@@ -104,6 +104,7 @@ impl Init {
             listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
             listen_passed: None,
             certificates: controller::Certificates::default(),
+            recordings: controller::Recordings::default(),
             limits: ztka_controller::serve::Limits::default(),
             runtime: ztka_runtime::Common::default(),
         };

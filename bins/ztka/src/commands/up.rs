@@ -128,6 +128,7 @@ impl Up {
             encryption: controller::Encryption::default(),
             certificates: controller::Certificates::default(),
             limits: ztka_controller::serve::Limits::default(),
+            recordings: controller::Recordings::default(),
             runtime: Common::default(),
         }
     }
@@ -160,6 +161,7 @@ impl Up {
             grace: SignedDuration::from_secs(3),
             proxy_protocol: ztka_proxy_server::ProxyProtocol::default(),
             audit: ztka_proxy_server::Audit::default(),
+            recordings: ztka_proxy_server::RecordingsConfig::default(),
             limits: ztka_proxy::Limits::default(),
             egress: EgressConfig::direct(),
             runtime: Common::default(),
