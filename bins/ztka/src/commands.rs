@@ -13,6 +13,7 @@ pub(crate) mod org;
 pub(crate) mod pki;
 pub(crate) mod policy;
 pub(crate) mod proxy;
+pub(crate) mod recording;
 pub(crate) mod revocation;
 pub(crate) mod role;
 pub(crate) mod session;

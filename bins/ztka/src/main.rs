@@ -85,6 +85,9 @@ enum Command {
     /// A user's sessions: which there are, and the end of one alone
     #[command(subcommand)]
     Session(commands::session::Session),
+    /// Recordings of exec and attach: which there are, play, export and watch them
+    #[command(subcommand, alias = "sessions")]
+    Recording(commands::recording::Recording),
     /// The audit log
     #[command(subcommand)]
     Audit(commands::audit::Audit),
@@ -149,6 +152,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Credential(command) => command.run(&session, &credential).await,
             Command::Revocation(command) => command.run(&session).await,
             Command::Session(command) => command.run(&session).await,
+            Command::Recording(command) => command.run(&session).await,
             Command::Audit(command) => command.run(&session).await,
         }
     })
