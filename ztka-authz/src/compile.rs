@@ -3,23 +3,32 @@
 use std::{collections::HashMap, sync::Arc};
 
 use foldhash::fast::RandomState;
-use ztka_core::ClusterId;
 
 use crate::{
     ClusterSelector, Guardrails, InvalidPolicy, Labels, PolicyDocument, ProtectedAccess, Scope,
     builtin::{BASIC, builtin_roles},
-    candidates::{ByWho, Those},
+    candidates::{ByWho, Those, exactly},
     cedar,
     condition::Terms,
     document::carries,
     groups::Groups,
-    matcher::{Asked, Matcher, Rules},
+    matcher::{Asked, Matcher, Packed, Rules},
+    names::Names,
     validate::Strictness,
     words::{self, NONE, Words},
 };
 
 /// A hash table asked once or more in a decision.
 pub(crate) type Table<K, V> = HashMap<K, V, RandomState>;
+
+/// Of an entry of a binding, the number of its role; above it what has to be asked of the binding itself.
+pub(crate) const ROLE: u32 = (1 << 29) - 1;
+/// Whether it reaches the cluster.
+pub(crate) const REACH: u32 = 1 << 31;
+/// Whether it counts in the namespace.
+pub(crate) const WITHIN: u32 = 1 << 30;
+/// Its terms and obligations.
+pub(crate) const TERMS: u32 = 1 << 29;
 
 /// A binding as it is asked: who is meant is in the tables that lead to it.
 #[derive(Debug)]
@@ -105,17 +114,28 @@ impl Within {
 #[derive(Debug)]
 pub(crate) struct Index {
     pub(crate) words: Words,
-    pub(crate) numbers: Table<ClusterId, u32>,
+    /// Of clusters, by their ids.
+    pub(crate) numbers: Names,
+    pub(crate) roles: Packed,
     pub(crate) by_who: ByWho,
     pub(crate) bindings: Vec<Bound>,
     pub(crate) denied_to: ByWho,
     pub(crate) denials: Vec<Denied>,
     pub(crate) protected: Vec<Protected>,
-    pub(crate) basic: Arc<Rules>,
+    /// The number of the role that whoever is bound has.
+    pub(crate) basic: u32,
     /// True if an answer depends on the time.
     pub(crate) timed: bool,
     /// True if an answer depends on the command of an exec.
     pub(crate) commands: bool,
+}
+
+impl Index {
+    /// True for what whoever is bound may ask.
+    #[inline]
+    pub(crate) fn is_basic(&self, asked: &Asked<'_>) -> bool {
+        self.roles.covers(self.basic, asked).is_some()
+    }
 }
 
 /// Everything that is needed again and again while an index is made.
@@ -145,16 +165,20 @@ pub(crate) fn index(document: &PolicyDocument) -> Result<Index, InvalidPolicy> {
         by_id: each().map(|at| (at.1.id.as_str(), number(at))).collect(),
         by_name: each().map(|at| (at.1.name.as_str(), number(at))).collect(),
     };
-    let mut roles: HashMap<String, Arc<Rules>> = HashMap::new();
+    let (mut roles, mut numbers) = (Packed::default(), HashMap::new());
     // A role of the document comes before a built-in one that a later version has brought.
     for role in document.roles.iter().cloned().chain(builtin_roles(&document.settings)) {
-        if !roles.contains_key(&role.name) {
+        if !numbers.contains_key(&role.name) {
             let name = role.name.clone();
-            roles.insert(name, Arc::new(Rules::new(&mut compiler.words, role)));
+            numbers.insert(name, roles.add(Arc::new(Rules::new(&mut compiler.words, role))));
         }
     }
-    let role = |name: &str| roles.get(name).cloned().ok_or_else(|| InvalidPolicy::new("roles", name, "is not there"));
-    let basic = role(BASIC)?;
+    roles.finish();
+    let role = |name: &str| {
+        let found = numbers.get(name).and_then(|number| Some((*number, roles.role(*number)?.clone())));
+        found.filter(|(number, _)| *number <= ROLE).ok_or_else(|| InvalidPolicy::new("roles", name, "is not there"))
+    };
+    let (basic, _) = role(BASIC)?;
     let (mut by_who, mut bindings) = (ByWho::of(&compiler.groups), Vec::with_capacity(document.bindings.len()));
     for binding in &document.bindings {
         let reach = compiler.reach(&binding.clusters);
@@ -166,15 +190,13 @@ pub(crate) fn index(document: &PolicyDocument) -> Result<Index, InvalidPolicy> {
             &binding.when,
         );
         let within = compiler.within(&binding.clusters, &binding.scope);
-        by_who.add(&compiler.groups, next(&bindings), &reach, &within, &binding.subjects);
-        bindings.push(Bound {
-            name: binding.name.as_str().into(),
-            role: role(&binding.role)?,
-            reach,
-            within,
-            terms,
-            duties: (!binding.obligations.is_empty()).then(|| Box::new(binding.obligations.clone())),
-        });
+        let duties = (!binding.obligations.is_empty()).then(|| Box::new(binding.obligations.clone()));
+        let (number, role) = role(&binding.role)?;
+        let (reaches, counts) = exactly(&reach, &within);
+        let asks = [(!reaches, REACH), (!counts, WITHIN), (terms.is_some() || duties.is_some(), TERMS)];
+        let what = asks.into_iter().fold(number, |what, (asks, flag)| if asks { what | flag } else { what });
+        by_who.add((next(&bindings), what), &reach, &within, &binding.subjects);
+        bindings.push(Bound { name: binding.name.as_str().into(), role, reach, within, terms, duties });
     }
     // Most are about everybody, whose groups nobody asks for then.
     let mut denied_to = match document.denials.iter().all(|denial| denial.subjects.is_empty()) {
@@ -185,9 +207,11 @@ pub(crate) fn index(document: &PolicyDocument) -> Result<Index, InvalidPolicy> {
     for denial in &document.denials {
         let reach = compiler.reach(&denial.clusters);
         let within = compiler.within(&denial.clusters, &denial.scope);
+        let rules: Box<[_]> = denial.rules.iter().map(|rule| Matcher::new(&mut compiler.words, rule)).collect();
+        let verbs = rules.iter().fold(0, |bits, rule| bits | rule.bits());
         match denial.subjects.is_empty() {
-            true => denied_to.add_for_everybody(next(&denials), &reach, &within),
-            false => denied_to.add(&compiler.groups, next(&denials), &reach, &within, &denial.subjects),
+            true => denied_to.add_for_everybody((next(&denials), verbs), &reach, &within),
+            false => denied_to.add((next(&denials), verbs), &reach, &within, &denial.subjects),
         }
         let terms =
             Terms::new(&mut compiler.words, &mut compiler.cedar, denial.valid_from, denial.valid_until, &denial.when);
@@ -195,7 +219,7 @@ pub(crate) fn index(document: &PolicyDocument) -> Result<Index, InvalidPolicy> {
             name: denial.name.as_str().into(),
             reason: denial.reason.as_str().into(),
             except: Those::of(&compiler.groups, &denial.except),
-            rules: denial.rules.iter().map(|rule| Matcher::new(&mut compiler.words, rule)).collect(),
+            rules,
             reach,
             within,
             terms,
@@ -208,10 +232,12 @@ pub(crate) fn index(document: &PolicyDocument) -> Result<Index, InvalidPolicy> {
     let terms: Vec<_> = terms.flatten().collect();
     let timed = terms.iter().any(|terms| terms.is_timed());
     let commands = terms.iter().any(|terms| terms.looks_at_commands());
-    let numbers = each().map(|at| (at.1.id.clone(), number(at))).collect();
+    let mut numbers = Names::default();
+    each().for_each(|at| numbers.insert(at.1.id.as_str(), number(at)));
     Ok(Index {
         words: compiler.words,
         numbers,
+        roles,
         by_who,
         bindings,
         denied_to,

@@ -18,7 +18,7 @@ use ztka_core::{
 
 use crate::{
     AGENT_NAMESPACE, Action, Cluster, Facts, Limits, Obligations, PolicyError, PolicySet, Port, Rendered, Supported,
-    freshness::View,
+    compile::Table, freshness::View,
 };
 
 /// Answers every question from the newest policy that it was given. Clones share it.
@@ -27,7 +27,7 @@ pub struct Engine(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    orgs: ArcSwap<HashMap<OrgId, InForce>>,
+    orgs: ArcSwap<Table<OrgId, InForce>>,
     changes: watch::Sender<u64>,
     writing: Mutex<()>,
     /// How old what is known of each organisation is.
@@ -114,7 +114,7 @@ impl Engine {
             Err(error) => (InForce::Unusable(document.header().revision), Some(error)),
         };
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut orgs = HashMap::clone(&self.0.orgs.load());
+        let mut orgs = Table::clone(&self.0.orgs.load());
         if orgs.get(&org).is_some_and(|held| entry.revision() < held.revision()) {
             return Ok(false);
         }

@@ -75,6 +75,7 @@ mod groups;
 mod layer;
 mod limits;
 mod matcher;
+mod names;
 mod open;
 mod policy;
 mod ports;

@@ -155,7 +155,7 @@ impl Limits {
         };
         if let Some(namespaces) = namespaces
             && !within(namespaces)
-            && !self.denials.index.basic.covers(&asked)
+            && !self.denials.index.is_basic(&asked)
         {
             return Some(said(NAMESPACES, &format!("only these are open to users: {}", namespaces.join(", "))));
         }

@@ -1,9 +1,12 @@
 //! Rules and questions by number; what they mean is what [`Rule::covers`] says, in fewer steps.
 
+mod packed;
+
+pub(crate) use self::packed::Packed;
 use crate::{
     Action, Gate, Port, Ports, Role, Rule, Settings, Target,
     words::{
-        self, ADMISSION, API_REGISTRATION, APPROVAL, APPROVE, ATTACH, AnyOf, BIND, CERTIFICATES, CREATE, CSRS,
+        self, ADMISSION, API_REGISTRATION, APPROVAL, APPROVE, ATTACH, AnyOf, BIND, Bits, CERTIFICATES, CREATE, CSRS,
         DELETE_COLLECTION, EMPTY, EPHEMERAL, ESCALATE, EXEC, GET, IMPERSONATE, LIST, LOG, NODES, NONE, PODS,
         PORT_FORWARD, PROXY, SECRETS, SERVICE_ACCOUNTS, SIGN, STAR, STATUS, TOKEN, UNKNOWN, WATCH, Word, Words,
     },
@@ -13,6 +16,8 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked<'a> {
     pub(crate) verb: Word,
+    /// Of the verb.
+    pub(crate) bit: Bits,
     pub(crate) target: Aim<'a>,
     pub(crate) port: Port,
 }
@@ -44,10 +49,10 @@ impl<'a> Asked<'a> {
                 resource: words.find(resource),
                 subresource: find(subresource),
                 namespace: find(namespace),
-                name: find(name),
+                name: if words.name_objects { find(name) } else { name.map_or(NONE, |_| UNKNOWN) },
             }),
         };
-        Self { verb, target, port: action.port }
+        Self { verb, bit: words::bit(verb), target, port: action.port }
     }
 
     pub(crate) fn object(&self) -> Option<&Object> {
@@ -208,12 +213,20 @@ impl Matcher {
                 resources: Resources::new(words, &rule.resources),
                 names: match rule.resource_names.is_empty() {
                     true => AnyOf::Any,
-                    false => AnyOf::of(words, &rule.resource_names, false),
+                    false => {
+                        words.name_objects = true;
+                        AnyOf::of(words, &rule.resource_names, false)
+                    }
                 },
                 ports: rule.ports.clone().into(),
             },
         };
         Self { verbs, about }
+    }
+
+    /// The bits of its verbs.
+    pub(crate) fn bits(&self) -> Bits {
+        self.verbs.bits()
     }
 
     /// True if the rule allows what is asked.

@@ -1,5 +1,7 @@
 //! Compiled policy of one organisation, and the pure evaluation of one question.
 
+use std::ops::ControlFlow;
+
 use jiff::Timestamp;
 use ztka_core::{
     ClusterId, Decision, DocumentKind, Grant, OrgId, Principal, Reason, RequestAttributes, Revision, SignedDocument,
@@ -9,8 +11,8 @@ use ztka_core::{
 use crate::{
     Action, Clause, Cluster, Facts, Gate, Gates, Granted, InvalidPolicy, Obligation, Obligations, Opening,
     PolicyDocument, Port, ProtectedAccess, Refused, Settings, Target, Unmet, Verdict,
-    candidates::ByWho,
-    compile::{Bound, Index, index},
+    candidates::{ByWho, Entry},
+    compile::{Bound, Index, REACH, ROLE, TERMS, WITHIN, index},
     condition::{Holds, Request, has_command},
     matcher::{Asked, Rules},
     words::NONE,
@@ -65,6 +67,9 @@ pub(crate) enum Answer<'p> {
     /// It would allow it but for this.
     Not(Refused<'p>),
 }
+
+/// A binding that allows something, and what is to be seen to; or why none does, if one would but for that.
+type Given<'p> = Result<(&'p Bound, Obligations), Option<Refused<'p>>>;
 
 impl PolicySet {
     /// Compiles a document that somebody has verified.
@@ -125,7 +130,13 @@ impl PolicySet {
 
     /// The cluster with this id, if it is the organisation's.
     pub fn cluster(&self, id: &ClusterId) -> Option<&Cluster> {
-        self.clusters.get(*self.index.numbers.get(id)? as usize)
+        self.clusters.get(self.numbered(id)? as usize)
+    }
+
+    #[inline]
+    fn numbered(&self, id: &ClusterId) -> Option<u32> {
+        let text = |number: u32| self.clusters.get(number as usize).map_or("", |cluster| cluster.id.as_str());
+        Some(self.index.numbers.find(id.as_str(), text)?.number)
     }
 
     /// The organisation's clusters, as the document lists them.
@@ -143,7 +154,7 @@ impl PolicySet {
 
     /// The number of a cluster that `who` may ask about at all.
     pub(crate) fn number(&self, who: &Principal, cluster: &ClusterId) -> Option<u32> {
-        self.index.numbers.get(cluster).copied().filter(|_| self.org == *who.org())
+        self.numbered(cluster).filter(|_| self.org == *who.org())
     }
 
     /// Bindings that name `who` on `cluster`: the user's own first, then those of groups.
@@ -232,32 +243,63 @@ impl PolicySet {
         if let Some(denied) = self.denied(number, &request).or_else(|| self.protected(number, &request)) {
             return deny(denied);
         }
+        let (given, first) = self.given(number, &request);
+        match (given, first, self.index.roles.role(self.index.basic)) {
+            (Ok((bound, obligations)), ..) => self.allow(bound, &bound.role, obligations),
+            // Whoever is bound may ask what there is, and about themselves.
+            (_, Some(bound), Some(basic)) if self.index.is_basic(&asked) => {
+                self.allow(bound, basic, Obligations::default())
+            }
+            (Err(why), Some(_), _) => deny(why.unwrap_or(Refused::NotGiven)),
+            (Err(why), None, _) => deny(why.unwrap_or(Refused::NoRole)),
+        }
+    }
+
+    /// The first binding that allows it without anything to see to, else the first that allows it; or why not. And the first of all
+    /// that is not out of its term, unless it comes later: what has run out gives nothing, discovery included.
+    #[inline]
+    fn given<'p>(&'p self, cluster: u32, request: &Request<'_>) -> (Given<'p>, Option<&'p Bound>) {
+        let asked = request.asked;
         let gate = asked.gate();
-        let (mut best, mut why) = (None, None);
-        // Bindings in other namespaces say nothing to the question.
-        let numbers = self.index.by_who.at(who, number, asked.namespace());
-        for bound in self.those_reaching(numbers, number) {
-            match self.answer(bound, number, &request, gate) {
-                Answer::Gives(obligations) if obligations.is_none() => {
-                    return self.allow(bound, &bound.role, obligations);
-                }
+        // What no role gives but by more than its rules.
+        let special = gate.is_some() || asked.is_everybodys_secrets();
+        let (mut best, mut why, mut first) = (None, None, None);
+        let mut counts = |entry: &Entry| {
+            let Some(bound) = self.index.bindings.get(entry.number as usize) else { return ControlFlow::Continue(()) };
+            let reaches = entry.what & REACH == 0 || bound.reach.has(cluster);
+            let counts = entry.what & TERMS == 0 || bound.is_in_term(request.facts.now);
+            if reaches && counts { ControlFlow::Break(bound) } else { ControlFlow::Continue(()) }
+        };
+        let mut visit = |entry: &Entry| {
+            let Some(bound) = self.index.bindings.get(entry.number as usize) else { return ControlFlow::Continue(()) };
+            if (entry.what & REACH != 0 && !bound.reach.has(cluster))
+                || (entry.what & WITHIN != 0 && !bound.within.has(cluster, asked))
+            {
+                return ControlFlow::Continue(());
+            }
+            let answer = match self.index.roles.covers(entry.what & ROLE, asked) {
+                None => return ControlFlow::Continue(()),
+                Some(false) if !special && entry.what & TERMS == 0 => Answer::Gives(Obligations::default()),
+                Some(_) => self.answer_covered(bound, request, gate),
+            };
+            match answer {
+                Answer::Gives(obligations) if obligations.is_none() => return ControlFlow::Break((bound, obligations)),
                 Answer::Gives(obligations) => _ = best.get_or_insert((bound, obligations)),
                 Answer::Elsewhere => {}
                 Answer::Not(refused) => _ = why.get_or_insert(refused),
             }
-        }
-        if let Some((bound, obligations)) = best {
-            return self.allow(bound, &bound.role, obligations);
-        }
-        // What has run out gives nothing, discovery included.
-        let counts = |bound: &&Bound| bound.terms.as_ref().is_none_or(|terms| terms.out_of_term(facts.now).is_none());
-        match self.bound_on(who, number).find(counts) {
-            // Whoever is bound may ask what there is, and about themselves.
-            Some(bound) if self.index.basic.covers(&asked) => {
-                self.allow(bound, &self.index.basic, Obligations::default())
+            ControlFlow::Continue(())
+        };
+        let given = self.index.by_who.each_run(request.who, cluster, |run| {
+            if first.is_none() {
+                first = run.each(&mut counts).break_value();
             }
-            Some(_) => deny(why.unwrap_or(Refused::NotGiven)),
-            None => deny(why.unwrap_or(Refused::NoRole)),
+            // Bindings in other namespaces say nothing to the question.
+            run.each_at(asked.namespace(), &mut visit)
+        });
+        match given {
+            ControlFlow::Break(given) => (Ok(given), first),
+            ControlFlow::Continue(()) => (best.ok_or(why), first),
         }
     }
 
@@ -278,6 +320,12 @@ impl PolicySet {
         if !bound.within.has(cluster, asked) || !role.covers(asked) {
             return Answer::Elsewhere;
         }
+        self.answer_covered(bound, request, gate)
+    }
+
+    /// The same where it reaches what is asked about, and its role covers it.
+    fn answer_covered<'p>(&self, bound: &'p Bound, request: &Request<'_>, gate: Option<Gate>) -> Answer<'p> {
+        let (asked, role) = (request.asked, &bound.role);
         if role.role.read_only && !asked.is_for_looking(&self.settings) {
             return Answer::Not(Refused::ReadOnly { binding: &bound.name });
         }
@@ -322,9 +370,18 @@ impl PolicySet {
         if self.index.denials.is_empty() {
             return None;
         }
-        let numbers = self.index.denied_to.of_whom(request.who, cluster);
-        let mut denials = numbers.filter_map(|number| self.index.denials.get(number as usize));
-        let found = denials.find(|denied| denied.is_about(cluster, request, &self.index.by_who))?;
+        let visit = |entry: &Entry| {
+            // Nearly all are about other verbs.
+            if entry.what & request.asked.bit == 0 {
+                return ControlFlow::Continue(());
+            }
+            let denied = self.index.denials.get(entry.number as usize);
+            match denied.filter(|denied| denied.is_about(cluster, request, &self.index.by_who)) {
+                Some(denied) => ControlFlow::Break(denied),
+                None => ControlFlow::Continue(()),
+            }
+        };
+        let found = self.index.denied_to.each_on(request.who, cluster, visit).break_value()?;
         Some(Refused::Denial { name: &found.name, reason: &found.reason })
     }
 

@@ -77,7 +77,8 @@ impl PolicySet {
         let mut bound = self.bound_on(who, number).peekable();
         bound.peek()?;
         let mut rendered = Rendered::default();
-        add(&mut rendered.cluster, &self.index.basic.role.rules, true);
+        let basic = self.index.roles.role(self.index.basic)?;
+        add(&mut rendered.cluster, &basic.role.rules, true);
         for bound in bound {
             if !counts(bound) {
                 continue;

@@ -17,7 +17,7 @@ use crate::{
 const MEMBERSHIPS: usize = 1 << 21;
 /// Steps from group to group to find them.
 const STEPS: usize = 1 << 24;
-/// Entries by which bindings and denials are found, one for each subject, cluster and namespace: 48 MiB.
+/// Entries by which bindings and denials are found, one for each subject, cluster and namespace, and where these are: 72 MiB.
 const ENTRIES: usize = 1 << 22;
 /// Clusters that selectors reach, and namespaces that labels do: 16 MiB of numbers each.
 const REACHED: usize = 1 << 22;

@@ -1,8 +1,6 @@
 //! The words that occur in a policy, as numbers: a request is translated once and compared by number from then on.
 
-use std::{collections::HashMap, sync::Arc};
-
-use foldhash::fast::RandomState;
+use crate::names::Names;
 
 /// A word's number.
 pub(crate) type Word = u32;
@@ -13,6 +11,9 @@ pub(crate) const UNKNOWN: Word = u32::MAX;
 /// Where there is no word at all.
 pub(crate) const NONE: Word = u32::MAX - 1;
 
+/// Numbers above stand for something.
+const MOST: Word = u32::MAX - 16;
+
 macro_rules! known {
     ($($name:ident = $text:literal,)*) => {
         /// Words with a fixed number, in order.
@@ -20,6 +21,7 @@ macro_rules! known {
         known!(@ 0, $($name)*);
     };
     (@ $number:expr, $name:ident $($rest:ident)*) => {
+        #[allow(dead_code, reason = "some are there to have a bit")]
         pub(crate) const $name: Word = $number;
         known!(@ $number + 1, $($rest)*);
     };
@@ -33,6 +35,9 @@ known! {
     LIST = "list",
     WATCH = "watch",
     CREATE = "create",
+    UPDATE = "update",
+    PATCH = "patch",
+    DELETE = "delete",
     DELETE_COLLECTION = "deletecollection",
     PROXY = "proxy",
     ESCALATE = "escalate",
@@ -61,13 +66,15 @@ known! {
 /// The words of a policy, both ways.
 #[derive(Debug)]
 pub(crate) struct Words {
-    numbers: HashMap<Arc<str>, Word, RandomState>,
-    texts: Vec<Arc<str>>,
+    numbers: Names,
+    texts: Vec<Box<str>>,
+    /// True if a rule is about objects by name; nobody asks for the number of one otherwise.
+    pub(crate) name_objects: bool,
 }
 
 impl Default for Words {
     fn default() -> Self {
-        let mut words = Self { numbers: HashMap::default(), texts: Vec::new() };
+        let mut words = Self { numbers: Names::default(), texts: Vec::new(), name_objects: false };
         for word in KNOWN {
             words.add(word);
         }
@@ -78,14 +85,14 @@ impl Default for Words {
 impl Words {
     /// The number of a word of the policy.
     pub(crate) fn add(&mut self, word: &str) -> Word {
-        if let Some(number) = self.numbers.get(word) {
-            return *number;
+        let number = self.find(word);
+        if number != UNKNOWN {
+            return number;
         }
         // There are never as many: a policy is a few megabytes.
-        let number = Word::try_from(self.texts.len()).unwrap_or(NONE - 1);
-        let text: Arc<str> = word.into();
-        self.numbers.insert(text.clone(), number);
-        self.texts.push(text);
+        let number = Word::try_from(self.texts.len()).unwrap_or(MOST).min(MOST);
+        self.numbers.insert(word, number);
+        self.texts.push(word.into());
         number
     }
 
@@ -95,9 +102,22 @@ impl Words {
     }
 
     /// The number of a word of a request.
+    #[inline]
     pub(crate) fn find(&self, word: &str) -> Word {
-        self.numbers.get(word).copied().unwrap_or(UNKNOWN)
+        self.numbers.find(word, |number| self.text(number)).map_or(UNKNOWN, |name| name.number)
     }
+}
+
+/// Numbers that fit into a [`Bits`] by themselves.
+const BITS: u32 = 31;
+
+/// Some words, by a bit for each of the first ones and one for all others.
+pub(crate) type Bits = u32;
+
+/// The bit of a word; all others have the last one.
+#[inline]
+pub(crate) fn bit(word: Word) -> Bits {
+    1 << word.min(BITS)
 }
 
 /// Any word, or one of some.
@@ -121,6 +141,14 @@ impl AnyOf {
         match self {
             Self::Any => true,
             Self::Of(words) => has(words, word),
+        }
+    }
+
+    /// The bits of all of them.
+    pub(crate) fn bits(&self) -> Bits {
+        match self {
+            Self::Any => Bits::MAX,
+            Self::Of(words) => words.iter().fold(0, |bits, word| bits | bit(*word)),
         }
     }
 }
@@ -150,5 +178,6 @@ mod tests {
         assert_eq!(words.find("secrets"), SECRETS);
         assert_eq!(words.find("else"), UNKNOWN);
         assert_eq!(KNOWN.len() as Word, API_REGISTRATION + 1);
+        assert!([DELETE, PATCH, UPDATE, PROXY, SIGN].iter().all(|verb| bit(*verb) != bit(UNKNOWN)));
     }
 }

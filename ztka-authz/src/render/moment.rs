@@ -46,7 +46,7 @@ impl Hours {
 
 impl Bound {
     /// True if it is within its term: whoever it names may ask what there is.
-    pub(super) fn is_in_term(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_in_term(&self, now: Timestamp) -> bool {
         self.terms.as_ref().is_none_or(|terms| terms.out_of_term(now).is_none())
     }
 
