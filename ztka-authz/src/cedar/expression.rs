@@ -1,5 +1,7 @@
 //! One expression: read, checked against a schema, evaluated on what it mentions.
 
+mod plain;
+
 use std::sync::LazyLock;
 
 use cedar_policy::{
@@ -7,6 +9,7 @@ use cedar_policy::{
     RestrictedExpression, Schema, ValidationMode, Validator, eval_expression,
 };
 
+use self::plain::{Plain, Set, Value};
 use crate::{
     Labels, MfaStrength, Target, Unmet,
     condition::{Holds, Request, has_command},
@@ -87,9 +90,23 @@ static FIXED: LazyLock<Option<Fixed>> = LazyLock::new(|| {
     Some(Fixed { validator: Validator::new(schema), user, cluster, action, nobody, nowhere })
 });
 
-/// An expression, and what of a request has to be told to it.
+/// An expression, and how it is evaluated.
 #[derive(Debug)]
 pub(super) struct Expression {
+    /// What of a request it mentions that nobody may know.
+    doubtful: Box<[Fact]>,
+    how: How,
+}
+
+#[derive(Debug)]
+enum How {
+    Plain(Plain),
+    Cedar(Box<Cedar>),
+}
+
+/// An expression for Cedar, and what of a request has to be told to it.
+#[derive(Debug)]
+struct Cedar {
     expression: cedar_policy::Expression,
     facts: Vec<Fact>,
     /// It names the user or the cluster.
@@ -101,6 +118,11 @@ pub(super) struct Expression {
 impl Expression {
     /// Reads it, as it is received: what it mentions is all that it will be told.
     pub(super) fn read(text: &str) -> Result<Self, String> {
+        let read = Self::read_for_cedar(text)?;
+        Ok(Self { how: Plain::read(text).map_or(read.how, How::Plain), ..read })
+    }
+
+    fn read_for_cedar(text: &str) -> Result<Self, String> {
         if text.len() > LONGEST {
             return Err(format!("longer than {LONGEST} bytes; make it several bindings"));
         }
@@ -115,11 +137,13 @@ impl Expression {
             return Err("context is looked at by its parts: context.verb, context has namespace".into());
         }
         let has = |word: &str| words.contains(&word);
-        let facts = FACTS.iter().filter(|(name, _)| has(name)).map(|(_, fact)| *fact).collect();
+        let facts: Vec<Fact> = FACTS.iter().filter(|(name, _)| has(name)).map(|(_, fact)| *fact).collect();
+        let doubtful = facts.iter().copied().filter(|fact| fact.is_doubtful()).collect();
         let tagged = has("hasTag") || has("getTag");
         let (principal, resource) = (has("principal"), has("resource"));
         let tags = (tagged && principal, tagged && resource);
-        Ok(Self { expression, facts, entities: principal || resource, tags })
+        let how = How::Cedar(Box::new(Cedar { expression, facts, entities: principal || resource, tags }));
+        Ok(Self { doubtful, how })
     }
 
     /// Reads it, as it is written: also against the schema.
@@ -141,23 +165,28 @@ impl Expression {
     }
 
     pub(super) fn hold(&self, request: &Request<'_>) -> Holds<'static> {
-        match self.evaluate(request) {
-            Some(EvalResult::Bool(true)) => Holds::Yes,
-            Some(EvalResult::Bool(false)) => Holds::No(Unmet::Cedar),
-            _ => Holds::Unknown(Unmet::CedarError),
+        // What is not known fulfils nothing, whatever the expression makes of it.
+        let known = self.doubtful.iter().all(|fact| fact.is_known(request));
+        let holds = match &self.how {
+            _ if !known => None,
+            How::Plain(plain) => plain.holds(request),
+            How::Cedar(cedar) => match cedar.evaluate(request) {
+                Some(EvalResult::Bool(holds)) => Some(holds),
+                _ => None,
+            },
+        };
+        match holds {
+            Some(true) => Holds::Yes,
+            Some(false) => Holds::No(Unmet::Cedar),
+            None => Holds::Unknown(Unmet::CedarError),
         }
     }
+}
 
+impl Cedar {
     fn evaluate(&self, request: &Request<'_>) -> Option<EvalResult> {
         let fixed = FIXED.as_ref()?;
-        let mut pairs = Vec::with_capacity(self.facts.len());
-        for fact in &self.facts {
-            match fact.of(request) {
-                Known::Is(value) => pairs.push((fact.name().to_owned(), value)),
-                Known::Lacks => {}
-                Known::Not => return None,
-            }
-        }
+        let pairs = self.facts.iter().filter_map(|fact| Some((fact.name().to_owned(), fact.of(request)?)));
         let context = Context::from_pairs(pairs).ok()?;
         let (user, cluster) = match self.entities {
             false => (fixed.nobody.clone(), fixed.nowhere.clone()),
@@ -205,74 +234,89 @@ fn words(text: &str) -> Vec<&str> {
     words
 }
 
-/// What there is of a fact.
-enum Known {
-    Is(RestrictedExpression),
-    /// The request has none.
-    Lacks,
-    /// Nobody knows.
-    Not,
-}
-
-impl Known {
-    fn text(text: &str) -> Self {
-        Self::Is(RestrictedExpression::new_string(text.to_owned()))
-    }
-}
-
 impl Fact {
     fn name(self) -> &'static str {
         FACTS.iter().find(|(_, fact)| *fact == self).map_or("", |(name, _)| name)
     }
 
-    fn of(self, request: &Request<'_>) -> Known {
-        let (facts, target) = (request.facts, &request.action.target);
-        let known = |value: Option<RestrictedExpression>| value.map_or(Known::Not, Known::Is);
-        let number = |number: i64| RestrictedExpression::new_long(number);
-        let of_resource = match (self, target) {
-            (_, Target::Path(_)) => None,
-            (Self::ApiGroup, Target::Resource { group, .. }) => Some(*group),
-            (Self::Resource, Target::Resource { resource, .. }) => Some(*resource),
-            (Self::Subresource, Target::Resource { subresource, .. }) => *subresource,
-            (Self::Namespace, Target::Resource { namespace, .. }) => *namespace,
-            (Self::Name, Target::Resource { name, .. }) => *name,
-            _ => None,
-        };
+    /// True if there may be one that nobody knows.
+    fn is_doubtful(self) -> bool {
+        matches!(self, Self::Command | Self::Source | Self::MfaAge | Self::MfaStrength)
+    }
+
+    /// False if there may be one, and nobody knows.
+    fn is_known(self, request: &Request<'_>) -> bool {
+        let facts = request.facts;
         match self {
-            Self::User => Known::text(request.who.name().as_str()),
-            Self::Groups => {
-                let groups = request.who.groups().iter();
-                let groups = groups.map(|group| RestrictedExpression::new_string(group.to_string()));
-                Known::Is(RestrictedExpression::new_set(groups))
+            // With a space in a word two commands would read alike.
+            Self::Command if has_command(&request.action.target) => {
+                facts.command.is_some_and(|words| !words.iter().any(|word| word.contains(' ')))
             }
-            Self::Cluster => Known::text(&request.cluster.name),
-            Self::Verb => Known::text(request.action.verb),
-            Self::ApiGroup | Self::Resource | Self::Subresource | Self::Namespace | Self::Name => {
-                of_resource.map_or(Known::Lacks, Known::text)
-            }
-            Self::Path => match target {
-                Target::Path(path) => Known::text(path),
-                Target::Resource { .. } => Known::Lacks,
-            },
-            Self::Command if !has_command(target) => Known::Lacks,
-            Self::Command => match facts.command {
-                // Two commands would read alike.
-                Some(words) if !words.iter().any(|word| word.contains(' ')) => Known::text(&words.join(" ")),
-                _ => Known::Not,
-            },
-            Self::Now => Known::Is(RestrictedExpression::new_datetime(format!("{:.3}", facts.now))),
-            Self::Source => known(facts.source.map(|source| RestrictedExpression::new_ip(source.to_string()))),
-            // One from the future was not given yet.
-            Self::MfaAge => {
-                let age = facts.mfa.map(|mfa| facts.now.duration_since(mfa.at)).filter(|age| !age.is_negative());
-                known(age.map(|age| number(age.as_secs())))
-            }
-            Self::MfaStrength => facts.mfa.map_or(Known::Not, |mfa| {
-                Known::text(match mfa.strength {
-                    MfaStrength::Any => "any",
-                    MfaStrength::PhishingResistant => "phishing-resistant",
-                })
-            }),
+            Self::Source => facts.source.is_some(),
+            Self::MfaAge => mfa_age(request).is_some(),
+            Self::MfaStrength => facts.mfa.is_some(),
+            _ => true,
         }
     }
+
+    /// What is a text of the request as it is.
+    fn text<'a>(self, request: &Request<'a>) -> Option<&'a str> {
+        match (self, request.action.target) {
+            (Self::User, _) => Some(request.who.name().as_str()),
+            (Self::Cluster, _) => Some(&request.cluster.name),
+            (Self::Verb, _) => Some(request.action.verb),
+            (Self::ApiGroup, Target::Resource { group, .. }) => Some(group),
+            (Self::Resource, Target::Resource { resource, .. }) => Some(resource),
+            (Self::Subresource, Target::Resource { subresource, .. }) => subresource,
+            (Self::Namespace, Target::Resource { namespace, .. }) => namespace,
+            (Self::Name, Target::Resource { name, .. }) => name,
+            (Self::Path, Target::Path(path)) => Some(path),
+            (Self::MfaStrength, _) => request.facts.mfa.map(|mfa| match mfa.strength {
+                MfaStrength::Any => "any",
+                MfaStrength::PhishingResistant => "phishing-resistant",
+            }),
+            _ => None,
+        }
+    }
+
+    /// True if the request has one, as far as that is known.
+    fn is_there(self, request: &Request<'_>) -> bool {
+        match self {
+            Self::Groups | Self::Now | Self::Source | Self::MfaAge => true,
+            Self::Command => has_command(&request.action.target),
+            text => text.text(request).is_some(),
+        }
+    }
+
+    /// As it is evaluated here; none where there is none.
+    fn value<'a>(self, request: &Request<'a>) -> Option<Value<'a>> {
+        match self {
+            Self::Groups => Some(Value::Set(Set::Groups(request.who.groups()))),
+            Self::MfaAge => mfa_age(request).map(Value::Long),
+            text => text.text(request).map(Value::Text),
+        }
+    }
+
+    /// As Cedar is told of it; none where there is none.
+    fn of(self, request: &Request<'_>) -> Option<RestrictedExpression> {
+        let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
+        Some(match self {
+            Self::Groups => {
+                let groups = request.who.groups().iter();
+                RestrictedExpression::new_set(groups.map(|group| text(group.as_str())))
+            }
+            Self::Command if !has_command(&request.action.target) => return None,
+            Self::Command => text(&request.facts.command?.join(" ")),
+            Self::Now => RestrictedExpression::new_datetime(format!("{:.3}", request.facts.now)),
+            Self::Source => RestrictedExpression::new_ip(request.facts.source?.to_string()),
+            Self::MfaAge => RestrictedExpression::new_long(mfa_age(request)?),
+            other => text(other.text(request)?),
+        })
+    }
+}
+
+/// Seconds since the second factor; one from the future was not given yet.
+fn mfa_age(request: &Request<'_>) -> Option<i64> {
+    let age = request.facts.now.duration_since(request.facts.mfa?.at);
+    (!age.is_negative()).then(|| age.as_secs())
 }
