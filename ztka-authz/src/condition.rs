@@ -68,6 +68,12 @@ impl Terms {
         self.from.is_some() || self.until.is_some() || self.when.known().is_some_and(timed)
     }
 
+    /// True if the answer depends on more than who asks, and in which term.
+    pub(crate) fn ask_of_requests(&self) -> bool {
+        let of_users = |when: &Conditions| *when == Conditions { user: when.user.clone(), ..Conditions::default() };
+        !self.when.known().is_some_and(of_users)
+    }
+
     /// True if the answer may depend on the command of an exec.
     pub(crate) fn looks_at_commands(&self) -> bool {
         self.when.known().is_some_and(|when| !when.commands.is_empty() || when.cedar.is_some())

@@ -19,7 +19,8 @@ use crate::{
 /// Rules for one account: what they allow under RBAC is what policy allows, but for what RBAC cannot say.
 ///
 /// - RBAC denies nothing: the agent's namespace and objects, protected namespaces, denials, and secrets of all namespaces
-///   at once, are closed by policy alone. So are requests that do not fulfil a condition.
+///   at once, are closed by policy alone. So are requests that do not fulfil a condition. But a binding that is for users with
+///   other attributes, or on clusters with other labels, is not rendered at all.
 /// - RBAC knows no ports: policy alone says which of them may be forwarded.
 /// - RBAC knows no role for each namespace but none outside: what is given in all namespaces is rendered cluster-wide.
 /// - Verbs that only the apiserver itself asks for (`escalate`, `bind`, `approve`, `sign`) are left out where their gate
@@ -38,17 +39,18 @@ pub struct Rendered {
 const VERBS: [&str; 9] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "proxy"];
 
 impl PolicySet {
-    /// The RBAC of `who` on `cluster`, whenever its bindings count; `None` for somebody without any role there.
+    /// The RBAC of `who` on `cluster`, whenever its bindings count for somebody with these attributes; `None` for somebody without any
+    /// role there.
     pub fn render(&self, who: &Principal, cluster: &ClusterId) -> Option<Rendered> {
-        self.render_where(who, cluster, |_| true)
+        self.render_where(who, cluster, |bound| bound.is_for(who))
     }
 
-    /// The same by what may give something at `now` alone: bindings within their terms and hours. `None` if none is within
-    /// its term, since nothing is allowed then, not even to ask what there is.
+    /// The same by what may give something at `now` alone: bindings within their terms and hours, for users with these attributes.
+    /// `None` if none is within its term, since nothing is allowed then, not even to ask what there is.
     pub fn render_at(&self, who: &Principal, cluster: &ClusterId, now: Timestamp) -> Option<Rendered> {
         let found = self.cluster(cluster)?;
         self.bound(who, cluster).any(|bound| bound.is_in_term(now)).then_some(())?;
-        self.render_where(who, cluster, |bound| bound.may_give(now, found))
+        self.render_where(who, cluster, |bound| bound.may_give(who, now, found))
     }
 
     /// True if policy may deny some of what [`Self::render_at`] lists: by a condition, an obligation, a rule for some
@@ -57,11 +59,12 @@ impl PolicySet {
         let Some(number) = self.number(who, cluster) else { return false };
         let mut bound = self.bound_on(who, number);
         let narrowed = bound.any(|bound| {
-            let terms = bound.terms.as_ref().filter(|terms| terms.out_of_term(now).is_none());
-            // What has run out is not listed.
-            let listed = bound.terms.is_none() || terms.is_some();
+            let terms = bound.terms.as_ref();
+            // What has run out, or is for others, is not listed.
+            let listed = terms.is_none_or(|terms| terms.out_of_term(now).is_none() && terms.are_for(who));
+            let conditional = terms.is_some_and(|terms| terms.ask_of_requests());
             let ports = || bound.role.role.rules.iter().any(|rule| !rule.ports.is_empty());
-            listed && (terms.is_some_and(|terms| !terms.when.is_empty()) || bound.duties.is_some() || ports())
+            listed && (conditional || bound.duties.is_some() || ports())
         });
         let mut denials =
             self.index.denied_to.of_whom(who, number).filter_map(|at| self.index.denials.get(at as usize));

@@ -21,7 +21,7 @@ use tokio::{
     sync::Mutex,
     time::{Instant, sleep, timeout},
 };
-use ztka_core::{CredentialId, GroupName, Principal, Revision, UserName};
+use ztka_core::{Attributes, CredentialId, GroupName, Principal, Revision, UserName};
 
 use super::{
     Settings,
@@ -47,6 +47,7 @@ pub(crate) struct Ready {
     pub(crate) revision: Revision,
     name: UserName,
     groups: Vec<GroupName>,
+    attributes: Attributes,
     /// Namespaces with a role by policy that has not been needed yet.
     unused: HashSet<String>,
     /// From then on it is to be looked at again: the token is to be renewed, or policy itself says something else.
@@ -80,7 +81,8 @@ impl Ready {
         revision: Revision,
         now: Timestamp,
     ) -> Option<Acting> {
-        let current = self.revision == revision && self.name == *who.name() && self.groups == who.groups();
+        let same = self.name == *who.name() && self.groups == who.groups() && self.attributes == *who.attributes();
+        let current = self.revision == revision && same;
         let there = namespace.is_none_or(|namespace| !self.unused.contains(namespace));
         (current && there && now < self.until).then(|| self.acting())
     }
@@ -359,6 +361,7 @@ impl Steps<'_> {
             revision,
             name: self.who.name().clone(),
             groups: self.who.groups().to_vec(),
+            attributes: self.who.attributes().clone(),
             unused: unused.cloned().collect(),
             until: state.changes.map_or(token.renew, |changes| changes.min(token.renew)),
             authorization: token.authorization.clone(),

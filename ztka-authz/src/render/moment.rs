@@ -9,12 +9,17 @@ use crate::{Cluster, Conditions, Hours, PolicySet, compile::Bound, condition::Te
 const WEEK: i64 = 7;
 
 impl Terms {
-    /// False if no request whatever can fulfil them at `now` on `cluster`.
-    fn may_hold(&self, now: Timestamp, cluster: &Cluster) -> bool {
+    /// False if no request whatever of `who` can fulfil them at `now` on `cluster`.
+    fn may_hold(&self, who: &Principal, now: Timestamp, cluster: &Cluster) -> bool {
         let may = |when: &Conditions| {
             when.hours.as_ref().is_none_or(|hours| hours.contain(now)) && carries(&cluster.labels, &when.cluster_labels)
         };
-        self.out_of_term(now).is_none() && self.when.known().is_some_and(may)
+        self.out_of_term(now).is_none() && self.are_for(who) && self.when.known().is_some_and(may)
+    }
+
+    /// False if they are for users with other attributes.
+    pub(super) fn are_for(&self, who: &Principal) -> bool {
+        self.when.known().is_none_or(|when| when.is_for(who.attributes()))
     }
 
     /// When the answer of [`Self::may_hold`] may be another one.
@@ -50,14 +55,20 @@ impl Bound {
         self.terms.as_ref().is_none_or(|terms| terms.out_of_term(now).is_none())
     }
 
-    /// False if it gives nothing at `now` on `cluster`, whatever is asked.
-    pub(super) fn may_give(&self, now: Timestamp, cluster: &Cluster) -> bool {
-        self.terms.as_ref().is_none_or(|terms| terms.may_hold(now, cluster))
+    /// False if it gives `who` nothing at `now` on `cluster`, whatever is asked.
+    pub(super) fn may_give(&self, who: &Principal, now: Timestamp, cluster: &Cluster) -> bool {
+        self.terms.as_ref().is_none_or(|terms| terms.may_hold(who, now, cluster))
+    }
+
+    /// False if it gives `who` nothing ever: it is for users with other attributes.
+    pub(super) fn is_for(&self, who: &Principal) -> bool {
+        self.terms.as_ref().is_none_or(|terms| terms.are_for(who))
     }
 }
 
 impl PolicySet {
-    /// When [`Self::render_at`] may say something else than at `now`, though the policy is the same.
+    /// When [`Self::render_at`] may say something else than at `now`, though the policy is the same, and so is `who` with groups
+    /// and attributes.
     pub fn rendering_changes_after(&self, who: &Principal, cluster: &ClusterId, now: Timestamp) -> Option<Timestamp> {
         let terms = self.bound(who, cluster).filter_map(|bound| bound.terms.as_ref());
         terms.filter_map(|terms| terms.changes_after(now)).min()

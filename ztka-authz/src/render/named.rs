@@ -23,7 +23,7 @@ impl PolicySet {
         let mut bound = self.bound_on(who, number).filter(|bound| bound.is_in_term(now)).peekable();
         bound.peek()?;
         let mut named = Named::default();
-        for bound in bound.filter(|bound| bound.may_give(now, found)) {
+        for bound in bound.filter(|bound| bound.may_give(who, now, found)) {
             let role = || bound.role.name.to_string();
             let words: &[u32] = match &bound.within {
                 Within::Cluster | Within::AllNamespaces => {
