@@ -54,7 +54,11 @@ pub(crate) const SUITES: &[Suite] = &[
         about: "the other crypto provider, AWS-LC; minutes of C the first time",
         run: post_quantum,
     },
-    Suite { name: "cedar", about: "conditions of policy in Cedar; a minute more the first time", run: cedar },
+    Suite {
+        name: "cedar",
+        about: "conditions of policy in Cedar, and lints of the servers with it; with --long kubectl through such servers",
+        run: cedar,
+    },
     Suite { name: "doctests", about: "examples in the documentation", run: doctests },
     Suite { name: "kit", about: "the test clusters themselves", run: kit },
     Suite {
@@ -135,8 +139,49 @@ fn post_quantum(_: bool) -> Result<Outcome> {
     tests(cargo(&["test", "--package=ztka-pki", "--features=crypto-aws-lc", "--test=post_quantum"]))
 }
 
-fn cedar(_: bool) -> Result<Outcome> {
-    tests(cargo(&["test", "--package=ztka-authz", "--features=cedar", "--tests"]))
+/// What is released without Cedar and can be built with it.
+const WITH_CEDAR: [&str; 4] = [
+    "--package=ztka-controller-server",
+    "--package=ztka-proxy-server",
+    "--package=ztka-agent-server",
+    "--package=ztka-cli",
+];
+
+fn cedar(long: bool) -> Result<Outcome> {
+    let mut outcome = tests(cargo(&["test", "--package=ztka-authz", "--features=cedar", "--tests"]))?;
+    let mut lints = cargo(&["clippy", "--quiet", "--features=cedar", "--bins"]);
+    lints.args(WITH_CEDAR).args(["--", "-D", "warnings"]);
+    let more = [Some(one(lints)?), if long { Some(kubectl_with_cedar()?) } else { None }];
+    for more in more.into_iter().flatten() {
+        match (&mut outcome, more) {
+            (Outcome::Ran(tally), Outcome::Ran(more)) => *tally += more,
+            (outcome, skipped) => *outcome = skipped,
+        }
+    }
+    Ok(outcome)
+}
+
+/// The servers are built with it, put aside and tested there; then the others are what is in the target folder again.
+fn kubectl_with_cedar() -> Result<Outcome> {
+    if let Some(missing) = prepare() {
+        return Ok(Outcome::Skipped(missing));
+    }
+    let mut build = cargo(&["build", "--features=cedar", "--bins"]);
+    build.args(WITH_CEDAR);
+    let (built, _) = run::streamed(build)?;
+    if !built.success() {
+        return Ok(Outcome::Ran(Tally { failed: 1, ..Tally::default() }));
+    }
+    let target = workspace::target()?;
+    let aside = target.join("with-cedar");
+    std::fs::create_dir_all(&aside)?;
+    for program in ["ztka-controller", "ztka-proxy", "ztka-agent", "ztka"] {
+        std::fs::copy(target.join("debug").join(program), aside.join(program))?;
+    }
+    run::streamed(cargo(&["build", "--workspace", "--bins"]))?;
+    let mut command = cargo(&["test", "--package=ztka-e2e", "--test=cedar"]);
+    command.env("ZTKA_BIN_DIR", aside).env("ZTKA_TEST_CEDAR", "1");
+    tests(command)
 }
 
 fn doctests(_: bool) -> Result<Outcome> {
