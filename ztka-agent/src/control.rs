@@ -76,7 +76,7 @@ impl ControlLayer {
         let (head, body) = request.into_parts();
         let taken = match (&head.method, head.uri.path()) {
             (&Method::POST, "/.ztka/evidence") => self.evidence(&head, body).await,
-            (&Method::POST, "/.ztka/documents") => self.document(body).await,
+            (&Method::POST, "/.ztka/documents") => self.document(&head, body).await,
             _ => return Status::new(StatusCode::NOT_FOUND, "the agent has no such operation").into(),
         };
         match taken {
@@ -98,7 +98,7 @@ impl ControlLayer {
         self.witness.admit(&head.headers, read(body).await?)
     }
 
-    async fn document(&self, body: Body) -> Result<(), Reason> {
+    async fn document(&self, head: &Parts, body: Body) -> Result<(), Reason> {
         let document = SignedDocument::from_wire(&read(body).await?);
         // Signed as they may be: a proxy has those of all organisations, and is to keep them to itself.
         if let Ok(document) = &document
@@ -109,7 +109,11 @@ impl ControlLayer {
         match document.and_then(|document| self.documents.accept(document)) {
             // Another proxy, or the controller itself, was faster.
             Ok(_) | Err(Rejected::Rollback) => Ok(()),
-            Err(error) => Err(Reason::Denied(format!("the cluster's agent refused a document: {error}"))),
+            Err(error) => {
+                let proxy = head.extensions.get::<Verified<ProxyId>>().map(|proxy| proxy.as_str());
+                tracing::warn!(proxy, %error, "a document that a proxy handed on is refused");
+                Err(Reason::Denied(format!("the cluster's agent refused a document: {error}")))
+            }
         }
     }
 }

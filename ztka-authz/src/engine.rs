@@ -18,7 +18,7 @@ use ztka_core::{
 
 use crate::{
     AGENT_NAMESPACE, Action, Cluster, Facts, Limits, Obligations, PolicyError, PolicySet, Port, Rendered, Supported,
-    compile::Table, freshness::View,
+    compile::Table, freshness::View, lateness::Lateness,
 };
 
 /// Answers every question from the newest policy that it was given. Clones share it.
@@ -32,6 +32,8 @@ struct Shared {
     writing: Mutex<()>,
     /// How old what is known of each organisation is.
     views: Mutex<HashMap<OrgId, Arc<View>>>,
+    /// Which projections are older than their policies.
+    lateness: Lateness,
     /// Microseconds that it may be old.
     max_staleness: AtomicI64,
     clock: Arc<dyn Clock>,
@@ -68,7 +70,19 @@ impl Engine {
         let (orgs, changes) = (ArcSwap::default(), watch::Sender::new(0));
         let (closed, limits, limited) = (namespace.into(), ArcSwap::default(), watch::Sender::default());
         let (writing, views, max_staleness) = (Mutex::default(), Mutex::default(), AtomicI64::new(i64::MAX));
-        Self(Arc::new(Shared { orgs, changes, writing, views, max_staleness, clock, closed, limits, limited }))
+        let lateness = Lateness::default();
+        Self(Arc::new(Shared {
+            orgs,
+            changes,
+            writing,
+            views,
+            lateness,
+            max_staleness,
+            clock,
+            closed,
+            limits,
+            limited,
+        }))
     }
 
     /// Puts these limits of the cluster's owner in force, in place of those before: whatever policy gives, it is narrowed by
@@ -118,10 +132,24 @@ impl Engine {
         if orgs.get(&org).is_some_and(|held| entry.revision() < held.revision()) {
             return Ok(false);
         }
+        // Before anybody decides by it.
+        self.0.lateness.policy(&org, entry.revision());
         orgs.insert(org, entry);
         self.0.orgs.store(Arc::new(orgs));
         self.0.changes.send_modify(|count| *count = count.wrapping_add(1));
         error.map_or(Ok(true), Err)
+    }
+
+    /// The newest projection of the policy of `org` to `cluster` that can be handed on to its agents is of this revision; none:
+    /// there is none any more. It is not what is decided by here.
+    pub fn hands_on(&self, org: &OrgId, cluster: &ClusterId, revision: Option<Revision>) {
+        self.0.lateness.projection(org, cluster, revision);
+    }
+
+    /// The revision of that projection if it is older than the policy in force: agents of the cluster cannot have a newer one
+    /// from here, and are to decide by it rather than wait. None if it is not older, or none is known of.
+    pub fn late(&self, org: &OrgId, cluster: &ClusterId) -> Option<Revision> {
+        self.0.lateness.of(org, cluster)
     }
 
     /// Lets nobody in by what is older than `limit`. Without it, and in organisations of which [`Self::known_as_of`] was never

@@ -72,6 +72,7 @@ mod forward;
 mod freshness;
 mod grant;
 mod groups;
+mod lateness;
 mod layer;
 mod limits;
 mod matcher;
@@ -108,6 +109,7 @@ pub use self::{
     open::{Cut, CutLayer, Open, Sessions},
     policy::{AGENT_NAMESPACE, AGENT_PREFIX, PolicyError, PolicySet},
     ports::{InvalidPorts, Port, Ports},
+    project::Projector,
     render::{Named, Rendered},
     validate::InvalidPolicy,
     verdict::{Granted, Obligation, Refused, Unmet, Verdict},

@@ -219,7 +219,10 @@ fn sorted(series: impl Into<Vec<SeriesKey>>) -> Vec<SeriesKey> {
 /// Signs everything that is due.
 async fn settle(store: &impl DocumentStore, issued: i64) {
     for series in due(store, issued).await {
-        assert!(publish(store, &series, issued, "{}").await);
+        match (series.kind, &series.org) {
+            (DocumentKind::Policy, Some(org)) => publish_policy(store, org, issued).await,
+            _ => assert!(publish(store, &series, issued, "{}").await),
+        }
     }
     assert_eq!(due(store, issued).await, []);
 }
@@ -239,6 +242,8 @@ pub async fn documents(store: &(impl DocumentStore + ResourceStore + IdentitySto
     let before = revision(store, &policy).await;
     store.create_cluster(&test).await.unwrap();
     assert!(before < revision(store, &policy).await);
+    let projection = SeriesKey::projection(acme.clone(), &test.id);
+    assert_eq!(revision(store, &projection).await, revision(store, &policy).await, "made with its cluster");
     assert_eq!(due(store, 0).await, std::slice::from_ref(&policy));
     store.create_role(&acme, &"reader".parse().unwrap(), &role("reader")).await.unwrap();
     let named = "one".parse().unwrap();
@@ -250,6 +255,7 @@ pub async fn documents(store: &(impl DocumentStore + ResourceStore + IdentitySto
     let listed = ztka_authz::Cluster { labels: test.labels.clone(), ..listed };
     assert_eq!(content.clusters, [listed]);
     assert!(publish(store, &policy, 1, "{\"policy\":1}").await);
+    projections(store, &acme, &test).await;
 
     // The same revision again: later ones count, others do not.
     assert!(!publish(store, &policy, 1, "{}").await);
@@ -275,6 +281,11 @@ pub async fn documents(store: &(impl DocumentStore + ResourceStore + IdentitySto
     let deleted = store.delete_cluster(&acme, &test.id, at(3)).await;
     deleted.unwrap();
     assert_eq!(due(store, 0).await, sorted([policy.clone(), revocations.clone()]));
+    let projection = SeriesKey::projection(acme.clone(), &test.id);
+    assert_eq!(store.revision(&projection, at(0)).await.unwrap(), None, "it goes with its cluster");
+    assert!(!store.projections(&acme, at(500)).await.unwrap().contains(&test.id));
+    let stray = Published { series: projection, revision: before, issued: at(9), wire: Bytes::new() };
+    assert_eq!(store.publish_all(&[stray]).await.unwrap(), 0, "and does not come back");
     let revoked = |now| async move {
         let series = key(DocumentKind::Revocations, Some(&test.org), "");
         let Content::Revocations(facts) = store.snapshot(&series, at(now)).await.unwrap().unwrap().content else {
@@ -294,11 +305,80 @@ pub async fn documents(store: &(impl DocumentStore + ResourceStore + IdentitySto
     let news = store.feed(&FeedScope::Installation, head, 100).await.unwrap();
     assert_eq!(news.len(), 1, "a document replaces the one before it");
     assert_eq!(news.first().unwrap().wire, "{\"policy\":9}");
-    assert_eq!(store.feed(&FeedScope::Org(other.clone()), head, 100).await.unwrap(), [], "of another organisation");
-    assert_eq!(store.feed(&FeedScope::Org(acme), head, 100).await.unwrap().len(), 1);
     assert_eq!(store.feed(&FeedScope::Installation, 0, 2).await.unwrap().len(), 2);
-    // Trust and revocations of the installation, policy and revocations of its own.
-    assert_eq!(store.feed(&FeedScope::Org(other), 0, 100).await.unwrap().len(), 4);
+    let agents = FeedScope::Cluster(acme.clone(), test.id.clone());
+    assert_eq!(store.feed(&agents, head, 100).await.unwrap(), [], "no policy as a whole");
+    let head = store.feed_head().await.unwrap();
+    let (one, two) = (cluster(&acme, "one"), cluster(&acme, "two"));
+    for made in [&one, &two] {
+        store.create_cluster(made).await.unwrap();
+    }
+    publish_policy(store, &acme, 10).await;
+    let of = |org: &OrgId, cluster: &Cluster| FeedScope::Cluster(org.clone(), cluster.id.clone());
+    assert_eq!(store.feed(&of(&acme, &one), head, 100).await.unwrap().len(), 1, "its own projection");
+    assert_eq!(store.feed(&of(&other, &one), head, 100).await.unwrap(), [], "of another organisation");
+    // Trust, revocations of the installation and of its own organisation, its own projection.
+    assert_eq!(store.feed(&of(&acme, &one), 0, 100).await.unwrap().len(), 4);
+    assert_eq!(store.feed(&of(&acme, &one), 0, 2).await.unwrap().len(), 2);
+    assert_eq!(store.feed(&FeedScope::Installation, head, 100).await.unwrap().len(), 1, "the policy");
+    let of_all = store.clusters(&acme).await.unwrap().len();
+    assert_eq!(store.feed(&FeedScope::Proxies, head, 100).await.unwrap().len(), 1 + of_all, "and all its projections");
+}
+
+/// Publishes a policy with its projections.
+async fn publish_policy(store: &impl DocumentStore, org: &OrgId, issued: i64) {
+    for cluster in store.projections(org, at(issued)).await.unwrap() {
+        assert!(publish(store, &SeriesKey::projection(org.clone(), &cluster), issued, "{}").await);
+    }
+    // It may be as new as that already.
+    publish(store, &SeriesKey::policy(org.clone()), issued, "{}").await;
+}
+
+/// The projections of a policy: raised with it, published in one piece with it.
+async fn projections(store: &(impl DocumentStore + ResourceStore), acme: &OrgId, test: &Cluster) {
+    let (policy, projection) = (SeriesKey::policy(acme.clone()), SeriesKey::projection(acme.clone(), &test.id));
+    let clusters = || async { store.projections(acme, at(0)).await.unwrap() };
+    assert_eq!(due(store, 0).await, std::slice::from_ref(&policy), "for its projections");
+    assert_eq!(clusters().await, std::slice::from_ref(&test.id));
+    let other = cluster(acme, "other");
+    store.create_cluster(&other).await.unwrap();
+    let newest = revision(store, &policy).await;
+    assert_eq!(revision(store, &projection).await, newest);
+    assert_eq!(clusters().await, sorted_ids([&test.id, &other.id]));
+    let Content::Policy(content) = store.snapshot(&projection, at(0)).await.unwrap().unwrap().content else {
+        unreachable!("asked for a policy")
+    };
+    assert_eq!(content.clusters.iter().map(|known| &known.id).collect::<Vec<_>>(), [&test.id]);
+    let stranger = SeriesKey::projection(acme.clone(), &ClusterId::generate());
+    assert_eq!(store.snapshot(&stranger, at(0)).await.unwrap(), None);
+
+    let signed = |series: &SeriesKey, issued| Published {
+        series: series.clone(),
+        revision: newest,
+        issued: at(issued),
+        wire: Bytes::from_static(b"{}"),
+    };
+    let before = store.feed_head().await.unwrap();
+    let of_other = SeriesKey::projection(acme.clone(), &other.id);
+    let all = [signed(&projection, 1), signed(&stranger, 1), signed(&of_other, 1), signed(&policy, 1)];
+    assert_eq!(store.publish_all(&all).await.unwrap(), 3, "that of nobody is left out");
+    assert_eq!(store.publish_all(&all).await.unwrap(), 0, "once");
+    assert_eq!(store.publish_all(&[]).await.unwrap(), 0);
+    let places: Vec<_> =
+        store.feed(&FeedScope::Proxies, before, 9).await.unwrap().iter().map(|entry| entry.feed).collect();
+    let wholes = store.feed(&FeedScope::Installation, before, 9).await.unwrap();
+    assert_eq!((places.len(), wholes.len()), (3, 1));
+    assert_eq!(places.last(), wholes.first().map(|entry| &entry.feed), "the policy comes behind them");
+    assert_eq!((clusters().await, due(store, 0).await), (vec![], vec![]));
+    // Signed too long ago.
+    assert_eq!(store.projections(acme, at(2)).await.unwrap(), sorted_ids([&test.id, &other.id]));
+    assert!(due(store, 2).await.contains(&policy));
+}
+
+fn sorted_ids<const N: usize>(ids: [&ClusterId; N]) -> Vec<ClusterId> {
+    let mut ids: Vec<_> = ids.into_iter().cloned().collect();
+    ids.sort();
+    ids
 }
 
 async fn sessions(store: &(impl DocumentStore + IdentityStore), acme: &OrgId, policy: &SeriesKey) {
@@ -371,8 +451,8 @@ async fn sessions(store: &(impl DocumentStore + IdentityStore), acme: &OrgId, po
     settle(store, 2).await;
 
     // Feeds of agents have no sessions, and sessions end with the certificate.
-    let org_feed = store.feed(&FeedScope::Org(acme.clone()), 0, 100).await.unwrap().len();
-    assert_eq!(org_feed + 3, store.feed(&FeedScope::Installation, 0, 100).await.unwrap().len());
+    let nobody = FeedScope::Cluster(acme.clone(), ClusterId::generate());
+    assert_eq!(store.feed(&nobody, 0, 100).await.unwrap().len(), 3, "trust, and two of revocations");
     assert_eq!(facts(1000).await.credentials, [], "the certificate has expired");
     assert_eq!(store.snapshot(&session, at(1000)).await.unwrap(), None);
     let later = store.due(at(0) - SignedDuration::from_secs(9), at(1000), 100).await.unwrap();

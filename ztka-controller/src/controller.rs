@@ -22,6 +22,7 @@ use crate::{
     figures::Counts,
     heads::Heads,
     policy::KnownPolicies,
+    publish::LeftToOthers,
     store::{Acknowledgement, Stores},
     uses::Uses,
 };
@@ -114,6 +115,8 @@ pub(crate) struct Inner {
     pub(crate) changed: Notify,
     /// Place of the newest document in the feed, for followers to wait on.
     pub(crate) head: watch::Sender<u64>,
+    /// Policies that another controller is signing.
+    pub(crate) left_to_others: LeftToOthers,
     /// Policies as they were read last.
     pub(crate) policies: KnownPolicies,
     /// Who watches the changes of organisations.
@@ -185,6 +188,7 @@ impl Controller {
             counts,
             changed: Notify::new(),
             head: watch::Sender::new(0),
+            left_to_others: LeftToOthers::default(),
             policies: KnownPolicies::default(),
             watched,
             announced: Announced::default(),

@@ -18,7 +18,7 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
-use ztka_core::{HEADS, ProxyEntry, Status, Subject, Verified};
+use ztka_core::{HEADS, PROJECTIONS, ProxyEntry, Status, Subject, Verified};
 use ztka_pki::{INSTANCES_PATH, Peer, RENEW_PATH};
 
 use crate::{
@@ -63,7 +63,7 @@ impl Controller {
             .route(RENEW_PATH, post_service(self.renewal()))
     }
 
-    /// For agents, at `agents.<domain>`: documents of their organisation, renewal, certificates for further agents of
+    /// For agents, at `agents.<domain>`: what their cluster needs to know, renewal, certificates for further agents of
     /// their cluster, receipts.
     pub fn agents(&self) -> Router {
         Router::new()
@@ -100,9 +100,17 @@ async fn documents(
     let (scope, who, announcing) = match &peer.id.subject {
         Subject::Proxy(proxy) => {
             let announcing = Announcing::of(proxy.clone(), &headers);
-            (FeedScope::Installation, Follows::Proxy(proxy.clone()), Some(announcing))
+            // An older one would take a projection for the whole.
+            let scope = match headers.contains_key(&PROJECTIONS) {
+                true => FeedScope::Proxies,
+                false => FeedScope::Installation,
+            };
+            (scope, Follows::Proxy(proxy.clone()), Some(announcing))
         }
-        Subject::Agent { org, cluster, .. } => (FeedScope::Org(org.clone()), Follows::Cluster(cluster.clone()), None),
+        Subject::Agent { org, cluster, .. } => {
+            let scope = FeedScope::Cluster(org.clone(), cluster.clone());
+            (scope, Follows::Cluster(cluster.clone()), None)
+        }
         Subject::User { .. } | Subject::Controller(_) => {
             return refuse(StatusCode::FORBIDDEN, "documents are for agents and proxies");
         }

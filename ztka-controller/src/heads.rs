@@ -85,6 +85,9 @@ impl Heads {
         let mut seen = locked(&self.seen);
         seen.feed = seen.feed.max(feed);
         let series = header.series.clone();
+        if series.is_projection() {
+            return;
+        }
         match (series.kind, &series.org) {
             (DocumentKind::Session | DocumentKind::Head, _) => return,
             (_, None) => seen.installation.insert(series, header.revision),
@@ -99,10 +102,11 @@ impl Heads {
         signed.retain(|org, _| !orgs.contains(org));
     }
 
-    /// At `at` everything that there was had been noted.
-    pub(crate) fn looked(&self, at: Timestamp) {
+    /// At `at` everything that there was had been noted,
+    /// up to this place in the feed.
+    pub(crate) fn looked(&self, at: Timestamp, feed: u64) {
         let mut seen = locked(&self.seen);
-        seen.at = Some(at);
+        (seen.at, seen.feed) = (Some(at), seen.feed.max(feed));
         let is_new = seen.orgs.len() > locked(&self.signed).len();
         drop(seen);
         if is_new {
@@ -115,8 +119,8 @@ impl Heads {
         let signed = locked(&self.signed);
         let is_news = |head: &&Signed| head.number > number;
         match scope {
-            FeedScope::Installation => signed.values().filter(is_news).cloned().collect(),
-            FeedScope::Org(org) => signed.get(org).filter(is_news).cloned().into_iter().collect(),
+            FeedScope::Installation | FeedScope::Proxies => signed.values().filter(is_news).cloned().collect(),
+            FeedScope::Cluster(org, _) => signed.get(org).filter(is_news).cloned().into_iter().collect(),
         }
     }
 
@@ -268,7 +272,7 @@ mod tests {
     async fn what_is_said_is_what_was_seen_at_the_last_look() {
         let heads = seen();
         assert!(sign(&heads).is_empty(), "the list is not whole");
-        heads.looked(at(1));
+        heads.looked(at(1), 0);
         assert_eq!(sign(&heads), ["acme", "other"]);
         let (head, feed, issued) = heads.of(&"acme".parse().unwrap()).unwrap();
         let kinds: Vec<_> = head.newest.iter().map(|newest| newest.kind).collect();
@@ -276,33 +280,33 @@ mod tests {
 
         tokio::time::advance(EVERY).await;
         assert!(sign(&heads).is_empty(), "the store fails: nobody has looked again");
-        heads.looked(at(11));
+        heads.looked(at(11), 0);
         assert_eq!(sign(&heads), ["acme", "other"]);
         heads.note(5, &header(DocumentKind::Policy, Some("new"), 1));
-        heads.looked(at(12));
+        heads.looked(at(12), 0);
         assert_eq!(sign(&heads), ["new"], "out of turn, and nobody else's");
         heads.forget(&BTreeSet::from(["acme".parse().unwrap()]));
         tokio::time::advance(EVERY).await;
-        heads.looked(at(22));
+        heads.looked(at(22), 0);
         assert_eq!(sign(&heads), ["new", "other"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_is_told_of_what_was_not_sent_to_them_and_nobody_twice() {
         let heads = seen();
-        heads.looked(at(1));
+        heads.looked(at(1), 0);
         let (mut proxy, mut agent) = (heads.follow(), heads.follow());
         sign(&heads);
-        let org = FeedScope::Org("acme".parse().unwrap());
+        let org = FeedScope::Cluster("acme".parse().unwrap(), "c1".parse().unwrap());
         assert_eq!(agent.next(&heads, &org, 3).len(), 0);
         assert_eq!(agent.next(&heads, &org, 4).len(), 1);
         assert_eq!(agent.next(&heads, &org, 4).len(), 0);
-        assert_eq!(proxy.next(&heads, &FeedScope::Installation, 9).len(), 2);
+        assert_eq!(proxy.next(&heads, &FeedScope::Proxies, 9).len(), 2);
         tokio::time::advance(EVERY).await;
-        heads.looked(at(11));
+        heads.looked(at(11), 0);
         sign(&heads);
         agent.changed().await;
         assert_eq!(agent.next(&heads, &org, 4).len(), 1);
-        assert_eq!(proxy.next(&heads, &FeedScope::Installation, 9).len(), 2);
+        assert_eq!(proxy.next(&heads, &FeedScope::Proxies, 9).len(), 2);
     }
 }

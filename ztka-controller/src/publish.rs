@@ -1,17 +1,21 @@
 //! Signs what is due, and goes by what was signed.
 
+mod policy;
+
 use std::{sync::PoisonError, time::Duration};
 
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
-use ztka_core::{DocumentHeader, DocumentKind, Rejected, SeriesKey, SignedDocument};
+use ztka_core::{DocumentKind, Rejected, SeriesKey, SignedDocument};
 use ztka_identity::{OutageKind, StoreError};
 use ztka_pki::{IssueError, Revocations, RotationError};
 
 use crate::{
     Controller,
-    store::{Content, FeedScope, Published, RevokedFacts},
+    store::{Content, FeedScope, RevokedFacts},
 };
+
+pub(crate) use self::policy::LeftToOthers;
 
 /// Another controller's changes are seen after this long at the latest; one's own at once.
 const POLL: Duration = Duration::from_millis(500);
@@ -99,9 +103,9 @@ impl Controller {
             let due = documents.due(signed_before, now, AT_ONCE).await?;
             let (mut progress, mut failed, begun) = (false, None, Instant::now());
             for series in &due {
-                match self.publish(series, now).await {
-                    Ok(true) => (count, progress) = (count + 1, true),
-                    Ok(false) => {}
+                match self.publish(series, now, signed_before).await {
+                    Ok(0) => {}
+                    Ok(published) => (count, progress) = (count + published, true),
                     // One organisation's keeps nobody else's back.
                     Err(error) => {
                         let (kind, org, subject) = (&series.kind, &series.org, &series.subject);
@@ -125,40 +129,31 @@ impl Controller {
         }
     }
 
-    async fn publish(&self, series: &SeriesKey, now: Timestamp) -> Result<bool, PublishError> {
+    async fn publish(
+        &self,
+        series: &SeriesKey,
+        now: Timestamp,
+        signed_before: Timestamp,
+    ) -> Result<usize, PublishError> {
+        if let (DocumentKind::Policy, Some(org)) = (series.kind, &series.org) {
+            return self.publish_policy(org, now, signed_before).await;
+        }
         let documents = &self.0.stores.documents;
-        let Some(snapshot) = documents.snapshot(series, now).await? else { return Ok(false) };
-        // The store keeps microseconds; what is signed says the same.
-        let issued = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now);
-        let expires = issued.checked_add(self.0.settings.document_life).unwrap_or(Timestamp::MAX);
-        let header = DocumentHeader { series: series.clone(), revision: snapshot.revision, issued, expires };
-        let hierarchy = self.hierarchy();
+        let Some(snapshot) = documents.snapshot(series, now).await? else { return Ok(0) };
+        let at = (snapshot.revision, now);
         let signed = match snapshot.content {
             // Read after the revision, so that the document never says less than it claims to.
             Content::Trust => {
                 self.refresh_authorities().await?;
-                hierarchy.sign_document(header, &hierarchy.trust_bundle()).await?
+                self.signed(series.clone(), at, &self.hierarchy().trust_bundle()).await?
             }
-            Content::Policy(policy) => {
-                // Proxies and agents would refuse it, and keep the one before; say so where it can be mended.
-                if let Err(error) = policy.validate() {
-                    tracing::error!(org = ?series.org, %error, "the policy is not valid and is not published");
-                    return Ok(false);
-                }
-                hierarchy.sign_document(header, &policy).await?
-            }
-            Content::Session(session) => hierarchy.sign_document(header, &session).await?,
-            Content::Revocations(facts) => hierarchy.sign_document(header, &revocations(facts)).await?,
+            Content::Session(session) => self.signed(series.clone(), at, &session).await?,
+            Content::Revocations(facts) => self.signed(series.clone(), at, &revocations(facts)).await?,
+            // Of an organisation, which was seen to above.
+            Content::Policy(_) => None,
         };
-        let wire = signed.to_wire();
-        if wire.len() > LARGEST {
-            // They would refuse it, and keep the one before for as long as that is believed.
-            let (kind, org, bytes) = (&series.kind, &series.org, wire.len());
-            tracing::error!(%kind, ?org, bytes, "a document is larger than 16 MiB and is not published; its organisation has to have less");
-            return Ok(false);
-        }
-        let published = Published { series: series.clone(), revision: snapshot.revision, issued, wire: wire.into() };
-        Ok(documents.publish(&published).await?)
+        let Some(signed) = signed else { return Ok(0) };
+        Ok(usize::from(documents.publish(&signed).await?))
     }
 
     /// Goes by what is new in the feed, whoever signed it, and wakes those who wait for it.
@@ -166,6 +161,8 @@ impl Controller {
         let documents = &self.0.stores.documents;
         let mut applied = self.0.applied.lock().await;
         let now = self.now();
+        // Up to there everything is in the lists that follow, or is a projection: these are no concern here.
+        let head = documents.feed_head().await?;
         loop {
             let entries = documents.feed(&FeedScope::Installation, *applied, AT_ONCE).await?;
             for entry in &entries {
@@ -178,8 +175,9 @@ impl Controller {
                 break;
             }
         }
+        *applied = head.max(*applied);
         let head = *applied;
-        self.0.heads.looked(now);
+        self.0.heads.looked(now, head);
         self.0.head.send_if_modified(|known| std::mem::replace(known, head) != head);
         Ok(())
     }

@@ -66,7 +66,7 @@ pub use ztka_identity::StoreError;
 pub use self::{
     authorities::AuthorityStore,
     changes::{Action, Change, ChangeStore, Changes, Conditional, Listed, Listing, ResourceKind, UnknownWord},
-    documents::{Content, DocumentStore, FeedEntry, FeedScope, Published, RevokedFacts, Snapshot},
+    documents::{Claim, Content, DocumentStore, FeedEntry, FeedScope, Published, RevokedFacts, Snapshot},
     findings::{FindingStore, Found},
     jobs::{DataKey, Deletion, Job, JobKind, JobStatus, JobStore, MasterKey, Step},
     members::{Acknowledgement, LiveCredential, LiveMember, LiveToken, MemberStore},

@@ -6,13 +6,13 @@ mod kit;
 use jiff::SignedDuration;
 use kit::Kit;
 use ztka_controller::store::{FeedScope, ResourceStore as _};
-use ztka_core::{DocumentKind, OrgId, Revision, SignedDocument};
+use ztka_core::{OrgId, Revision, SeriesKey, SignedDocument};
 
 /// The newest policy of an organisation that was published.
 async fn policy(kit: &Kit, org: &OrgId) -> SignedDocument {
-    let feed = kit.stores.documents.feed(&FeedScope::Org(org.clone()), 0, 100).await.unwrap();
+    let feed = kit.stores.documents.feed(&FeedScope::Installation, 0, 100).await.unwrap();
     let documents = feed.iter().map(|entry| SignedDocument::from_wire(&entry.wire).unwrap());
-    documents.filter(|document| document.header().series.kind == DocumentKind::Policy).last().unwrap()
+    documents.filter(|document| document.header().series == SeriesKey::policy(org.clone())).last().unwrap()
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use kit::Kit;
 use ztka_authz::{PolicyDocument, Role, Rule};
 use ztka_controller::store::{Content, DocumentStore, FeedEntry, FeedScope, Published, Snapshot, StoreError, Stores};
-use ztka_core::{DocumentKind, DocumentSet, OrgId, SeriesKey, SignedDocument};
+use ztka_core::{ClusterId, DocumentKind, DocumentSet, OrgId, SeriesKey, SignedDocument};
 use ztka_pki::{KeyError, KeyKind, KeyName, KeyStore, PublicKey, Signer};
 
 /// Everything published, as a follower believes it.
@@ -183,6 +183,14 @@ impl DocumentStore for Damaged {
 
     async fn publish(&self, document: &Published) -> Result<bool, StoreError> {
         self.store.publish(document).await
+    }
+
+    async fn projections(&self, org: &OrgId, before: Timestamp) -> Result<Vec<ClusterId>, StoreError> {
+        self.store.projections(org, before).await
+    }
+
+    async fn publish_all(&self, documents: &[Published]) -> Result<usize, StoreError> {
+        self.store.publish_all(documents).await
     }
 
     async fn feed(&self, scope: &FeedScope, from: u64, limit: u32) -> Result<Vec<FeedEntry>, StoreError> {

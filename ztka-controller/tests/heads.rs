@@ -40,8 +40,8 @@ impl Following {
         Self { body, rest: Vec::new(), held: BTreeMap::new() }
     }
 
-    async fn agent(controller: &Controller, org: &OrgId) -> Self {
-        let (cluster, instance) = (ClusterId::generate(), InstanceId::generate());
+    async fn agent(controller: &Controller, org: &OrgId, cluster: &ClusterId) -> Self {
+        let (cluster, instance) = (cluster.clone(), InstanceId::generate());
         Self::begin(controller, Subject::Agent { org: org.clone(), cluster, instance }).await
     }
 
@@ -94,20 +94,25 @@ async fn a_follower_is_told_that_what_it_has_is_all_there_is() {
     let acme = kit.org("acme").await.id;
     kit.org("other").await;
     kit.user(&acme, "alice", None).await;
+    let cluster = kit.cluster(&acme, "one").await;
+    kit.cluster(&acme, "two").await;
     kit.controller.publish_due().await.unwrap();
     let running = kit.controller.clone();
     tokio::spawn(async move { running.run(std::future::pending()).await });
-    let mut agent = Following::agent(&kit.controller, &acme).await;
+    let mut agent = Following::agent(&kit.controller, &acme, &cluster).await;
     let head = agent.head().await;
     assert_eq!(head.header().series.org.as_ref(), Some(&acme));
     assert_eq!(head.header().issued, kit.clock.now());
-    assert_eq!(named(&head, &kit), agent.held_of(&acme));
     let kinds: Vec<_> = agent.held.keys().map(|series| series.kind).collect();
     assert_eq!(
         kinds,
         [DocumentKind::Trust, DocumentKind::Policy, DocumentKind::Revocations, DocumentKind::Revocations],
         "its own organisation's and the installation's, and no sessions"
     );
+    // The policy is named, and the agent has its part of it at the same version.
+    let projection = agent.held.remove(&SeriesKey::projection(acme.clone(), &cluster)).unwrap();
+    agent.held.insert(SeriesKey::policy(acme.clone()), projection);
+    assert_eq!(named(&head, &kit), agent.held_of(&acme));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,7 +149,7 @@ async fn heads_of_two_controllers_are_of_one_order() {
     for controller in [kit.controller.clone(), kit.another().await] {
         let running = controller.clone();
         tokio::spawn(async move { running.run(std::future::pending()).await });
-        heads.push(Following::agent(&controller, &acme).await.head().await);
+        heads.push(Following::agent(&controller, &acme, &ClusterId::generate()).await.head().await);
     }
     let place = |head: &SignedDocument| (head.header().revision, head.header().issued);
     assert!(heads.first().map(place) <= heads.last().map(place), "the place in the feed, which is one for all");

@@ -17,7 +17,7 @@ use ztka_controller::{
     Controller,
     store::{DocumentStore, FeedEntry, FeedScope, Published, Snapshot, StoreError},
 };
-use ztka_core::{DocumentKind, Revision, SeriesKey};
+use ztka_core::{ClusterId, DocumentKind, OrgId, Revision, SeriesKey};
 use ztka_identity::{AdminRole, Caller};
 
 /// A store that counts how often a whole policy is read.
@@ -44,6 +44,14 @@ impl DocumentStore for Counting {
 
     async fn publish(&self, document: &Published) -> Result<bool, StoreError> {
         self.store.publish(document).await
+    }
+
+    async fn projections(&self, org: &OrgId, before: Timestamp) -> Result<Vec<ClusterId>, StoreError> {
+        self.store.projections(org, before).await
+    }
+
+    async fn publish_all(&self, documents: &[Published]) -> Result<usize, StoreError> {
+        self.store.publish_all(documents).await
     }
 
     async fn feed(&self, scope: &FeedScope, from: u64, limit: u32) -> Result<Vec<FeedEntry>, StoreError> {

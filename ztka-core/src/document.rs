@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use crate::{OrgId, Verified};
+use crate::{ClusterId, OrgId, Verified};
 
 /// Clocks may disagree by this much before a document counts as issued in the future.
 const SKEW: SignedDuration = SignedDuration::from_mins(5);
@@ -26,7 +26,7 @@ const CONTEXT: &[u8] = b"ztka document v1\0";
 pub enum DocumentKind {
     /// Anchors by role; of the whole installation.
     Trust,
-    /// Roles, bindings and clusters of one organisation.
+    /// Roles, bindings and clusters of one organisation; the subject is empty, or the cluster whose part of it this is.
     Policy,
     /// The user behind one credential; the subject is the credential.
     Session,
@@ -89,9 +89,27 @@ pub struct SeriesKey {
     pub kind: DocumentKind,
     /// Organisation it is for; none for the whole installation.
     pub org: Option<OrgId>,
-    /// What it is about, where an organisation has several of the kind (the credential of a session), else empty.
+    /// What it is about, where an organisation has several of the kind (the credential of a session, the cluster of a
+    /// projection), else empty.
     #[serde(default)]
     pub subject: String,
+}
+
+impl SeriesKey {
+    /// The policy of an organisation as a whole.
+    pub fn policy(org: OrgId) -> Self {
+        Self { kind: DocumentKind::Policy, org: Some(org), subject: String::new() }
+    }
+
+    /// The projection of that policy to one cluster.
+    pub fn projection(org: OrgId, cluster: &ClusterId) -> Self {
+        Self { kind: DocumentKind::Policy, org: Some(org), subject: cluster.as_str().to_owned() }
+    }
+
+    /// True for the projection of a policy to a cluster, which the subject names.
+    pub fn is_projection(&self) -> bool {
+        self.kind == DocumentKind::Policy && !self.subject.is_empty()
+    }
 }
 
 /// All of a document but its body.
@@ -162,6 +180,8 @@ pub enum Rejected {
     Expired,
     #[error("older than the document held")]
     Rollback,
+    #[error("meant for another cluster or organisation than this one")]
+    Foreign,
 }
 
 impl SignedDocument {
@@ -199,7 +219,7 @@ impl SignedDocument {
         let signature = read(BASE64_STANDARD.decode(wire.signature))?.into();
         let header: DocumentHeader = read(serde_json::from_slice(&signed))?;
         let raw: RawBody<'_> = read(serde_json::from_slice(&signed))?;
-        let body = Bytes::copy_from_slice(raw.body.get().as_bytes());
+        let body = signed.slice_ref(raw.body.get().as_bytes());
         Ok(Self { header, body, signed, key: wire.key, signature })
     }
 
@@ -301,6 +321,11 @@ impl DocumentSet {
     /// Everything held, expired or not, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Verified<SignedDocument>> {
         self.0.values()
+    }
+
+    /// Forgets the document of `series`, and its place against a rollback; false if there is none.
+    pub fn remove(&mut self, series: &SeriesKey) -> bool {
+        self.0.remove(series).is_some()
     }
 
     /// Forgets expired documents of `kind`; the others keep their place against a rollback.

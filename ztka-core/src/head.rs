@@ -9,13 +9,18 @@ use crate::{DocumentKind, OrgId, Revision, SeriesKey};
 /// Header by which a follower asks the controller for heads; the value does not matter. Without it none are sent.
 pub static HEADS: HeaderName = HeaderName::from_static("ztka-heads");
 
+/// Header by which a proxy asks the controller for the projections of policies, to hand them on to agents; the value does not
+/// matter. Without it none are sent: older proxies would take one for the whole.
+pub static PROJECTIONS: HeaderName = HeaderName::from_static("ztka-projections");
+
 /// Body of a `head` document, one for each organisation. It is signed every few seconds, so that whoever follows knows how
 /// old its own view is, and whether something is kept from it.
 ///
 /// Entries of kinds that this version does not know are left out when it is read: nobody misses what they cannot hold.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Head {
-    /// The newest of each series of the organisation and of the installation; sessions are not among them.
+    /// The newest of each series of the organisation and of the installation. Sessions are not among them, nor projections:
+    /// these are at the version of their policy, and who is to have one is behind as long as it is older.
     pub newest: Vec<Newest>,
 }
 

@@ -64,7 +64,7 @@ pub use self::{
         DocumentHeader, DocumentKind, DocumentSet, KeyId, Rejected, Revision, SeriesKey, SignatureCheck, SignedDocument,
     },
     evidence::{Evidence, EvidenceId},
-    head::{HEADS, Head, Newest},
+    head::{HEADS, Head, Newest, PROJECTIONS},
     headers::{EVIDENCE, METHOD, POLICY, SOURCE, is_internal, strip_trailers},
     id::{
         BindingName, ClusterId, ClusterName, ControllerId, CredentialId, GroupName, InstanceId, InvalidName, OrgId,

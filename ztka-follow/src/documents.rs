@@ -13,15 +13,18 @@ use rustls::crypto::CryptoProvider;
 use tokio::sync::{broadcast, watch};
 use ztka_authz::Engine;
 use ztka_core::{
-    Clock, CredentialId, DocumentKind, DocumentSet, OrgId, Rejected, Revision, SeriesKey, Session, SignedDocument,
-    Verified,
+    Clock, ClusterId, CredentialId, DocumentKind, DocumentSet, OrgId, Rejected, Revision, SeriesKey, Session,
+    SignedDocument, Verified,
 };
 use ztka_pki::{BadBundle, Revocations, TrustBundle, TrustSource, file::FileError};
 
 use crate::{
     disk::{Disk, Left},
+    own::{Own, Standing},
     views::{MAX_STALENESS, Views, WAITING},
 };
+
+type Believed = (Verified<SignedDocument>, Vec<SeriesKey>);
 
 /// What is believed now. Clones share it.
 #[derive(Clone)]
@@ -32,6 +35,8 @@ pub(crate) struct Inner {
     pub(crate) trust: TrustSource,
     pub(crate) engine: Engine,
     pub(crate) clock: Arc<dyn Clock>,
+    /// The cluster whose policy is believed, and no other; none for who hands projections on.
+    pub(crate) own: Option<Own>,
     pub(crate) disk: Option<Disk>,
     /// How old what is known is.
     pub(crate) views: Mutex<Views>,
@@ -65,10 +70,37 @@ impl Documents {
     /// Begins with `trust`, which came with the enrolment over a connection with a pinned CA. `state` is where documents
     /// are kept; what an earlier run left there is checked like news.
     ///
+    /// Policies are in force as they are whole; projections to clusters are held, for who is to have them.
+    ///
     /// # Errors
     /// [`BootstrapError`]
     pub fn open(
         trust: TrustBundle,
+        state: Option<PathBuf>,
+        provider: Arc<CryptoProvider>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, BootstrapError> {
+        Self::begin(trust, None, state, provider, clock)
+    }
+
+    /// The same for an agent of `cluster`, which is of `org`: of policies it puts in force the projection to that cluster and
+    /// no other. Before there is one it goes by the whole, which is forgotten when it comes.
+    ///
+    /// # Errors
+    /// [`BootstrapError`]
+    pub fn open_for(
+        (org, cluster): (OrgId, ClusterId),
+        trust: TrustBundle,
+        state: Option<PathBuf>,
+        provider: Arc<CryptoProvider>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, BootstrapError> {
+        Self::begin(trust, Some(Own::new(org, &cluster)), state, provider, clock)
+    }
+
+    fn begin(
+        trust: TrustBundle,
+        own: Option<Own>,
         state: Option<PathBuf>,
         provider: Arc<CryptoProvider>,
         clock: Arc<dyn Clock>,
@@ -83,21 +115,33 @@ impl Documents {
         let start = AtomicU64::new(if left.damaged { 0 } else { left.feed });
         engine.set_max_staleness(MAX_STALENESS);
         let (views, heads, keep_heads) = (Mutex::default(), broadcast::Sender::new(WAITING), AtomicBool::new(false));
-        let inner = Inner { set, trust: anchors, engine, clock, disk, views, heads, keep_heads, start, changes };
+        let inner = Inner { set, trust: anchors, engine, clock, own, disk, views, heads, keep_heads, start, changes };
         let documents = Self(Arc::new(inner));
         let mut kept = left.documents;
-        // Trust first: it says who may have signed the others.
-        kept.sort_by_key(|document| document.header().series.kind);
+        // Trust first: it says who may have signed the others. A projection before the whole that it has replaced.
+        kept.sort_by_key(|document| {
+            let series = &document.header().series;
+            (series.kind, !series.is_projection())
+        });
         for document in kept {
             let series = document.header().series.clone();
-            if series.kind == DocumentKind::Head {
+            if documents.is_needless(document.header()) {
+                documents.forget(series);
+            } else if series.kind == DocumentKind::Head {
                 // It comes last, and only tells how old the others are.
                 if let Err(error) = documents.accept_head(document) {
                     tracing::debug!(%error, "a kept head is not used");
                 }
-            } else if let Err(error) = documents.believe(document) {
-                tracing::info!(kind = %series.kind, subject = series.subject, %error, "a kept document is not used");
-                documents.missing(series, error);
+            } else {
+                match documents.believe(document) {
+                    Ok(believed) => {
+                        believed.into_iter().flat_map(|(_, needless)| needless).for_each(|of| documents.forget(of))
+                    }
+                    Err(error) => {
+                        tracing::info!(kind = %series.kind, subject = series.subject, %error, "a kept document is not used");
+                        documents.missing(series, error);
+                    }
+                }
             }
         }
         Ok(documents)
@@ -110,7 +154,14 @@ impl Documents {
         if !(session && error == Rejected::Expired) {
             self.0.start.store(0, Relaxed);
         }
-        if let Some(disk) = self.0.disk.as_ref().filter(|_| session) {
+        if session {
+            self.forget(series);
+        }
+    }
+
+    /// Removes what is kept of a series.
+    pub(crate) fn forget(&self, series: SeriesKey) {
+        if let Some(disk) = &self.0.disk {
             disk.forget(series);
         }
     }
@@ -125,27 +176,42 @@ impl Documents {
         if document.header().series.kind == DocumentKind::Head {
             return self.accept_head(document);
         }
-        let Some(accepted) = self.believe(document)? else { return Ok(false) };
+        let Some((accepted, needless)) = self.believe(document)? else { return Ok(false) };
         if let Some(disk) = &self.0.disk {
             disk.keep(&accepted);
         }
+        needless.into_iter().for_each(|series| self.forget(series));
         Ok(true)
     }
 
-    fn believe(&self, document: SignedDocument) -> Result<Option<Verified<SignedDocument>>, Rejected> {
+    /// The document, if it is news, and of what nothing needs to be kept any more as soon as it is.
+    fn believe(&self, document: SignedDocument) -> Result<Option<Believed>, Rejected> {
         let inner = &self.0;
         let keys = inner.trust.bundle();
         let mut set = inner.set.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(accepted) = set.accept(document, &*keys, inner.clock.now())?.cloned() else { return Ok(None) };
+        let now = inner.clock.now();
+        match self.standing(&set, document.header()) {
+            Standing::Regular => {}
+            // Said of what is properly signed: what is not is refused for that.
+            Standing::Replaced => return document.accept(&*keys, None, now).map(|_| None),
+            Standing::Behind => return document.accept(&*keys, None, now).and(Err(Rejected::Rollback)),
+            Standing::Foreign => {
+                document.accept(&*keys, None, now)?;
+                metrics::counter!("ztka_foreign_documents_total").increment(1);
+                return Err(Rejected::Foreign);
+            }
+        }
+        let Some(accepted) = set.accept(document, &*keys, now)?.cloned() else { return Ok(None) };
         // Under the lock, so that two documents of one series come into force in their order.
         self.put_in_force(&accepted);
+        let needless = self.replace(&mut set, accepted.header());
         drop(set);
         let series = &accepted.header().series;
         if series.kind != DocumentKind::Session {
             self.seen(series);
         }
         inner.changes.send_modify(|count| *count = count.wrapping_add(1));
-        Ok(Some(accepted))
+        Ok(Some((accepted, needless)))
     }
 
     fn put_in_force(&self, document: &Verified<SignedDocument>) {
@@ -155,6 +221,10 @@ impl Documents {
                 .body::<TrustBundle>()
                 .map_err(Into::into)
                 .and_then(|bundle| self.0.trust.set_bundle(bundle).map_err(Into::into)),
+            DocumentKind::Policy if self.0.own.is_none() && header.series.is_projection() => {
+                self.handed_on(&header.series, Some(header.revision));
+                Ok(())
+            }
             DocumentKind::Policy => self.0.engine.apply(document).map(drop).map_err(Into::into),
             DocumentKind::Revocations => document
                 .body::<Revocations>()

@@ -13,8 +13,8 @@ use tokio::{
     time::timeout,
 };
 use ztka_core::{
-    BoxError, DocumentKind, HEADS, HostPort, PROXY_ADDRESS, PROXY_PEERS, PROXY_STOPS, PROXY_ZONE, ProxyEntry, Rejected,
-    SeriesKey, SignedDocument, Zone,
+    BoxError, DocumentKind, HEADS, HostPort, PROJECTIONS, PROXY_ADDRESS, PROXY_PEERS, PROXY_STOPS, PROXY_ZONE,
+    ProxyEntry, Rejected, SeriesKey, SignedDocument, Zone,
 };
 
 use crate::{Channel, Documents};
@@ -73,7 +73,7 @@ fn may_pass(error: Rejected, kind: DocumentKind) -> bool {
     match error {
         Rejected::Signature | Rejected::Future => true,
         Rejected::Expired => kind != DocumentKind::Session,
-        Rejected::Unreadable | Rejected::Rollback => false,
+        Rejected::Unreadable | Rejected::Rollback | Rejected::Foreign => false,
     }
 }
 
@@ -207,6 +207,8 @@ impl Follower {
     ) -> Result<(), BoxError> {
         let mut request = Request::get(format!("/v1/documents?from={}", self.feed)).body(Full::default())?;
         request.headers_mut().insert(&HEADS, HeaderValue::from_static("1"));
+        // Agents are given none but their own, whatever they ask for.
+        request.headers_mut().insert(&PROJECTIONS, HeaderValue::from_static("1"));
         let (zone, address) = &self.announced;
         if let Some(zone) = zone {
             request.headers_mut().insert(&PROXY_ZONE, zone.as_str().parse()?);

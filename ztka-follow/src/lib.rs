@@ -17,6 +17,7 @@ mod documents;
 mod follower;
 mod join;
 mod member;
+mod own;
 mod renewal;
 mod share;
 mod ship;

@@ -13,7 +13,7 @@ use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::ServerName;
-use ztka_core::{Clock, SpiffeId};
+use ztka_core::{Clock, SpiffeId, Subject};
 use ztka_pki::{
     CredentialDirectory, CredentialSource, CredentialStore, CredentialStoreError, EnrolError, Enrolled, EnrolmentToken,
     Exchange, ExchangeError, Purpose, RenewalObserver, RenewalStatus, Renewer, TrustSource, file::FileError, tls,
@@ -138,7 +138,12 @@ impl Member {
         };
         let id = own.credential.id().ok_or(JoinError::Name)?;
         let kept = membership.state.join("documents");
-        let documents = Documents::open(own.trust, Some(kept), provider.clone(), clock)?;
+        let documents = match id.subject.clone() {
+            Subject::Agent { org, cluster, .. } => {
+                Documents::open_for((org, cluster), own.trust, Some(kept), provider.clone(), clock)?
+            }
+            _ => Documents::open(own.trust, Some(kept), provider.clone(), clock)?,
+        };
         let credentials = CredentialSource::new(own.credential);
         let channel = |source: &CredentialSource| channel(&membership, &provider, documents.trust(), source);
         let shared = match (&membership.shared, cluster) {

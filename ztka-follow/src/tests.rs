@@ -1,6 +1,7 @@
 //! What is kept over a restart, and from where the feed is asked again.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "clippy.toml does not reach helpers")]
 
+mod projections;
 mod stopping;
 
 use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc};

@@ -13,7 +13,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::broadcast;
-use ztka_core::{DocumentKind, DocumentSet, Head, OrgId, Rejected, SeriesKey, SignedDocument, Verified};
+use ztka_core::{DocumentKind, DocumentSet, Head, OrgId, Rejected, Revision, SeriesKey, SignedDocument, Verified};
 
 use crate::Documents;
 
@@ -42,18 +42,29 @@ fn series(kind: DocumentKind, org: Option<&OrgId>) -> SeriesKey {
 
 impl View {
     /// True if something is named that is not held.
-    fn update(&mut self, org: &OrgId, held: &DocumentSet) -> bool {
+    fn update(&mut self, org: &OrgId, own: Option<&SeriesKey>, held: &DocumentSet) -> bool {
         let needed = [
             series(DocumentKind::Trust, None),
             series(DocumentKind::Revocations, None),
             series(DocumentKind::Revocations, Some(org)),
             series(DocumentKind::Policy, Some(org)),
         ];
-        let signed =
-            needed.iter().filter_map(|series| held.held(series)).map(|document| document.header().issued).min();
+        let signed = needed
+            .iter()
+            .chain(own)
+            .filter_map(|series| held.held(series))
+            .map(|document| document.header().issued)
+            .min();
+        let is_new = |series: &SeriesKey, revision: Revision| {
+            held.held(series).is_some_and(|held| held.header().revision >= revision)
+        };
         let is_held = |newest: &ztka_core::Newest| {
             matches!(newest.kind, DocumentKind::Session | DocumentKind::Head)
-                || held.held(&newest.series()).is_some_and(|held| held.header().revision >= newest.revision)
+                || is_new(&newest.series(), newest.revision)
+                // An agent has its part of a policy in place of the whole, at the same version,
+                || newest.kind == DocumentKind::Policy && own.is_some_and(|own| is_new(own, newest.revision))
+                // and of others nothing.
+                || own.is_some_and(|own| newest.series().is_projection() && newest.series() != *own)
         };
         let (behind, told) = match &self.head {
             Some((head, named)) if named.newest.iter().all(is_held) => (false, Some(head.header().issued)),
@@ -106,7 +117,8 @@ impl Documents {
 
     fn look_at(&self, org: &OrgId, view: &mut View) {
         let held = self.0.set.lock().unwrap_or_else(PoisonError::into_inner);
-        let behind = view.update(org, &held);
+        let own = self.0.own.as_ref().map(|own| &own.projection);
+        let behind = view.update(org, own.filter(|own| own.org.as_ref() == Some(org)), &held);
         drop(held);
         if let Some(as_of) = view.as_of {
             self.0.engine.known_as_of(org, as_of, behind);

@@ -69,10 +69,15 @@ async fn proxy_with(made: &Installation, registry: Registry, limits: Limits) -> 
         &limits,
         refusals,
     );
+    let engine = made.documents.engine().clone();
+    registry.naming(move |org, cluster| engine.late(org, cluster));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(acceptor.serve(listener, std::future::pending(), Duration::from_secs(1)));
-    tokio::spawn(ztka_proxy::publish(made.documents.clone(), move |org, name, wire| registry.publish(org, name, wire)));
+    tokio::spawn(ztka_proxy::publish(made.documents.clone(), move |audience, name, wire| match wire {
+        Some(wire) => registry.publish(audience, name, wire),
+        None => registry.withdraw(audience, name),
+    }));
     address
 }
 
@@ -131,6 +136,9 @@ async fn a_request_reaches_the_agent_with_all_that_it_needs_to_check_it() {
     let (status, answer) = ask(&made, proxy, "{}").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{answer}");
 
+    for cluster in ["c1", "c2"] {
+        made.projection("acme", cluster).await;
+    }
     let asked = Asked::default();
     let dialer = agent(&made, proxy, asked.clone()).await;
     let (org, cluster) = ("acme".parse().unwrap(), "c1".parse().unwrap());
@@ -144,7 +152,12 @@ async fn a_request_reaches_the_agent_with_all_that_it_needs_to_check_it() {
         let asked = asked.lock().unwrap();
         asked.iter().filter(|request| request.uri().path() == "/.ztka/documents").count()
     };
-    made.until("the agent has heard of policy and revocations", |_| documents() == 2).await;
+    made.until("the agent has heard of its part of policy, and of revocations", |_| documents() == 2).await;
+    let named = |name: &str| {
+        let asked = asked.lock().unwrap();
+        asked.iter().any(|request| request.headers().get("ztka-document").is_some_and(|said| said == name))
+    };
+    assert!(named("policy/c1") && named("revocations/"));
 
     let asked = asked.lock().unwrap().clone();
     let of = |path: &str| asked.iter().filter(|request| request.uri().path() == path).collect::<Vec<_>>();
@@ -188,4 +201,34 @@ async fn agents_that_connect_without_end_are_turned_away_and_those_that_are_ther
     let (status, answer) = ask(&made, proxy, "{}").await;
     assert_eq!((status, answer.as_str()), (StatusCode::OK, "pod"));
     drop(first);
+}
+
+#[tokio::test]
+async fn the_agent_is_asked_by_the_newest_policy_that_it_can_have() {
+    let made = installation().await;
+    let registry = Registry::new(Arc::new(made.clock.clone()) as Arc<dyn Clock>);
+    let proxy = proxy(&made, registry.clone()).await;
+    let asked = Asked::default();
+    let _dialer = agent(&made, proxy, asked.clone()).await;
+    let (org, cluster) = ("acme".parse().unwrap(), "c1".parse().unwrap());
+    made.until("the agent is connected", |_| registry.is_connected(&org, &cluster)).await;
+    let named = async || {
+        assert_eq!(ask(&made, proxy, "{}").await.0, StatusCode::OK);
+        let asked = asked.lock().unwrap();
+        let last = asked.iter().rev().find(|request| request.uri().path() == POD).unwrap();
+        last.headers()[&ztka_core::POLICY].to_str().unwrap().parse::<ztka_core::Revision>().unwrap()
+    };
+    let policy = || made.documents.engine().revision(&org).unwrap();
+    let of = |revision: ztka_core::Revision| revision.version;
+    assert_eq!(named().await, policy(), "nothing is known of projections, as from a controller that makes none");
+
+    // They come before their policy: a version ahead here, as each document has one of its own.
+    made.projection("acme", "c1").await;
+    assert_eq!(named().await, policy());
+    let before = of(policy());
+    made.policy("acme", &["c1", "c2"], "cluster-admin").await;
+    // One more policy, and no projection yet: the agent cannot have it, and is not to wait for it.
+    assert!(of(named().await) > before && named().await < policy());
+    made.projection("acme", "c1").await;
+    assert_eq!(named().await, policy());
 }

@@ -3,20 +3,22 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
+use ztka_authz::Projector;
 use ztka_controller::store::{
-    Action, Content, DocumentStore, FeedEntry, FeedScope, Published, ResourceKind, Revocable, RevokedFacts, Snapshot,
+    Action, Claim, Content, DocumentStore, FeedEntry, FeedScope, Published, ResourceKind, Revocable, RevokedFacts,
+    Snapshot,
 };
-use ztka_core::{CredentialId, DocumentKind, GroupName, OrgId, Revision, SeriesKey, Session, UserId};
+use ztka_core::{ClusterId, CredentialId, DocumentKind, GroupName, OrgId, Revision, SeriesKey, Session, UserId};
 use ztka_identity::StoreError;
 
 use crate::{
     Failed, Store,
-    encryption::Place,
+    encryption::{Place, Sealer},
     identity::name_of,
     policy::Rows,
     revocations::revocation,
     row::{micros, number, org_or_empty, signed, text, time},
-    sql::{Row, Tx, sql},
+    sql::{Row, Statement, Tx, sql},
 };
 
 fn series(row: &Row) -> Result<SeriesKey, Failed> {
@@ -30,6 +32,12 @@ fn series(row: &Row) -> Result<SeriesKey, Failed> {
     let org = if row.str("org")?.is_empty() { None } else { Some(text(row, "org")?) };
     Ok(SeriesKey { kind, org, subject: row.str("subject")?.to_owned() })
 }
+
+/// Where a series (kind, organisation, subject) is. The projection of a policy is where the policy is, in the same moment.
+const REVISION: &str = "SELECT w.version AS version, (SELECT value FROM meta WHERE key = 'epoch') AS epoch FROM series s \
+                        JOIN series w ON w.kind = s.kind AND w.org = s.org \
+                        AND w.subject = CASE WHEN s.kind = 'policy' THEN '' ELSE s.subject END \
+                        WHERE s.kind = $1 AND s.org = $2 AND s.subject = $3";
 
 /// What a snapshot has read, before it is opened: that may need a connection more, and comes after the transaction.
 enum Read {
@@ -124,19 +132,57 @@ impl Store {
 impl DocumentStore for Store {
     async fn due(&self, signed_before: Timestamp, now: Timestamp, limit: u32) -> Result<Vec<SeriesKey>, StoreError> {
         self.forget(now).await?;
-        // Two queries, because each has an index of its own.
-        let changed = sql("SELECT kind, org, subject FROM series WHERE signed < version ORDER BY issued LIMIT $1");
-        let changed = self.readers().fetch_all(changed.bind(i64::from(limit))).await?;
-        let mut due: Vec<SeriesKey> = changed.iter().map(series).collect::<Result<_, _>>()?;
-        let left = i64::from(limit) - i64::try_from(due.len()).unwrap_or(i64::MAX);
-        if left > 0 {
-            let aged = "SELECT kind, org, subject FROM series WHERE issued < $1 AND signed >= version \
-                        ORDER BY issued LIMIT $2";
-            for row in self.readers().fetch_all(sql(aged).bind(micros(signed_before)).bind(left)).await? {
-                due.push(series(&row)?);
+        let mut due: Vec<SeriesKey> = Vec::new();
+        let aged = micros(signed_before);
+        // A query for each, because each has an index of its own: not that of the key, which finds all policies. Projections come
+        // last, under the name of their policy.
+        let queries = [
+            sql("SELECT kind, org, subject FROM series WHERE signed < version \
+                 AND (kind <> 'policy' OR subject = '') ORDER BY issued LIMIT $1"),
+            sql("SELECT kind, org, subject FROM series WHERE issued < $2 AND signed >= version \
+                 AND (kind <> 'policy' OR subject = '') ORDER BY issued LIMIT $1"),
+            sql("SELECT w.kind AS kind, w.org AS org, w.subject AS subject FROM series w \
+                 WHERE w.kind = 'policy' AND w.subject = '' AND EXISTS (SELECT 1 FROM series p WHERE p.kind = 'policy' \
+                 AND p.subject <> '' AND p.org = w.org AND p.signed < w.version) LIMIT $1"),
+            sql("SELECT DISTINCT kind, org, '' AS subject FROM series WHERE issued < $2 \
+                 AND kind || '' = 'policy' AND subject <> '' LIMIT $1"),
+        ];
+        for (number, query) in queries.into_iter().enumerate() {
+            let left = i64::from(limit) - i64::try_from(due.len()).unwrap_or(i64::MAX);
+            if left <= 0 {
+                break;
+            }
+            let query = query.bind(left);
+            let query = if number % 2 == 1 { query.bind(aged) } else { query };
+            for row in self.readers().fetch_all(query).await? {
+                let series = series(&row)?;
+                if number < 2 || !due.contains(&series) {
+                    due.push(series);
+                }
             }
         }
         Ok(due)
+    }
+
+    async fn projections(&self, org: &OrgId, signed_before: Timestamp) -> Result<Vec<ClusterId>, StoreError> {
+        let query = "SELECT p.subject AS subject FROM series p \
+                     JOIN series w ON w.kind = 'policy' AND w.org = p.org AND w.subject = '' \
+                     WHERE p.kind = 'policy' AND p.org = $1 AND p.subject <> '' \
+                     AND (p.signed < w.version OR p.issued < $2) ORDER BY p.subject";
+        let rows = self.readers().fetch_all(sql(query).bind(org.as_str()).bind(micros(signed_before))).await?;
+        Ok(rows.iter().map(|row| text(row, "subject")).collect::<Result<_, _>>()?)
+    }
+
+    async fn claim(&self, org: &OrgId) -> Result<Option<Claim>, StoreError> {
+        if !self.is_shared() {
+            return Ok(Some(Claim::default()));
+        }
+        let mut tx = self.read().await?;
+        // Of PostgreSQL alone, and therefore not among the texts that both databases are shown. Whoever is cut off has it no more.
+        let lock = "select case when pg_try_advisory_xact_lock(hashtextextended($1, 0)) then 1::bigint else 0::bigint end as taken";
+        let lock = Statement::made(lock.into(), vec![format!("policy/{org}").into()]);
+        let is_taken = tx.fetch_one(lock).await?.number("taken")? == 1;
+        Ok(is_taken.then(|| Claim::new(tx)))
     }
 
     async fn snapshot(&self, series: &SeriesKey, now: Timestamp) -> Result<Option<Snapshot>, StoreError> {
@@ -145,9 +191,7 @@ impl DocumentStore for Store {
             self.at_hand(org.as_str()).await?;
         }
         let mut read = self.read().await?;
-        let query = "SELECT version, (SELECT value FROM meta WHERE key = 'epoch') AS epoch FROM series \
-                     WHERE kind = $1 AND org = $2 AND subject = $3";
-        let query = sql(query).bind(series.kind.to_string()).bind(org_or_empty(org)).bind(&series.subject);
+        let query = sql(REVISION).bind(series.kind.to_string()).bind(org_or_empty(org)).bind(&series.subject);
         let Some(row) = read.fetch_optional(query).await? else { return Ok(None) };
         let revision = Revision { epoch: number(&row, "epoch")?, version: number(&row, "version")? };
         let content = match (series.kind, org) {
@@ -166,6 +210,16 @@ impl DocumentStore for Store {
             (content, Some(org)) => self.opened(org, content).await?,
             (_, None) => return Ok(None),
         };
+        let content = match content {
+            Content::Policy(policy) if series.is_projection() => {
+                let Ok(cluster) = series.subject.parse() else { return Ok(None) };
+                match Projector::new(&policy).to(&cluster) {
+                    Some(projection) => Content::Policy(projection),
+                    None => return Ok(None),
+                }
+            }
+            content => content,
+        };
         Ok(Some(Snapshot { revision, content }))
     }
 
@@ -174,41 +228,58 @@ impl DocumentStore for Store {
         if series.kind == DocumentKind::Session {
             return Ok(self.snapshot(series, now).await?.map(|snapshot| snapshot.revision));
         }
-        let query = "SELECT version, (SELECT value FROM meta WHERE key = 'epoch') AS epoch FROM series \
-                     WHERE kind = $1 AND org = $2 AND subject = $3";
-        let query = sql(query).bind(series.kind.to_string()).bind(org_or_empty(series.org.as_ref()));
+        let query = sql(REVISION).bind(series.kind.to_string()).bind(org_or_empty(series.org.as_ref()));
         let Some(row) = self.readers().fetch_optional(query.bind(&series.subject)).await? else { return Ok(None) };
         Ok(Some(Revision { epoch: number(&row, "epoch")?, version: number(&row, "version")? }))
     }
 
     async fn publish(&self, document: &Published) -> Result<bool, StoreError> {
-        let Published { series, revision, issued, wire } = document;
-        let (org, row) = (org_or_empty(series.org.as_ref()), format!("{}/{}", series.kind, series.subject));
-        // What is of the installation is public.
-        let (wire, sealed) = match series.org {
-            Some(_) => self.sealer(org).await?.seal_bytes(wire_of(org, &row), wire)?,
-            None => (Some(wire.to_vec()), None),
-        };
+        Ok(self.publish_all(std::slice::from_ref(document)).await? == 1)
+    }
+
+    async fn publish_all(&self, documents: &[Published]) -> Result<usize, StoreError> {
+        let mut sealed = Vec::with_capacity(documents.len());
+        let mut sealer: Option<(&OrgId, Sealer)> = None;
+        for Published { series, wire, .. } in documents {
+            // What is of the installation is public.
+            let Some(org) = &series.org else {
+                sealed.push((Some(wire.to_vec()), None));
+                continue;
+            };
+            let by = match sealer.take() {
+                Some((of, sealer)) if of == org => sealer,
+                _ => self.sealer(org.as_str()).await?,
+            };
+            let row = format!("{}/{}", series.kind, series.subject);
+            sealed.push(by.seal_bytes(wire_of(org.as_str(), &row), wire)?);
+            sealer = Some((org, by));
+        }
         let mut write = self.write().await?;
         // First, and locked until the commit: no place in the feed is seen before a smaller one.
-        let next = sql("UPDATE meta SET value = value + 1 WHERE key = 'feed' RETURNING value");
-        let feed = write.fetch_one(next).await?.number("value")?;
-        let update = "UPDATE series SET signed = $1, issued = $2, wire = $3, feed = $4, sealed = $9 \
-                      WHERE kind = $5 AND org = $6 AND subject = $7 \
-                      AND (signed < $1 OR (signed = $1 AND issued < $2)) \
-                      AND $8 = (SELECT value FROM meta WHERE key = 'epoch')";
-        let update = sql(update)
-            .bind(signed(revision.version))
-            .bind(micros(*issued))
-            .bind(wire)
-            .bind(feed)
-            .bind(series.kind.to_string())
-            .bind(org_or_empty(series.org.as_ref()))
-            .bind(&series.subject)
-            .bind(signed(revision.epoch))
-            .bind(sealed);
-        let published = write.execute(update).await? == 1;
-        if published {
+        let count = i64::try_from(documents.len()).unwrap_or(i64::MAX);
+        let next = sql("UPDATE meta SET value = value + $1 WHERE key = 'feed' RETURNING value").bind(count);
+        let mut feed = write.fetch_one(next).await?.number("value")? - count;
+        let mut published = 0;
+        for (document, (wire, sealed)) in documents.iter().zip(sealed) {
+            let Published { series, revision, issued, .. } = document;
+            feed += 1;
+            let update = "UPDATE series SET signed = $1, issued = $2, wire = $3, feed = $4, sealed = $9 \
+                          WHERE kind = $5 AND org = $6 AND subject = $7 \
+                          AND (signed < $1 OR (signed = $1 AND issued < $2)) \
+                          AND $8 = (SELECT value FROM meta WHERE key = 'epoch')";
+            let update = sql(update)
+                .bind(signed(revision.version))
+                .bind(micros(*issued))
+                .bind(wire)
+                .bind(feed)
+                .bind(series.kind.to_string())
+                .bind(org_or_empty(series.org.as_ref()))
+                .bind(&series.subject)
+                .bind(signed(revision.epoch))
+                .bind(sealed);
+            published += usize::from(write.execute(update).await? == 1);
+        }
+        if published > 0 {
             write.commit().await?;
             self.hints().give();
         }
@@ -216,17 +287,24 @@ impl DocumentStore for Store {
     }
 
     async fn feed(&self, scope: &FeedScope, from: u64, limit: u32) -> Result<Vec<FeedEntry>, StoreError> {
+        let page = |text| sql(text).bind(signed(from)).bind(i64::from(limit));
         let query = match scope {
-            FeedScope::Installation => {
-                let query =
-                    "SELECT kind, org, subject, feed, wire, sealed FROM series WHERE feed > $1 ORDER BY feed LIMIT $2";
-                sql(query).bind(signed(from)).bind(i64::from(limit))
+            FeedScope::Installation => page(
+                "SELECT kind, org, subject, feed, wire, sealed FROM series WHERE feed > $1 \
+                 AND (kind <> 'policy' OR subject = '') ORDER BY feed LIMIT $2",
+            ),
+            FeedScope::Proxies => {
+                page("SELECT kind, org, subject, feed, wire, sealed FROM series WHERE feed > $1 ORDER BY feed LIMIT $2")
             }
-            FeedScope::Org(org) => {
-                let query = "SELECT kind, org, subject, feed, wire, sealed FROM series WHERE feed > $1 \
-                             AND (org = '' OR (org = $2 AND kind <> 'session')) ORDER BY feed LIMIT $3";
-                sql(query).bind(signed(from)).bind(org.as_str()).bind(i64::from(limit))
-            }
+            // These are four rows, found by their key: not by their place in the feed, behind which there may be thousands of
+            // others'. That is what the sum is for.
+            FeedScope::Cluster(org, cluster) => page(
+                "SELECT kind, org, subject, feed, wire, sealed FROM series \
+                 WHERE kind IN ('policy', 'revocations', 'trust') AND org IN ('', $3) AND subject IN ('', $4) \
+                 AND (kind <> 'policy' OR subject <> '') AND feed + 0 > $1 ORDER BY feed + 0 LIMIT $2",
+            )
+            .bind(org.as_str())
+            .bind(cluster.as_str()),
         };
         let rows = self.readers().fetch_all(query).await?;
         let mut entries = Vec::with_capacity(rows.len());

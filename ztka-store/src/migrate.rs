@@ -68,6 +68,11 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0011_recordings.sql"),
         postgres: include_str!("../migrations/postgres/0011_recordings.sql"),
     },
+    Migration {
+        version: 12,
+        sqlite: include_str!("../migrations/sqlite/0012_projections.sql"),
+        postgres: include_str!("../migrations/postgres/0012_projections.sql"),
+    },
 ];
 
 /// The schema that this version writes.

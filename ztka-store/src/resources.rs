@@ -84,6 +84,10 @@ impl ResourceStore for Store {
             .bind(micros(cluster.created));
         change.execute(insert).await.map_err(taken("cluster", &cluster.name))?;
         room::grow(&mut change, &cluster.org, room::of_cluster(cluster)?).await?;
+        // The projection of the policy to it, which is at the policy's own version from then on.
+        let projection = sql("INSERT INTO series (kind, org, subject, version) VALUES ('policy', $1, $2, $3)");
+        let version = change.version();
+        change.execute(projection.bind(cluster.org.as_str()).bind(id).bind(version)).await?;
         change.touch(DocumentKind::Policy).await?;
         Ok(change.commit().await?)
     }
@@ -105,6 +109,8 @@ impl ResourceStore for Store {
         if change.execute(delete.bind(micros(now)).bind(id.as_str()).bind(org.as_str())).await? == 0 {
             return Err(StoreError::not_found("cluster", id));
         }
+        let forget = sql("DELETE FROM series WHERE kind = 'policy' AND org = $1 AND subject = $2");
+        change.execute(forget.bind(org.as_str()).bind(id.as_str())).await?;
         change.touch(DocumentKind::Policy).await?;
         change.touch(DocumentKind::Revocations).await?;
         Ok(change.commit().await?)

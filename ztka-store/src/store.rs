@@ -116,6 +116,11 @@ impl Store {
         self.writers.close().await;
     }
 
+    /// True if controllers elsewhere may work with the same database.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.readers, Pool::Postgres(_))
+    }
+
     /// Connections that only read.
     pub(crate) fn readers(&self) -> &Pool {
         &self.readers

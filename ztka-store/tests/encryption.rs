@@ -122,8 +122,10 @@ async fn plant(store: &Store) {
         basis = store.change_policy(&acme(), &PolicyChange { basis, edits, author, act, at }).await.unwrap();
     }
     let revision = store.snapshot(&series, now()).await.unwrap().unwrap().revision;
-    let document = Published { series, revision, issued: now(), wire: WIRE.as_bytes().to_vec().into() };
-    assert!(store.publish(&document).await.unwrap());
+    // Whole, and projected to the cluster.
+    let projection = SeriesKey::projection(acme(), &"c1".parse().unwrap());
+    let document = |series| Published { series, revision, issued: now(), wire: WIRE.as_bytes().to_vec().into() };
+    assert_eq!(store.publish_all(&[document(projection), document(series)]).await.unwrap(), 2);
     record_session(store).await;
 }
 
@@ -202,8 +204,12 @@ async fn is_all_there(store: &Store) {
     assert!(String::from_utf8_lossy(&chunks.last().unwrap().lines).contains(TYPED));
     let receipts = store.receipts(&"c1".parse().unwrap(), Timestamp::MIN, Timestamp::MAX).await.unwrap();
     assert_eq!(receipts.first().unwrap().path, format!("/{RECEIPT}"));
-    let feed = store.feed(&FeedScope::Org(acme()), 0, 10).await.unwrap();
-    assert!(feed.iter().any(|entry| entry.wire.as_ref() == WIRE.as_bytes()));
+    for (scope, documents) in
+        [(FeedScope::Proxies, 2), (FeedScope::Installation, 1), (FeedScope::Cluster(acme(), "c1".parse().unwrap()), 1)]
+    {
+        let feed = store.feed(&scope, 0, 10).await.unwrap();
+        assert_eq!(feed.iter().filter(|entry| entry.wire.as_ref() == WIRE.as_bytes()).count(), documents, "{scope:?}");
+    }
 }
 
 /// Everything that is on the disk, or would be in a dump.

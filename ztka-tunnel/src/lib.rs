@@ -158,7 +158,7 @@ pub use self::{
     error::{ConnectError, TunnelError},
     io::{BadFrames, FloodLimits, FrameGuard, ReadAhead, give_up_unacknowledged},
     problem::{Problem, Refusals},
-    proxy::{Bare, Dispatch, KnownPeer, LastHop, PeerSettings, Peered, Peers, Registry, TunnelPeer, refuse},
+    proxy::{Audience, Bare, Dispatch, KnownPeer, LastHop, PeerSettings, Peered, Peers, Registry, TunnelPeer, refuse},
     settings::Settings,
     stream::{Channel, LastWords},
     trace::{Trace, TraceLayer},

@@ -67,6 +67,8 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
         clock.clone(),
         Settings { user_memory, refusals: ztka_proxy::refusals(), ..Settings::default() },
     );
+    let late = engine.clone();
+    registry.naming(move |org, cluster| late.late(org, cluster));
     let spool = spool(&config, &*clock)?;
     let recorder = Recorder::new(Arc::new(spool.clone()), clock.clone());
     let refusals = Arc::new(recorder.clone());
@@ -126,7 +128,10 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     ship(&config, &spool, ToController::events(channel.clone()))?;
     recordings::ship(&config, recordings, ToController::recordings(channel.clone()));
     let publish = registry.clone();
-    tokio::spawn(ztka_proxy::publish(documents.clone(), move |org, name, wire| publish.publish(org, name, wire)));
+    tokio::spawn(ztka_proxy::publish(documents.clone(), move |audience, name, wire| match wire {
+        Some(wire) => publish.publish(audience, name, wire),
+        None => publish.withdraw(audience, name),
+    }));
     tokio::spawn(figures::keep(open.clone(), (connections.clone(), windows), spool.clone(), refusals_of));
     let certificates = [("proxy", member.credentials().clone()), ("servers", server.source().clone())];
     tokio::spawn(figures::keep_certificates(certificates));

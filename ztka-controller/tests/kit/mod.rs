@@ -11,8 +11,11 @@ use rustls::crypto::CryptoProvider;
 use serde_json::Value;
 use tempfile::TempDir;
 use tower::ServiceExt as _;
-use ztka_controller::{Controller, Settings, store::Stores};
-use ztka_core::{Clock as _, KeyId, ManualClock, OrgId, SpiffeId, Subject, Verified};
+use ztka_controller::{
+    Controller, Settings,
+    store::{Cluster, ResourceStore as _, Stores},
+};
+use ztka_core::{Clock as _, ClusterId, KeyId, ManualClock, OrgId, SpiffeId, Subject, Verified};
 use ztka_identity::{AdminRole, Caller, Org};
 use ztka_pki::{MemoryKeyStore, Names, Peer, SoftwareKey, ValidCsr};
 use ztka_store::{Location, MasterKey, Masters, SealedKeyStore, Store};
@@ -68,6 +71,15 @@ impl Kit {
 
     pub(crate) async fn org(&self, name: &str) -> Org {
         self.controller.directory().create_org(name.parse().unwrap()).await.unwrap()
+    }
+
+    /// A cluster without labels.
+    pub(crate) async fn cluster(&self, org: &OrgId, name: &str) -> ClusterId {
+        let (id, created) = (ClusterId::generate(), self.clock.now());
+        let name = name.parse().unwrap();
+        let cluster = Cluster { id: id.clone(), org: org.clone(), name, labels: Default::default(), created };
+        self.store.create_cluster(&cluster).await.unwrap();
+        id
     }
 
     /// A user with a credential of an hour.

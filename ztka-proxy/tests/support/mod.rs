@@ -149,6 +149,11 @@ impl Installation {
         self.document(DocumentKind::Policy, Some(org), "", &policy).await;
     }
 
+    /// The projection of a policy, which a proxy only hands on.
+    pub async fn projection(&self, org: &str, cluster: &str) {
+        self.document(DocumentKind::Policy, Some(org), cluster, &json!({})).await;
+    }
+
     pub async fn session(&self, org: &str, user: &str, credential: &str, name: &str, hours: i64) {
         let session = Session {
             user: user.parse().unwrap(),

@@ -23,6 +23,7 @@ const STATES: &[(i64, &str)] = &[
     (9, include_str!("../../tests/data/schema-9.sql")),
     (10, include_str!("../../tests/data/schema-10.sql")),
     (11, include_str!("../../tests/data/schema-11.sql")),
+    (12, include_str!("../../tests/data/schema-12.sql")),
 ];
 
 /// The largest versions in the data: of the organisation, of the installation.
@@ -68,6 +69,10 @@ async fn says_the_same(store: &Store) {
     let policy = SeriesKey { kind: DocumentKind::Policy, org: Some(acme.clone()), subject: String::new() };
     let now = Timestamp::from_second(1_700_000_000).unwrap();
     assert_eq!(store.snapshot(&policy, now).await.unwrap().unwrap().revision.version, NEWEST);
+    // The projection to the cluster is at the same version, and is to be signed if no program has done so.
+    let projection = SeriesKey::projection(acme.clone(), &"c1".parse().unwrap());
+    assert_eq!(store.revision(&projection, now).await.unwrap().unwrap().version, NEWEST);
+    assert_eq!(store.projections(&acme, Timestamp::UNIX_EPOCH).await.unwrap(), ["c1".parse().unwrap()]);
     store.delete_binding(&acme, &"all".parse().unwrap()).await.unwrap();
     assert!(store.snapshot(&policy, now).await.unwrap().unwrap().revision.version > NEWEST);
     let before = store.feed_head().await.unwrap();

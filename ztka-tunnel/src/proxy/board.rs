@@ -1,4 +1,4 @@
-//! Documents that every agent is to have: the latest of each name, by organisation or for all.
+//! Documents that agents are to have: the latest of each name, for those of a cluster, of an organisation, or for all.
 
 use std::{
     collections::HashMap,
@@ -8,10 +8,28 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use tokio::sync::watch;
-use ztka_core::OrgId;
+use ztka_core::{ClusterId, OrgId};
 
-use super::tunnel::Tunnel;
+use super::tunnel::{Tunnel, TunnelPeer};
 use crate::{DOCUMENT, DOCUMENTS_PATH, TunnelError};
+
+/// Whose agents a document is for.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Audience {
+    /// All.
+    All,
+    /// Those of every cluster of an organisation.
+    Org(OrgId),
+    /// Those of one cluster.
+    Cluster(OrgId, ClusterId),
+}
+
+impl From<Option<OrgId>> for Audience {
+    /// All for `None`.
+    fn from(org: Option<OrgId>) -> Self {
+        org.map_or(Self::All, Self::Org)
+    }
+}
 
 #[derive(Clone, Debug)]
 struct Notice {
@@ -35,17 +53,18 @@ impl Scope {
 /// What is to be known, and where.
 #[derive(Debug, Default)]
 pub(super) struct Board {
-    scopes: Mutex<HashMap<Option<OrgId>, Arc<Scope>>>,
+    scopes: Mutex<HashMap<Audience, Arc<Scope>>>,
     count: Mutex<u64>,
 }
 
 impl Board {
-    fn scope(&self, org: Option<OrgId>) -> Arc<Scope> {
-        self.scopes.lock().unwrap_or_else(PoisonError::into_inner).entry(org).or_default().clone()
+    fn scopes(&self) -> MutexGuard<'_, HashMap<Audience, Arc<Scope>>> {
+        self.scopes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn publish(&self, org: Option<OrgId>, name: &str, body: Bytes) {
-        let scope = self.scope(org);
+    pub(super) fn publish(&self, audience: Audience, name: &str, body: Bytes) {
+        let mut scopes = self.scopes();
+        let scope = scopes.entry(audience).or_default();
         let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
         *count += 1;
         let name: Arc<str> = name.into();
@@ -54,14 +73,27 @@ impl Board {
         scope.changed.send_replace(());
     }
 
-    pub(super) fn withdraw(&self, org: Option<OrgId>, name: &str) {
-        self.scope(org).latest().remove(name);
+    pub(super) fn withdraw(&self, audience: &Audience, name: &str) {
+        let mut scopes = self.scopes();
+        let Some(scope) = scopes.get(audience) else { return };
+        let mut latest = scope.latest();
+        latest.remove(name);
+        let is_over = latest.is_empty() && scope.changed.receiver_count() == 0;
+        drop(latest);
+        if is_over {
+            scopes.remove(audience);
+        }
     }
 
-    /// What concerns an agent of `org`, from its beginning.
-    pub(super) fn follow(&self, org: &OrgId) -> Following {
-        let scopes = [self.scope(None), self.scope(Some(org.clone()))];
+    /// What concerns an agent of this cluster, from its beginning.
+    pub(super) fn follow(&self, peer: &TunnelPeer) -> Following {
+        let (org, cluster) = (peer.org.clone(), peer.cluster.clone());
+        let audiences = [Audience::All, Audience::Org(org.clone()), Audience::Cluster(org, cluster)];
+        // Followed before anybody can find that nobody does, and forget them.
+        let mut known = self.scopes();
+        let scopes = audiences.map(|audience| known.entry(audience).or_default().clone());
         let changes = scopes.each_ref().map(|scope| scope.changed.subscribe());
+        drop(known);
         Following { scopes, changes, delivered: HashMap::new() }
     }
 }
@@ -69,19 +101,20 @@ impl Board {
 /// One tunnel's place in the board.
 #[derive(Debug)]
 pub(super) struct Following {
-    scopes: [Arc<Scope>; 2],
-    changes: [watch::Receiver<()>; 2],
+    scopes: [Arc<Scope>; 3],
+    changes: [watch::Receiver<()>; 3],
     delivered: HashMap<(usize, Arc<str>), u64>,
 }
 
 impl Following {
     /// Returns when something may be new. Cancel safe.
     pub(super) async fn changed(&mut self) {
-        let [all, org] = &mut self.changes;
+        let [all, org, cluster] = &mut self.changes;
         // The senders live as long as the scopes, which we hold.
         tokio::select! {
             _ = all.changed() => {}
             _ = org.changed() => {}
+            _ = cluster.changed() => {}
         }
     }
 

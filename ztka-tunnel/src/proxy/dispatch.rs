@@ -170,7 +170,10 @@ impl Registry {
         let mut tried = Vec::new();
         for _ in 0..ATTEMPTS {
             let (step, via) = match self.place(&org, &cluster) {
-                Ok(lease) => (attempt(lease, (evidence, user), &head, body).await, None),
+                Ok(lease) => {
+                    let named = self.named(&org, &cluster, &head);
+                    (attempt(lease, (evidence, user), &named, body).await, None)
+                }
                 Err(NoPlace::Full) => {
                     let text = "the cluster's tunnels carry all the requests they can; try again";
                     return say(Problem::new(StatusCode::TOO_MANY_REQUESTS, text).retry_after(1));

@@ -14,6 +14,7 @@ mod tunnel;
 
 pub use self::{
     bare::Bare,
+    board::Audience,
     dispatch::Dispatch,
     peers::{KnownPeer, LastHop, PeerSettings, Peered, Peers},
     refuse::refuse,

@@ -1,16 +1,18 @@
 //! Live tunnels by cluster, and what their agents are to know.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
+    fmt,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, OnceLock, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue, Request};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{
@@ -19,9 +21,14 @@ use tokio::{
     },
     time::timeout,
 };
-use ztka_core::{Clock, ClusterId, OrgId};
+use ztka_core::{Clock, ClusterId, OrgId, POLICY, Revision};
 
-use super::{board::Board, lease::Lease, session, tunnel::Tunnel};
+use super::{
+    board::{Audience, Board},
+    lease::Lease,
+    session,
+    tunnel::Tunnel,
+};
 use crate::{DRAIN_PATH, Settings, TunnelError, TunnelPeer, figures::Side, stream::memory::Memory};
 
 /// More agents of one cluster, old tunnels included, than anybody runs.
@@ -36,10 +43,22 @@ struct Inner {
     memory: Arc<Memory>,
     clusters: RwLock<HashMap<ClusterId, Vec<Arc<Tunnel>>>>,
     board: Board,
+    naming: OnceLock<Naming>,
     turn: AtomicUsize,
     changed: watch::Sender<()>,
     /// The first tunnel of a cluster has come, or one takes nothing new any more: whoever cares looks at it.
     news: broadcast::Sender<ClusterId>,
+}
+
+type Late = dyn Fn(&OrgId, &ClusterId) -> Option<Revision> + Send + Sync;
+
+/// Which policy is named to the agents of a cluster, if not the one that the request was allowed by.
+struct Naming(Box<Late>);
+
+impl fmt::Debug for Naming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Naming")
+    }
 }
 
 /// The tunnels that agents hold to this proxy. Clones are the same registry.
@@ -66,7 +85,8 @@ impl Registry {
         let (clusters, board) = (RwLock::default(), Board::default());
         let (turn, changed) = (AtomicUsize::new(0), watch::Sender::default());
         let (news, memory) = (broadcast::Sender::new(NEWS), Memory::new(&settings, Side::Proxy));
-        Self(Arc::new(Inner { clock, settings, memory, clusters, board, turn, changed, news }))
+        let naming = OnceLock::new();
+        Self(Arc::new(Inner { clock, settings, memory, clusters, board, naming, turn, changed, news }))
     }
 
     /// Runs the tunnel on `io`, a connection on which `peer` has authenticated, until it ends.
@@ -84,17 +104,38 @@ impl Registry {
         tracing::Instrument::instrument(session::run(self.clone(), io, peer), span).await
     }
 
-    /// Makes `body` the latest document `name` of `scope`: an organisation's agents, or all for `None`.
+    /// Names to the agents of a cluster the policy that `late` says, if it says one, in place of that by which a request was
+    /// allowed: the newest that can be published for them, where that is older. Said once, before the first request; asked for
+    /// each of them.
+    pub fn naming(&self, late: impl Fn(&OrgId, &ClusterId) -> Option<Revision> + Send + Sync + 'static) {
+        // Whoever says it a second time is not heard.
+        let _ = self.0.naming.set(Naming(Box::new(late)));
+    }
+
+    /// The head of a request as the agents of a cluster get it.
+    pub(super) fn named<'h>(&self, org: &OrgId, cluster: &ClusterId, head: &'h Request<()>) -> Cow<'h, Request<()>> {
+        let late = self.0.naming.get().and_then(|naming| naming.0(org, cluster));
+        match late.and_then(|late| HeaderValue::try_from(late.to_string()).ok()) {
+            Some(late) if head.headers().contains_key(&POLICY) => {
+                let mut head = head.clone();
+                head.headers_mut().insert(&POLICY, late);
+                Cow::Owned(head)
+            }
+            _ => Cow::Borrowed(head),
+        }
+    }
+
+    /// Makes `body` the latest document `name` for this audience: agents of a cluster or an organisation, or all for `None`.
     ///
     /// It is posted to `/.ztka/documents` of all live tunnels concerned, and on new tunnels before the first request.
     /// Returns at once. A tunnel gets documents in the order in which they were published; of one name only the latest.
-    pub fn publish(&self, scope: Option<OrgId>, name: impl AsRef<str>, body: impl Into<Bytes>) {
-        self.0.board.publish(scope, name.as_ref(), body.into());
+    pub fn publish(&self, audience: impl Into<Audience>, name: impl AsRef<str>, body: impl Into<Bytes>) {
+        self.0.board.publish(audience.into(), name.as_ref(), body.into());
     }
 
     /// Takes a document off; agents that have it keep it.
-    pub fn withdraw(&self, scope: Option<OrgId>, name: impl AsRef<str>) {
-        self.0.board.withdraw(scope, name.as_ref());
+    pub fn withdraw(&self, audience: impl Into<Audience>, name: impl AsRef<str>) {
+        self.0.board.withdraw(&audience.into(), name.as_ref());
     }
 
     /// Ends all tunnels of `cluster` with all their streams; says how many there were.

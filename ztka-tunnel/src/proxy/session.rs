@@ -112,7 +112,7 @@ where
 async fn live(registry: Registry, tunnel: Arc<Tunnel>) -> Result<Infallible, TunnelError> {
     let settings = registry.settings();
     let setting_up = SettingUp::begin(Side::Proxy);
-    let mut news = registry.board().follow(&tunnel.peer.org);
+    let mut news = registry.board().follow(&tunnel.peer);
     let late = |_| TunnelError::SetUp(settings.setup);
     let set_up = timeout(settings.setup, Box::pin(set_up(&registry, &tunnel, &mut news))).await.map_err(late);
     let _entry = set_up.flatten()?;
