@@ -171,6 +171,13 @@ impl Liar {
         all.into_iter().find(|document| document.header().series == series).context("no policy")
     }
 
+    /// The newest projection of that policy to `cluster` that this proxy has heard of.
+    pub fn projection(&self, org: &OrgId, cluster: &ClusterId) -> Result<Verified<SignedDocument>> {
+        let series = SeriesKey::projection(org.clone(), cluster);
+        let all = self.member.documents().all();
+        all.into_iter().find(|document| document.header().series == series).context("no projection")
+    }
+
     /// A document signed by the proxy's own key, under the name of that key or under that of `key`.
     pub fn forged(&self, header: DocumentHeader, body: &Value, key: Option<KeyId>) -> Result<Vec<u8>> {
         let own = self.member.credentials().current();

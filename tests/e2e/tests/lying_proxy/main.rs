@@ -4,6 +4,7 @@
 
 #[allow(dead_code, reason = "the test of links between proxies uses the rest")]
 mod liar;
+mod projections;
 
 use std::path::PathBuf;
 
@@ -11,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use http::{HeaderName, Request, StatusCode};
 use serde_json::{Value, json};
 use ztka_audit::Receipt;
-use ztka_core::{AuditId, ClusterId, DocumentHeader, Evidence, OrgId, Principal, Revision, Session};
+use ztka_core::{AuditId, ClusterId, DocumentHeader, Evidence, OrgId, Principal, Revision, Session, SignedDocument};
 use ztka_e2e::Fleet;
 use ztka_test_cluster::{Cluster, Options, wait_for};
 use ztka_tunnel::{AUDIT_ID, DOCUMENTS_PATH, EVIDENCE_PATH};
