@@ -74,5 +74,6 @@ impl Input {
     }
 }
 
-#[cfg(all(test, feature = "recordings"))]
+#[cfg(test)]
+#[cfg(feature = "recordings")]
 mod tests;

@@ -32,7 +32,7 @@ async fn start(least: &str) -> Result<Option<Both>> {
 
 /// kubectl that streams by WebSocket, or by SPDY.
 fn by(kubectl: &Kubectl, web_socket: bool) -> Kubectl {
-    kubectl.clone().env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", &web_socket.to_string())
+    kubectl.clone().env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", web_socket.to_string())
 }
 
 /// Somebody who may see recordings, and nothing else.
