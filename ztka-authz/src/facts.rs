@@ -44,8 +44,9 @@ impl Supported {
     pub const ALWAYS: Self =
         Self { audit: Some(AuditLevel::Metadata), record: false, max_duration: false, step_up: false };
 
-    /// The same where what is open is watched as well ([`CutLayer`](crate::CutLayer)), and ended.
-    pub const WATCHED: Self = Self { max_duration: true, ..Self::ALWAYS };
+    /// What our own servers do together: proxies record bodies where a binding asks for it, and what is open is watched
+    /// ([`CutLayer`](crate::CutLayer)), and ended.
+    pub const WATCHED: Self = Self { audit: Some(AuditLevel::RequestResponse), max_duration: true, ..Self::ALWAYS };
 
     /// The same where sessions are recorded, here or by whom they come from.
     pub const RECORDED: Self = Self { record: true, ..Self::WATCHED };

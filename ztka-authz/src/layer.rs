@@ -11,7 +11,7 @@ use futures_util::future::{BoxFuture, Either};
 use tower::{Layer, Service};
 use ztka_core::{Access, Decision, Permitted, Reason, Recorded, Reply, Revision, Status};
 
-use crate::{Engine, Port, Supported, forward};
+use crate::{AuditLevel, Engine, Port, Supported, forward};
 
 /// Lets a request through only if policy allows it; anything else is answered at once with a `Status`.
 ///
@@ -29,12 +29,14 @@ pub struct AuthorizeLayer {
 struct SeenTo {
     watched: bool,
     sessions: bool,
+    bodies: bool,
 }
 
 impl SeenTo {
     fn supported(self) -> Supported {
         let supported = if self.watched { Supported::WATCHED } else { Supported::ALWAYS };
-        Supported { record: self.sessions, ..supported }
+        let audit = if self.bodies { AuditLevel::RequestResponse } else { AuditLevel::Metadata };
+        Supported { audit: Some(audit), record: self.sessions, ..supported }
     }
 }
 
@@ -67,6 +69,14 @@ impl AuthorizeLayer {
     #[must_use]
     pub fn with_sessions_recorded(mut self) -> Self {
         self.seen_to.sessions = true;
+        self
+    }
+
+    /// Says that bodies are recorded where a binding asks for it ([`Grant::audit`](ztka_core::Grant::audit)): by the audit layer
+    /// around this one, or for an agent by the proxy in front. Without, what a binding gives under such an obligation is denied.
+    #[must_use]
+    pub fn with_bodies_recorded(mut self) -> Self {
+        self.seen_to.bodies = true;
         self
     }
 }

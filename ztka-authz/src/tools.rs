@@ -9,7 +9,6 @@ mod recorded;
 mod simulate;
 mod source;
 mod write;
-mod yaml;
 
 pub use self::{
     compare::{Change, compare},

@@ -42,10 +42,10 @@ impl Granted<'_> {
         self.role
     }
 
-    /// The same as it is written into records, with what of `obligations` is about sessions. Allocates nothing.
+    /// The same as it is written into records, with what of `obligations` is about its record. Allocates nothing.
     pub fn grant(&self, obligations: &Obligations) -> Grant {
-        let recording = obligations.record;
-        Grant { binding: self.binding.clone(), role: self.role.clone(), policy: self.policy, recording }
+        let (recording, audit) = (obligations.record, obligations.audit);
+        Grant { binding: self.binding.clone(), role: self.role.clone(), policy: self.policy, recording, audit }
     }
 }
 

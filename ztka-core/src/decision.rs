@@ -6,6 +6,7 @@ use std::{
 };
 
 use http::Uri;
+use serde::{Deserialize, Serialize};
 
 use crate::{Malformed, Principal, Revision, SpiffeId, Verified};
 
@@ -32,6 +33,17 @@ pub struct Grant {
     pub policy: Revision,
     /// How much of a session has to be recorded; [`Recording::Off`] of anything else.
     pub recording: Recording,
+    /// The binding gives it only if the audit event says at least this much.
+    pub audit: Option<AuditLevel>,
+}
+
+/// How much an audit event has to say, in Kubernetes' own words; later ones say more.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[expect(missing_docs, reason = "the names are Kubernetes' own")]
+pub enum AuditLevel {
+    Metadata,
+    Request,
+    RequestResponse,
 }
 
 /// Why a request was refused. Exhaustive: every refusal of ours is one of these.

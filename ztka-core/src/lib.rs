@@ -31,7 +31,7 @@
 //! let access = Authenticated::assertion(identity, &head, body);
 //! let access = Recorded::assertion(access, AuditId::generate(), DecisionSlot::default());
 //! let (binding, role) = ("team".into(), "view".into());
-//! let grant = Grant { binding, role, policy: Revision::default(), recording: Recording::Off };
+//! let grant = Grant { binding, role, policy: Revision::default(), recording: Recording::Off, audit: None };
 //! let access = Permitted::assertion(access, |_, _, _| Decision::Allow(grant))?;
 //! assert_eq!(access.into_request().uri(), "/api/v1/namespaces/default/pods/web");
 //! # Ok::<(), ztka_core::BoxError>(())
@@ -49,6 +49,8 @@ mod kube;
 mod principal;
 mod proxies;
 mod reply;
+#[cfg(feature = "yaml")]
+pub mod source;
 mod spiffe;
 mod status;
 pub mod stream;
@@ -59,7 +61,7 @@ pub use self::{
     access::{Access, AuditId, Authenticated, Identity, Permitted, Recorded},
     cidr::{Cidr, InvalidCidr},
     clock::{Clock, ManualClock, SystemClock},
-    decision::{Caller, Decision, DecisionSlot, Grant, Reason, Recording, Refusal, RefusalSink},
+    decision::{AuditLevel, Caller, Decision, DecisionSlot, Grant, Reason, Recording, Refusal, RefusalSink},
     document::{
         DocumentHeader, DocumentKind, DocumentSet, KeyId, Rejected, Revision, SeriesKey, SignatureCheck, SignedDocument,
     },

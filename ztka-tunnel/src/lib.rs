@@ -77,7 +77,7 @@
 //! #     let (head, body) = Request::get("/version").body(empty()).unwrap().into_parts();
 //! #     let access = Authenticated::assertion(identity, &head, body);
 //! #     let access = Recorded::assertion(access, AuditId::generate(), DecisionSlot::default());
-//! #     let grant = Grant { binding: "b".into(), role: "r".into(), policy: Revision::default(), recording: ztka_core::Recording::Off };
+//! #     let grant = Grant { binding: "b".into(), role: "r".into(), policy: Revision::default(), recording: ztka_core::Recording::Off, audit: None };
 //! #     Permitted::assertion(access, |_, _, _| Decision::Allow(grant)).unwrap()
 //! # }
 //! # #[tokio::main(flavor = "current_thread")]

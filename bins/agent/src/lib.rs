@@ -90,7 +90,13 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
         .layer(ControlLayer::new(witness.clone(), documents.clone(), refusals.clone()))
         .layer(AuthenticateLayer::new(witness, refusals))
         .layer(AuditLayer::new(recorder))
-        .layer(AuthorizeLayer::new(engine.clone()).waiting(POLICY_WITHIN).with_ports_watched().with_sessions_recorded())
+        .layer(
+            AuthorizeLayer::new(engine.clone())
+                .waiting(POLICY_WITHIN)
+                .with_ports_watched()
+                .with_sessions_recorded()
+                .with_bodies_recorded(),
+        )
         .layer(CutLayer::new(open.clone()))
         .layer(SelfReviewLayer::new(engine, accounts.clone(), client))
         .service(Upstream::new(pool, accounts.clone()));

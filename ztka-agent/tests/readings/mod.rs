@@ -413,7 +413,13 @@ fn ask(who: &str, kind: Kind, form: &'static str, question: Vec<u8>) -> (StatusC
         let access = Authenticated::assertion(identity, &head, body(question));
         let access = Recorded::assertion(access, AuditId::generate(), DecisionSlot::default());
         let policy = Revision { epoch: 1, version: 1 };
-        let grant = Grant { binding: "all".into(), role: "all".into(), policy, recording: ztka_core::Recording::Off };
+        let grant = Grant {
+            binding: "all".into(),
+            role: "all".into(),
+            policy,
+            recording: ztka_core::Recording::Off,
+            audit: None,
+        };
         let access = Permitted::assertion(access, |_, _, _| Decision::Allow(grant)).unwrap();
         let Ok(Reply::Response(response)) = service.call(access).await else { panic!("upgraded") };
         let code = response.status();

@@ -2,6 +2,7 @@
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
+pub use ztka_core::AuditLevel;
 use ztka_core::Recording;
 
 use super::{ClusterSelector, Subject};
@@ -148,13 +149,4 @@ pub struct Obligations {
     /// The user confirms it by a second factor, now.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub step_up: bool,
-}
-
-/// How much an audit event says, in Kubernetes' own words; later ones say more.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-#[expect(missing_docs, reason = "the names are Kubernetes' own")]
-pub enum AuditLevel {
-    Metadata,
-    Request,
-    RequestResponse,
 }

@@ -4,8 +4,9 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use ztka_core::source::Source;
 
-use super::{Question, SourceError, source, yaml::Source};
+use super::{Question, SourceError};
 use crate::{Facts, Labels, Mfa, MfaStrength, PolicySet, Supported, Verdict};
 
 /// What a policy is expected to say.
@@ -75,7 +76,7 @@ impl Expectations {
     /// The first problem, with its line.
     pub fn from_yaml(text: &str) -> Result<Self, SourceError> {
         let source = Source::read(text)?;
-        let mut read: Self = source::read(&source)?;
+        let mut read: Self = source.to()?;
         for (number, test) in read.tests.iter_mut().enumerate() {
             for (list, questions) in [("can", &test.can), ("cannot", &test.cannot)] {
                 for (at, question) in questions.iter().enumerate() {

@@ -33,6 +33,7 @@ fn grant() -> Decision {
         role: "r".into(),
         policy: Revision::default(),
         recording: crate::Recording::Off,
+        audit: None,
     })
 }
 

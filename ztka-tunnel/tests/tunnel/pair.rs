@@ -258,7 +258,13 @@ impl Ask {
         let access = Authenticated::assertion(identity, &head, body);
         let access = Recorded::assertion(access, AuditId::generate(), DecisionSlot::default());
         let policy = Revision { epoch: 1, version: 7 };
-        let grant = Grant { binding: "all".into(), role: "all".into(), policy, recording: ztka_core::Recording::Off };
+        let grant = Grant {
+            binding: "all".into(),
+            role: "all".into(),
+            policy,
+            recording: ztka_core::Recording::Off,
+            audit: None,
+        };
         Permitted::assertion(access, |_, _, _| Decision::Allow(grant)).unwrap()
     }
 }

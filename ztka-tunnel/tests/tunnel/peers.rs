@@ -56,6 +56,7 @@ fn permitted(request: Request<Peered>) -> Access<Permitted, Peered> {
         role: "all".into(),
         policy: Revision::default(),
         recording: ztka_core::Recording::Off,
+        audit: None,
     };
     Permitted::assertion(access, |_, _, _| Decision::Allow(grant)).unwrap()
 }

@@ -209,7 +209,13 @@ impl Liar {
         let (head, body) = Request::get(path).body(empty())?.into_parts();
         let access = Authenticated::assertion(identity, &head, body);
         let access = Recorded::assertion(access, id, DecisionSlot::default());
-        let grant = Grant { binding: "none".into(), role: "none".into(), policy, recording: ztka_core::Recording::Off };
+        let grant = Grant {
+            binding: "none".into(),
+            role: "none".into(),
+            policy,
+            recording: ztka_core::Recording::Off,
+            audit: None,
+        };
         let access: Access<Permitted, _> = Permitted::assertion(access, |_, _, _| Decision::Allow(grant))?;
         match Dispatch::new(self.registry.clone()).oneshot(access).await? {
             Reply::Response(response) => {

@@ -84,7 +84,7 @@ impl Service<Access<Recorded, ()>> for Permit {
 
     fn call(&mut self, access: Access<Recorded, ()>) -> Self::Future {
         let (binding, role) = ("b".into(), "r".into());
-        let grant = Grant { binding, role, policy: Revision::default(), recording: self.1 };
+        let grant = Grant { binding, role, policy: Revision::default(), recording: self.1, audit: None };
         let access = Permitted::assertion(access, |_, _, _| Decision::Allow(grant)).unwrap();
         Box::pin(self.0.clone().oneshot(access))
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Number, Value};
 
 use super::SourceError;
 
-/// Deeper ones are nobody's policy.
+/// Nobody writes deeper ones.
 const MAX_DEPTH: usize = 32;
 
 /// A policy of a whole organisation is a few megabytes.
@@ -15,14 +15,18 @@ const MAX_LENGTH: usize = 16 << 20;
 
 /// A document and where its parts stand.
 #[derive(Debug, Default)]
-pub(super) struct Source {
-    pub(super) value: Value,
+pub struct Source {
+    value: Value,
     /// By JSON pointer.
     lines: HashMap<String, usize>,
 }
 
 impl Source {
-    pub(super) fn read(text: &str) -> Result<Self, SourceError> {
+    /// Reads YAML, of which JSON is a part.
+    ///
+    /// # Errors
+    /// What is not one document of plain values, with its line.
+    pub fn read(text: &str) -> Result<Self, SourceError> {
         if text.len() > MAX_LENGTH {
             return Err(SourceError::new(1, "longer than 16 MiB"));
         }
@@ -46,8 +50,13 @@ impl Source {
         Ok(Self { value, lines: reader.lines })
     }
 
-    /// The line of a part, or of what is around it.
-    pub(super) fn line(&self, pointer: &str) -> usize {
+    /// All of it.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// The line of a part, by its JSON pointer, or of what is around it.
+    pub fn line(&self, pointer: &str) -> usize {
         let mut pointer = pointer;
         loop {
             if let Some(line) = self.lines.get(pointer) {
@@ -60,7 +69,8 @@ impl Source {
         }
     }
 
-    pub(super) fn field(&self, pointer: &str, field: &str) -> Option<usize> {
+    /// The line of a field of the part at `pointer`, if it is there.
+    pub fn field(&self, pointer: &str, field: &str) -> Option<usize> {
         self.lines.get(&format!("{pointer}/{field}")).copied()
     }
 }
