@@ -9,9 +9,10 @@ use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
-use ztka_core::{AuditId, Impersonation, Principal, RequestTarget, SpiffeId, Subject};
+use serde_json::Value;
+use ztka_core::{AuditId, AuditLevel, Impersonation, Principal, RequestTarget, SpiffeId, Subject};
 
-pub use self::annotations::Annotations;
+pub use self::{annotations::Annotations, json::printable};
 pub(crate) use self::{
     json::line,
     redact::{argument, clean},
@@ -46,15 +47,45 @@ pub enum Stage {
     ResponseStarted,
     /// All is over, however it ended.
     ResponseComplete,
+    /// The code that served it panicked: in the place of [`Self::ResponseComplete`].
+    Panic,
+}
+
+impl Level {
+    /// As it is spelt in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "None",
+            Self::Metadata => "Metadata",
+            Self::Request => "Request",
+            Self::RequestResponse => "RequestResponse",
+        }
+    }
+}
+
+impl From<AuditLevel> for Level {
+    fn from(asked: AuditLevel) -> Self {
+        match asked {
+            AuditLevel::Metadata => Self::Metadata,
+            AuditLevel::Request => Self::Request,
+            AuditLevel::RequestResponse => Self::RequestResponse,
+        }
+    }
 }
 
 impl Stage {
+    /// True for the last event of a record.
+    pub fn is_last(self) -> bool {
+        matches!(self, Self::ResponseComplete | Self::Panic)
+    }
+
     /// As it is spelt in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::RequestReceived => "RequestReceived",
             Self::ResponseStarted => "ResponseStarted",
             Self::ResponseComplete => "ResponseComplete",
+            Self::Panic => "Panic",
         }
     }
 }
@@ -194,6 +225,12 @@ pub struct Event {
     /// What was answered; none before an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_status: Option<ResponseStatus>,
+    /// The request's body as it is recorded: an API object, or an object of kind `Body` that stands for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_object: Option<Value>,
+    /// The response's body, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_object: Option<Value>,
     /// When the request came, to the microsecond.
     #[serde(serialize_with = "micro")]
     pub request_received_timestamp: Timestamp,
@@ -227,6 +264,8 @@ impl Event {
             user_agent: String::new(),
             object_ref: None,
             response_status: None,
+            request_object: None,
+            response_object: None,
             request_received_timestamp: now,
             stage_timestamp: now,
             annotations: Annotations::default(),
@@ -249,6 +288,22 @@ impl Event {
     /// The value of annotation `ztka.dev/<name>`.
     pub fn fact(&self, name: &str) -> Option<&str> {
         self.annotations.fact(name)
+    }
+
+    /// The least that is on record of any request, for level `None`: without path, object, client and addresses.
+    pub(crate) fn least(&self) -> Self {
+        let user = User { groups: Vec::new(), extra: BTreeMap::new(), ..self.user.clone() };
+        let mut annotations = self.annotations.clone();
+        annotations.remove("truncated");
+        Self {
+            request_uri: String::new(),
+            user,
+            source_ips: Vec::new(),
+            user_agent: String::new(),
+            object_ref: None,
+            annotations,
+            ..self.clone()
+        }
     }
 
     pub(crate) fn asked_by(&mut self, who: &Principal) {

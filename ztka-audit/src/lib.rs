@@ -35,6 +35,9 @@
 //! | `decision`, `reason` | `allow` or `deny`, and why it was denied |
 //! | `binding`, `role`, `policy` | what allowed it, by which revision of the policy |
 //! | `reached` | `true`: the far side answered with our Audit-ID (the agent to a proxy, the apiserver to an agent) |
+//! | `copy` | of an exec that `kubectl cp` makes: `from-container` or `to-container` |
+//! | `exit-code`, `exit-error` | of an exec: its command's exit code, or why there is none |
+//! | `redacted` | the rules by which something was taken out of a recorded body |
 //! | `protocol`, `command`, `container` | of streams; the command is a JSON list |
 //! | `ports` | that a port-forward has opened, as it opens them (below) |
 //! | `bytes-sent`, `bytes-received` | body of the answer; of an upgraded connection to and from the client |
@@ -44,6 +47,7 @@
 //! | `recording`, `recording-chunks`, `recording-hash` | of a session that is recorded: `running`, `complete`, `failed` or `refused` (then with `recording-reason`); number of its chunks and SHA-256 of the last one. The recording has the Audit-ID as its name |
 //! | `sent-twice` | `true`: the tunnel died before a byte of the answer, and the request went into another one |
 //! | `suppressed` | refusals from about the same place that were left out before this one |
+//! | `gap`, `gap-from`, `gap-to`, `gap-records` | of an event that stands for what is missing ([`Gap`]): `power-loss` or `dropped`, and which records of the journal |
 //! | `truncated` | which field was cut, and by how much |
 //!
 //! The ports of a port-forward are in the frames that its client sends, and are read there before those go on. With each
@@ -98,15 +102,19 @@
 //! # }
 //! ```
 mod batch;
+mod body;
 mod compare;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod event;
+mod exit;
 mod file_sink;
 mod follow;
 mod journal;
 mod layer;
+mod levels;
 mod metered;
+mod policy;
 mod ports;
 mod receipts;
 mod record;
@@ -118,16 +126,20 @@ mod store;
 
 pub use self::{
     batch::{Batch, Chain, NotABatch},
+    body::{Tapped, fields::InvalidField},
     compare::{Finding, compare},
-    event::{Annotations, End, Event, Level, ObjectRef, ResponseStatus, Stage, User},
+    event::{Annotations, End, Event, Level, ObjectRef, ResponseStatus, Stage, User, printable},
     file_sink::{FileSink, FileSinkError},
     follow::{Follower, Pace, Shipper, UnknownConsumer},
     journal::{Durability, Journal, MemoryJournal, Opening, Unrecorded},
-    layer::{Audit, AuditLayer},
+    layer::{Alone, Audit, AuditLayer, Observe, Unseen},
+    levels::{Levels, Scope},
+    policy::{InvalidPolicy, Policy, Resources, Rule},
     receipts::{Receipt, Receipts, Sign, Signed},
     recorder::Recorder,
     spool::{
-        Damage, Hash, Kind, NotAHash, Position, Reader, Record, Recovery, Spool, SpoolError, SpoolOptions, SpoolStatus,
+        Damage, Gap, Hash, Kind, NotAHash, Position, Reader, Record, Recovery, Spool, SpoolError, SpoolOptions,
+        SpoolStatus, WhenFull,
     },
     store::{EventQuery, EventStore, Ingested, MemoryStore, ReceiptStore, StoredEvent},
 };

@@ -11,7 +11,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 use http_body::{Frame, SizeHint};
 use ztka_core::{Backlog, Body, BoxError, Io};
 
-use crate::{End, ports::Ports, record::Record};
+use crate::{End, exit::Exit, ports::Ports, record::Record};
 
 /// Most bytes that are read for their ports before they go on.
 const PIECE: usize = 64 * 1024;
@@ -22,6 +22,7 @@ pub(crate) struct Metered<T> {
     inner: T,
     record: Record,
     gate: Option<Box<Gate>>,
+    exit: Option<Box<Exit>>,
 }
 
 /// Of a port-forward: its ports are on record before the bytes that open them go on.
@@ -33,7 +34,7 @@ struct Gate {
 
 impl Metered<Body> {
     pub(crate) fn body(inner: Body, record: Record) -> Self {
-        Self { inner, record, gate: None }
+        Self { inner, record, gate: None, exit: None }
     }
 }
 
@@ -44,7 +45,12 @@ impl http_body::Body for Metered<Body> {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         match &frame {
-            Some(Ok(frame)) => self.record.count_sent(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.record.see_sent(data);
+                    self.record.count_sent(data.len());
+                }
+            }
             Some(Err(error)) => self.record.broke(&**error),
             None => self.record.end(End::Complete),
         }
@@ -65,10 +71,10 @@ impl http_body::Body for Metered<Body> {
 }
 
 impl Metered<Io> {
-    /// Reads the ports that a port-forward opens, if it is one.
-    pub(crate) fn io(inner: Io, record: Record, ports: Option<Ports>) -> Self {
+    /// Reads the ports that a port-forward opens, if it is one, or how the command of an exec ended.
+    pub(crate) fn io(inner: Io, record: Record, ports: Option<Ports>, exit: Option<Exit>) -> Self {
         let gate = ports.map(|ports| Box::new(Gate { ports, backlog: Backlog::default() }));
-        Self { inner, record, gate }
+        Self { inner, record, gate, exit: exit.map(Box::new) }
     }
 
     /// Sends on what the gate holds; ready at once without a gate.
@@ -101,7 +107,15 @@ impl Metered<Io> {
         Poll::Ready(Ok(piece.len()))
     }
 
-    fn has_read(&mut self, read: &io::Result<usize>, asked: bool) {
+    /// `bufs` were to be filled; as many bytes were read as `read` says.
+    fn has_read<'a>(&mut self, read: &io::Result<usize>, bufs: impl Iterator<Item = &'a [u8]>, asked: bool) {
+        if let (Some(exit), Ok(bytes)) = (&mut self.exit, read) {
+            pieces(bufs, *bytes, |piece| exit.sent(piece));
+            if let Some(outcome) = exit.outcome() {
+                self.record.exited(outcome);
+                self.exit = None;
+            }
+        }
         match read {
             Ok(0) if asked => self.record.end(End::Complete),
             Ok(bytes) => self.record.count_sent(*bytes),
@@ -109,7 +123,10 @@ impl Metered<Io> {
         }
     }
 
-    fn has_written(&mut self, written: &io::Result<usize>) {
+    fn has_written<'a>(&mut self, written: &io::Result<usize>, bufs: impl Iterator<Item = &'a [u8]>) {
+        if let (Some(exit), Ok(bytes)) = (&mut self.exit, written) {
+            pieces(bufs, *bytes, |piece| exit.received(piece));
+        }
         match written {
             Ok(bytes) => self.record.count_received(*bytes),
             Err(error) => self.record.broke(error),
@@ -117,10 +134,19 @@ impl Metered<Io> {
     }
 }
 
+/// Shows the first `bytes` of what `bufs` hold.
+fn pieces<'a>(bufs: impl Iterator<Item = &'a [u8]>, mut bytes: usize, mut show: impl FnMut(&[u8])) {
+    for buf in bufs {
+        let piece = buf.get(..bytes).unwrap_or(buf);
+        bytes -= piece.len();
+        show(piece);
+    }
+}
+
 impl AsyncRead for Metered<Io> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let read = ready!(self.inner.as_mut().poll_read(cx, buf));
-        self.has_read(&read, !buf.is_empty());
+        self.has_read(&read, std::iter::once(&*buf), !buf.is_empty());
         Poll::Ready(read)
     }
 
@@ -130,7 +156,8 @@ impl AsyncRead for Metered<Io> {
         bufs: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
         let read = ready!(self.inner.as_mut().poll_read_vectored(cx, bufs));
-        self.has_read(&read, bufs.iter().any(|buf| !buf.is_empty()));
+        let asked = bufs.iter().any(|buf| !buf.is_empty());
+        self.has_read(&read, bufs.iter().map(|buf| &**buf), asked);
         Poll::Ready(read)
     }
 }
@@ -141,7 +168,7 @@ impl AsyncWrite for Metered<Io> {
             return self.poll_write_read(cx, buf);
         }
         let written = ready!(self.inner.as_mut().poll_write(cx, buf));
-        self.has_written(&written);
+        self.has_written(&written, std::iter::once(buf));
         Poll::Ready(written)
     }
 
@@ -155,7 +182,7 @@ impl AsyncWrite for Metered<Io> {
             return self.poll_write_read(cx, buf);
         }
         let written = ready!(self.inner.as_mut().poll_write_vectored(cx, bufs));
-        self.has_written(&written);
+        self.has_written(&written, bufs.iter().map(|buf| &**buf));
         Poll::Ready(written)
     }
 

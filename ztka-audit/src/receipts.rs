@@ -8,7 +8,7 @@ use ztka_core::{AuditId, BoxError, Clock};
 
 use crate::{
     Batch, Durability, End, Event, Journal, Kind, Opening, Recovery, Shipper, Spool, SpoolError, SpoolOptions, Stage,
-    event::micro,
+    event::micro, spool::Wording,
 };
 
 /// That an agent took a request on, or how it ended.
@@ -107,7 +107,7 @@ impl Receipts {
     /// # Errors
     /// The directory cannot be used, or another process uses it.
     pub fn open(options: SpoolOptions, clock: &dyn Clock) -> Result<(Self, Recovery), SpoolError> {
-        let (spool, recovery) = Spool::open_receipts(options, clock, interrupted)?;
+        let (spool, recovery) = Spool::open_receipts(options, clock, RECEIPTS)?;
         Ok((Self { spool }, recovery))
     }
 
@@ -124,12 +124,22 @@ impl Journal for Receipts {
 
     fn note(&self, event: &Event) {
         // That an answer has begun is in the event; the receipt of its end says all that is compared.
-        if event.stage == Stage::ResponseComplete {
+        if event.stage.is_last() {
             let receipt = Receipt::of(event).to_json();
             self.spool.append(Kind::Close, event.audit_id, receipt);
         }
     }
 }
+
+/// What a spool of receipts says by itself.
+const RECEIPTS: Wording = Wording {
+    interrupted,
+    gap: |gap, now| {
+        let event = gap.event(now);
+        let receipt = Receipt { end: "gap".into(), ..Receipt::of(&event) };
+        (receipt.audit_id, receipt.to_json())
+    },
+};
 
 fn interrupted(id: AuditId, opened: Option<&str>, now: Timestamp) -> Vec<u8> {
     let opened = opened.and_then(|json| Receipt::from_json(json.as_bytes()).ok());

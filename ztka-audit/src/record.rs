@@ -1,6 +1,6 @@
 //! One open record: a guard that closes it when it is dropped, whatever the reason.
 
-use std::thread;
+use std::{borrow::Cow, thread};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::Body as _;
@@ -12,9 +12,12 @@ use ztka_core::{
 };
 
 use crate::{
-    Durability, End, Event, Hash, Opening, Recorder, ResponseStatus, Stage, Unrecorded,
+    Durability, End, Event, Hash, Level, Levels, Opening, Recorder, ResponseStatus, Stage, Unrecorded,
+    body::{About, Capture, Content, Rules, Source, Tap, level, recorded},
     event::{MAX_TEXT, argument, clean},
+    exit::{Exit, Outcome},
     metered::Metered,
+    policy::Said,
     ports::Ports,
     recorder::refuse,
     recording::account::RecordedSession,
@@ -35,6 +38,15 @@ pub(crate) struct Record {
     long_running: bool,
     head_only: bool,
     port_forward: Option<Upgrade>,
+    /// Of an exec or attach.
+    session: Option<Upgrade>,
+    /// What the audit policy says of it.
+    said: Said,
+    levels: Option<Levels>,
+    /// Its bodies are those of API objects, and have an end.
+    has_objects: bool,
+    request: Option<Box<Source>>,
+    response: Option<Box<Capture>>,
     /// Of a try to stream by WebSocket that has not been granted: who asked for what, where.
     by_web_socket: Option<Hash>,
     received: u64,
@@ -48,7 +60,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new<B>(recorder: &Recorder, access: &Access<Authenticated, B>) -> Self {
+    pub(crate) fn new<B>(recorder: &Recorder, access: &Access<Authenticated, B>, levels: Option<&Levels>) -> Self {
         let now = recorder.now();
         let id = access.recorded_as().unwrap_or_else(AuditId::generate);
         let mut event = Box::new(Event::new(id, Stage::RequestReceived, now));
@@ -66,7 +78,8 @@ impl Record {
             event.user_agent = clean(&String::from_utf8_lossy(agent.as_bytes()), MAX_TEXT);
         }
         let (mut durability, mut long_running, mut head_only) = (Durability::Written, false, false);
-        let (mut port_forward, mut by_web_socket) = (None, None);
+        let (mut port_forward, mut session, mut by_web_socket) = (None, None, None);
+        let (mut said, mut has_objects) = (Said::METADATA, false);
         match access.stage().attributes() {
             Err(malformed) => event.asked_at(malformed.target()),
             Ok(attributes) => {
@@ -74,7 +87,13 @@ impl Record {
                 if attributes.is_mutating() || attributes.is_stream() || attributes.reads_secrets() {
                     durability = Durability::Synced;
                 }
+                if let Some(levels) = levels {
+                    said = levels.say(access.principal(), access.cluster(), attributes);
+                    event.level = said.level;
+                }
                 long_running = attributes.is_long_running();
+                has_objects = !long_running && is_about_objects(attributes.target());
+                session = attributes.upgrade().filter(|_| is_session(attributes.target()));
                 head_only = *attributes.method() == Method::HEAD;
                 port_forward = attributes.upgrade().filter(|_| is_port_forward(attributes.target()));
                 match attributes.upgrade() {
@@ -96,6 +115,12 @@ impl Record {
             long_running,
             head_only,
             port_forward,
+            session,
+            said,
+            levels: levels.cloned(),
+            has_objects,
+            request: None,
+            response: None,
             by_web_socket,
             received: 0,
             sent: 0,
@@ -108,7 +133,17 @@ impl Record {
 
     /// Returns when the start of the request is durable.
     pub(crate) fn open(&self) -> Opening {
-        self.recorder.journal().open(&self.event, self.durability)
+        let event = shown(&self.event);
+        self.recorder.journal().open(&event, self.durability)
+    }
+
+    /// What keeps the beginning of the request's body, if it may be wanted.
+    pub(crate) fn tap(&mut self, headers: &HeaderMap) -> Option<Tap> {
+        let limit =
+            self.levels.as_ref().filter(|_| self.has_objects && self.durability == Durability::Synced)?.body_limit();
+        let (tap, source) = Tap::new(headers, limit, self.said.level, self.slot.clone());
+        self.request = Some(Box::new(source));
+        Some(tap)
     }
 
     /// The answer to a request whose record could not be opened.
@@ -124,6 +159,21 @@ impl Record {
 
     pub(crate) fn slot(&self) -> DecisionSlot {
         self.slot.clone()
+    }
+
+    /// A piece of the answer's body on its way to the client.
+    pub(crate) fn see_sent(&mut self, data: &[u8]) {
+        if let Some(response) = &mut self.response {
+            response.take(data);
+        }
+    }
+
+    /// The command of an exec has ended so.
+    pub(crate) fn exited(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Code(code) => self.event.annotations.set("exit-code", code.to_string()),
+            Outcome::Failed(message) => self.event.annotations.set("exit-error", message),
+        }
     }
 
     /// Bytes from the far side on their way to the client.
@@ -144,7 +194,11 @@ impl Record {
     pub(crate) fn forwards(&mut self, ports: String) {
         self.event.annotations.set("ports", ports);
         self.event.stage_timestamp = self.recorder.now();
-        self.recorder.journal().note(&self.event);
+        self.note();
+    }
+
+    fn note(&self) {
+        self.recorder.journal().note(&shown(&self.event));
     }
 
     /// The client sends what cannot be recorded, and must not go on.
@@ -200,6 +254,12 @@ impl Record {
                 if empty || response.body().is_end_stream() {
                     self.end(End::Complete);
                 }
+                if let Some(levels) = &self.levels
+                    && self.has_objects
+                    && level(self.said.level, &self.slot) >= Level::RequestResponse
+                {
+                    self.response = Some(Box::new(Capture::new(response.headers(), levels.body_limit())));
+                }
                 self.expected = response.body().size_hint().exact().or_else(|| content_length(response.headers()));
                 Reply::Response(response.map(|body| Metered::body(body, self).boxed_unsync()))
             }
@@ -210,8 +270,9 @@ impl Record {
                     // Whatever the request says, only what is opened counts.
                     self.event.annotations.remove("ports");
                 }
+                let exit = self.session.and_then(|upgrade| Exit::of(upgrade, head.headers()));
                 self.answered(status, head.headers_mut());
-                let io = Box::pin(Metered::io(io, self, ports));
+                let io = Box::pin(Metered::io(io, self, ports, exit));
                 Reply::Upgraded { head, io }
             }
         }
@@ -237,7 +298,10 @@ impl Record {
             self.event.stage_timestamp = self.recorder.now();
             self.decided();
             self.recorded();
-            self.recorder.journal().note(&self.event);
+            // Of reads alone: a stream's beginning is part of what is certain to be on record.
+            if !self.said.omit_started || self.durability == Durability::Synced {
+                self.note();
+            }
         }
     }
 
@@ -258,6 +322,10 @@ impl Record {
     }
 
     fn decided(&mut self) {
+        self.event.level = level(self.event.level, &self.slot);
+        if matches!(self.slot.get(), Some(Decision::Deny(_))) {
+            self.event.level = self.event.level.max(Level::Metadata);
+        }
         let annotations = &mut self.event.annotations;
         match self.slot.get() {
             None => {}
@@ -272,6 +340,38 @@ impl Record {
     }
 }
 
+impl Record {
+    /// Puts the bodies into the event, less what is never recorded.
+    fn add_bodies(&mut self) {
+        let (Some(levels), Some(object)) = (&self.levels, &self.event.object_ref) else { return };
+        let about = About { object, fields: levels.fields(), omit_managed_fields: self.said.omit_managed_fields };
+        let (mut rules, mut cut) = (Rules::default(), Vec::new());
+        let mut read = |name: &str, content: &Content<'_>| {
+            let body = recorded(content, &about, &mut rules);
+            cut.extend(body.cut.map(|bytes| format!("{name} by {bytes} bytes")));
+            body.value
+        };
+        let request = self.request.take().filter(|_| self.event.level >= Level::Request);
+        let request = request.and_then(|source| source.content(|content| read("requestObject", &content)).flatten());
+        let response = self.response.take();
+        let response = response.and_then(|capture| read("responseObject", &capture.content()));
+        let event = &mut self.event;
+        (event.request_object, event.response_object) = (request, response);
+        if let Some(rules) = rules.list() {
+            event.annotations.set("redacted", rules);
+        }
+        if !cut.is_empty() {
+            let before = event.fact("truncated").map(str::to_owned);
+            event.annotations.set("truncated", before.into_iter().chain(cut).collect::<Vec<_>>().join("; "));
+        }
+    }
+}
+
+/// The event as it is written: of level `None` little is left.
+fn shown(event: &Event) -> Cow<'_, Event> {
+    if event.level == Level::None { Cow::Owned(event.least()) } else { Cow::Borrowed(event) }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
         let now = self.recorder.now();
@@ -284,20 +384,34 @@ impl Drop for Record {
             self.end = Some(End::Denied);
         }
         let end = self.end.unwrap_or(if thread::panicking() { End::Panicked } else { End::Cancelled });
+        if self.request.is_some() || self.response.is_some() {
+            self.add_bodies();
+        }
         let event = &mut self.event;
-        event.stage = Stage::ResponseComplete;
+        event.stage = if end == End::Panicked { Stage::Panic } else { Stage::ResponseComplete };
         event.stage_timestamp = now;
         let micros = now.as_microsecond().saturating_sub(event.request_received_timestamp.as_microsecond()).max(0);
         event.annotations.set("duration", format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000));
         event.annotations.set("bytes-sent", self.sent.to_string());
         event.annotations.set("bytes-received", self.received.to_string());
         event.annotations.set("end", end.as_str());
-        self.recorder.journal().note(event);
+        self.note();
     }
 }
 
 fn is_port_forward(target: &RequestTarget) -> bool {
     matches!(target, RequestTarget::Resource { subresource: Some(subresource), .. } if subresource == "portforward")
+}
+
+/// True for exec and attach.
+fn is_session(target: &RequestTarget) -> bool {
+    matches!(target, RequestTarget::Resource { subresource: Some(subresource), .. }
+        if subresource == "exec" || subresource == "attach")
+}
+
+/// True if bodies are API objects; a log is none, nor is what a path of no resource answers.
+fn is_about_objects(target: &RequestTarget) -> bool {
+    matches!(target, RequestTarget::Resource { subresource, .. } if subresource.as_deref() != Some("log"))
 }
 
 fn describe(event: &mut Event, attributes: &RequestAttributes) {
@@ -321,9 +435,27 @@ fn describe(event: &mut Event, attributes: &RequestAttributes) {
             event.annotations.set(name, clean(&values.join(","), MAX_TEXT));
         }
     }
-    let command = command(&attributes.query("command"));
+    let words = attributes.query("command");
+    if let Some(direction) = copies(&words) {
+        event.annotations.set("copy", direction);
+    }
+    let command = command(&words);
     if !command.is_empty() {
         event.annotations.set("command", command);
+    }
+}
+
+/// Which way `kubectl cp` copies, which runs tar with the archive on standard output or input.
+fn copies(words: &[String]) -> Option<&'static str> {
+    let [program, options, archive, ..] = words else { return None };
+    let options = options.trim_start_matches('-');
+    if program.rsplit('/').next() != Some("tar") || archive != "-" || !options.contains('f') {
+        return None;
+    }
+    match (options.contains('c'), options.contains('x')) {
+        (true, false) => Some("from-container"),
+        (false, true) => Some("to-container"),
+        _ => None,
     }
 }
 

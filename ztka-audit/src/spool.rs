@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <dir>/lock                                   one process at a time
+//! <dir>/mark.json                              whether the last one could close the spool
 //! <dir>/00000000000000000001.segment           "ZTKASPL1", header, record, record, …
 //! <dir>/00000000000000000002.segment           its header names the hash of the record before and what was open
 //! <dir>/cursor-<consumer>.json                 how far a consumer has come
@@ -14,7 +15,9 @@
 mod commit;
 mod cursor;
 mod frame;
+mod gap;
 mod log;
+mod mark;
 mod reader;
 mod recover;
 mod segment;
@@ -27,9 +30,11 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use tokio::sync::watch;
 use ztka_core::{AuditId, Clock};
 
@@ -38,9 +43,11 @@ use self::{
     commit::Shared,
     cursor::Cursors,
     log::{Disk, Entry, FileSystem, Limits, Log},
+    mark::Mark,
 };
 pub use self::{
     frame::{Hash, Kind, NotAHash, Position, Record},
+    gap::Gap,
     reader::{Damage, Reader},
     recover::Recovery,
 };
@@ -53,13 +60,38 @@ pub struct SpoolOptions {
     quota: u64,
     segment: u64,
     consumers: Vec<String>,
+    keep: Option<Duration>,
+    when_full: WhenFull,
+    window: Duration,
+    sync_all: bool,
+}
+
+/// What becomes of new records when a spool has reached its quota, and nobody has taken what is in it.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// They are refused, and with them the requests: nothing goes on unrecorded.
+    #[default]
+    Refuse,
+    /// The oldest segment loses its events of level Metadata, and an event ([`Gap::Dropped`]) counts them and says which they
+    /// were. Events of a higher level and what is open are kept; where those are most of it, records are refused all the same.
+    DropMetadata,
 }
 
 impl SpoolOptions {
     /// A spool in `dir`, which is made for its owner alone if it is not there: 1 GiB in segments of 32 MiB, nobody
     /// takes from it.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), quota: 1 << 30, segment: 32 << 20, consumers: Vec::new() }
+        Self {
+            dir: dir.into(),
+            quota: 1 << 30,
+            segment: 32 << 20,
+            consumers: Vec::new(),
+            keep: None,
+            when_full: WhenFull::Refuse,
+            window: Duration::ZERO,
+            sync_all: false,
+        }
     }
 
     /// At this many bytes segments are removed that every consumer has taken; without one, new records are refused.
@@ -73,6 +105,37 @@ impl SpoolOptions {
     #[must_use]
     pub fn segment(mut self, bytes: u64) -> Self {
         self.segment = bytes;
+        self
+    }
+
+    /// What is older goes although there is room, once every consumer has taken it; with [`WhenFull::DropMetadata`] also what
+    /// nobody has taken, as at the quota; without consumers whatever is older. Looked at segment by segment: a record stays
+    /// at most about twice as long.
+    #[must_use]
+    pub fn keep(mut self, age: Duration) -> Self {
+        self.keep = Some(age);
+        self
+    }
+
+    /// What becomes of new records at the quota: refused by default.
+    #[must_use]
+    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.when_full = when_full;
+        self
+    }
+
+    /// A sync waits so long for more records to go with it (group commit). Zero by default: whoever comes while one sync
+    /// goes on shares the next.
+    #[must_use]
+    pub fn window(mut self, window: Duration) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// Every record is synced before its request goes on, not only those that ask for it.
+    #[must_use]
+    pub fn sync_all(mut self, sync_all: bool) -> Self {
+        self.sync_all = sync_all;
         self
     }
 
@@ -127,8 +190,23 @@ pub struct SpoolStatus {
     pub lost: u64,
 }
 
-/// Makes the last payload of a record from its first, when the process that opened it is gone.
-type Interrupt = fn(AuditId, Option<&str>, Timestamp) -> Vec<u8>;
+/// The payloads that a spool writes by itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wording {
+    /// Makes the last payload of a record from its first, when the process that opened it is gone.
+    pub(crate) interrupted: fn(AuditId, Option<&str>, Timestamp) -> Vec<u8>,
+    /// Says what is missing.
+    pub(crate) gap: fn(&Gap, Timestamp) -> (AuditId, Vec<u8>),
+}
+
+/// Those of events.
+const EVENTS: Wording = Wording {
+    interrupted,
+    gap: |gap, now| {
+        let event = gap.event(now);
+        (event.audit_id, event.to_json())
+    },
+};
 
 /// A journal on disk. Cheap to clone; the last clone to be dropped writes what waits, syncs, and blocks for it.
 #[derive(Clone, Debug)]
@@ -141,6 +219,8 @@ struct Handle {
     dir: PathBuf,
     shared: Arc<Shared>,
     threads: Mutex<Option<(JoinHandle<()>, JoinHandle<()>)>>,
+    sync_all: bool,
+    boot: Option<String>,
     _lock: File,
 }
 
@@ -150,24 +230,24 @@ impl Spool {
     /// # Errors
     /// The directory cannot be used, or another process uses it.
     pub fn open(options: SpoolOptions, clock: &dyn Clock) -> Result<(Self, Recovery), SpoolError> {
-        Self::open_as(options, clock, interrupted, Arc::new(FileSystem))
+        Self::open_as(options, clock, EVENTS, Arc::new(FileSystem))
     }
 
     pub(crate) fn open_receipts(
         options: SpoolOptions,
         clock: &dyn Clock,
-        interrupt: Interrupt,
+        wording: Wording,
     ) -> Result<(Self, Recovery), SpoolError> {
-        Self::open_as(options, clock, interrupt, Arc::new(FileSystem))
+        Self::open_as(options, clock, wording, Arc::new(FileSystem))
     }
 
     fn open_as(
         options: SpoolOptions,
         clock: &dyn Clock,
-        interrupt: Interrupt,
+        wording: Wording,
         disk: Arc<dyn Disk>,
     ) -> Result<(Self, Recovery), SpoolError> {
-        let SpoolOptions { dir, quota, segment, consumers } = options;
+        let SpoolOptions { dir, quota, segment, consumers, keep, when_full, window, sync_all } = options;
         let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if let Some(bad) = consumers.iter().find(|name| name.is_empty() || !name.bytes().all(fits)) {
             return Err(SpoolError::ConsumerName(bad.clone()));
@@ -175,17 +255,33 @@ impl Spool {
         let failed = |source| SpoolError::Io { dir: dir.clone(), source };
         segment::make_dir(&dir).map_err(failed)?;
         let lock = lock(&dir)?;
+        let (left, boot) = (Mark::read(&dir), disk.boot());
         let (tail, mut recovery) = recover::recover(&dir).map_err(failed)?;
+        if left.is_some_and(|left| left.may_have_lost(boot.as_deref())) {
+            recovery.gap = Some(recover::lost(&dir, &tail));
+        }
         let cursors = Arc::new(Cursors::read(&dir, &consumers));
         cursors.confine(Position { segment: tail.number, offset: tail.length });
-        let limits = Limits { segment: segment.min(quota / 4), quota, reserve: (quota / 8).max(64 * 1024) };
-        let log = Log::new(dir.clone(), disk.clone(), cursors.clone(), limits, tail).map_err(failed)?;
+        let limits = Limits {
+            segment: segment.min(quota / 4),
+            quota,
+            reserve: (quota / 8).max(64 * 1024),
+            keep,
+            drops: when_full == WhenFull::DropMetadata,
+        };
+        let log = Log::new(dir.clone(), disk.clone(), cursors.clone(), limits, wording, tail).map_err(failed)?;
 
         let open: Vec<_> = log.open().iter().map(|(id, position)| (*id, *position)).collect();
         recovery.interrupted = open.len();
-        let shared = Arc::new(Shared::new(log, disk, cursors));
+        let shared = Arc::new(Shared::new(log, disk, cursors, window, keep.is_some()));
+        if let Some(gap) = &recovery.gap {
+            // On the disk before the mark says that the spool is open anew, or another loss of power would hide this one.
+            let (id, payload) = (wording.gap)(gap, clock.now());
+            shared.write_first(Entry { kind: Kind::Close, id, payload, ticket: None }).map_err(failed)?;
+        }
+        Mark { boot: boot.clone(), open: true }.write(&dir).map_err(failed)?;
         for (id, position) in open {
-            let payload = interrupt(id, recover::payload(&dir, position).as_deref(), clock.now());
+            let payload = (wording.interrupted)(id, recover::payload(&dir, position).as_deref(), clock.now());
             shared.note(Entry { kind: Kind::Close, id, payload, ticket: None });
         }
         let run = |name: &str, work: fn(&Shared)| {
@@ -198,11 +294,13 @@ impl Spool {
             failed(error)
         })?;
         let threads = Mutex::new(Some((writer, syncer)));
-        Ok((Self { handle: Arc::new(Handle { dir, shared, threads, _lock: lock }) }, recovery))
+        let handle = Handle { dir, shared, threads, sync_all, boot, _lock: lock };
+        Ok((Self { handle: Arc::new(handle) }, recovery))
     }
 
     /// Appends the first record of a request.
     pub(crate) fn begin(&self, id: AuditId, payload: Vec<u8>, durability: Durability) -> Opening {
+        let durability = if self.handle.sync_all { Durability::Synced } else { durability };
         self.handle.shared.open(Entry { kind: Kind::Open, id, payload, ticket: None }, durability)
     }
 
@@ -275,7 +373,7 @@ impl Journal for Spool {
     }
 
     fn note(&self, event: &Event) {
-        let kind = if event.stage == Stage::ResponseComplete { Kind::Close } else { Kind::Note };
+        let kind = if event.stage.is_last() { Kind::Close } else { Kind::Note };
         self.append(kind, event.audit_id, event.to_json());
     }
 }
@@ -287,9 +385,13 @@ impl Drop for Handle {
             self.shared.stop_writer();
             let _ = writer.join();
             // Kept on the syncer's list until it has done its last.
-            let _last = self.shared.barrier();
+            let mut last = self.shared.barrier();
             self.shared.stop_syncer();
             let _ = syncer.join();
+            if matches!(last.try_recv(), Ok(Ok(()))) {
+                // Without it the next start takes this for a crash.
+                let _ = Mark { boot: self.boot.clone(), open: false }.write(&self.dir);
+            }
         }
     }
 }

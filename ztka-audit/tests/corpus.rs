@@ -32,3 +32,13 @@ fn spoilt_cursors() {
 fn sessions_that_are_recorded() {
     replay("recording", 4, readings::recording::recording);
 }
+
+#[test]
+fn audit_policies() {
+    replay("audit_policy", 30, readings::policy::audit_policy);
+}
+
+#[test]
+fn bodies_that_go_by() {
+    replay("audit_body", 30, readings::body::audit_body);
+}

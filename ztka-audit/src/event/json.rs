@@ -3,7 +3,10 @@
 //! Two lines are written for every request, so this is a serializer of its own: a text that needs no escape, and almost
 //! every text is one, is looked at once and copied.
 
-use std::fmt::{self, Display, Write as _};
+use std::{
+    borrow::Cow,
+    fmt::{self, Display, Write as _},
+};
 
 use serde::{
     Serialize, Serializer,
@@ -15,7 +18,7 @@ use serde::{
 /// marks.
 ///
 /// Of serde's data model it knows what events and receipts are made of: structs, maps with text keys, lists, texts,
-/// whole numbers, truth values, variants without content, and what may be missing.
+/// numbers, truth values, variants without content, and what may be missing.
 pub(crate) fn line(value: &impl Serialize) -> Vec<u8> {
     let mut out = Vec::with_capacity(1536);
     let written = value.serialize(Line { out: &mut out });
@@ -117,6 +120,19 @@ fn escape(out: &mut Vec<u8>, text: &str) {
     }
 }
 
+/// `text` with everything escaped that a terminal would not print as a character of its own; for what comes from a place that
+/// somebody else may have written to.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if text.chars().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = |character: char| match is_plain(character) {
+        true => character.to_string(),
+        false => format!("\\u{:04x}", u32::from(character)),
+    };
+    Cow::Owned(text.chars().map(escaped).collect())
+}
+
 fn is_plain(character: char) -> bool {
     !matches!(character,
         '\0'..'\u{20}'
@@ -212,12 +228,16 @@ impl<'a> Serializer for Line<'a> {
         Ok(self.members(b'{', b'}'))
     }
 
-    fn serialize_f32(self, _: f32) -> Result<(), Unknown> {
-        unknown("a number with a fraction")
+    fn serialize_f32(self, number: f32) -> Result<(), Unknown> {
+        self.serialize_f64(number.into())
     }
 
-    fn serialize_f64(self, _: f64) -> Result<(), Unknown> {
-        unknown("a number with a fraction")
+    fn serialize_f64(self, number: f64) -> Result<(), Unknown> {
+        match serde_json::Number::from_f64(number) {
+            Some(number) => self.whole(number),
+            None => return unknown("a number that is none"),
+        }
+        Ok(())
     }
 
     fn serialize_bytes(self, _: &[u8]) -> Result<(), Unknown> {
@@ -345,6 +365,7 @@ mod tests {
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
             any::<u64>().prop_map(Value::from),
+            any::<i32>().prop_map(|number| Value::from(f64::from(number) / 64.0)),
             texts.clone().prop_map(Value::from),
         ];
         leaf.prop_recursive(4, 32, 6, move |inner| {

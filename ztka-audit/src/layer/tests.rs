@@ -33,6 +33,8 @@ use ztka_core::{
 use super::*;
 use crate::{Event, Journal, MemoryJournal, Stage, ports::tests as ports};
 
+mod levels;
+
 const POD: &str = "/api/v1/namespaces/default/pods/web";
 
 fn alice() -> Verified<Principal> {
@@ -226,7 +228,7 @@ async fn errors_and_panics_close_the_record() {
 
     let call = bench.call(asked(POD), async |_| panic!("on purpose"));
     assert!(AssertUnwindSafe(call).catch_unwind().await.is_err());
-    assert_eq!(bench.end(), "panicked");
+    assert_eq!((bench.last().stage, bench.last().fact("end")), (Stage::Panic, Some("panicked")));
 }
 
 #[tokio::test]

@@ -6,12 +6,12 @@
 //! serves all who wait for one.
 
 use std::{
-    mem,
+    io, mem,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::{oneshot, watch};
@@ -25,6 +25,8 @@ use crate::{Durability, Opening, Unrecorded};
 
 /// Notes wait this long for a record to be written with.
 const LINGER: Duration = Duration::from_millis(10);
+/// What has become old is looked for so often while nothing is written.
+const LOOK: Duration = Duration::from_secs(60);
 /// And after a failure this long for another try.
 const RETRY: Duration = Duration::from_secs(1);
 /// Bytes of notes that are written without waiting for more.
@@ -45,6 +47,10 @@ pub(super) struct Shared {
     written: watch::Sender<Position>,
     disk: Arc<dyn Disk>,
     pub(super) cursors: Arc<Cursors>,
+    /// A sync waits so long for more to go with it.
+    window: Duration,
+    /// What has become old is let go of.
+    expires: bool,
 }
 
 #[derive(Debug)]
@@ -69,7 +75,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(super) fn new(log: Log, disk: Arc<dyn Disk>, cursors: Arc<Cursors>) -> Self {
+    pub(super) fn new(log: Log, disk: Arc<dyn Disk>, cursors: Arc<Cursors>, window: Duration, expires: bool) -> Self {
         let (written, _) = watch::channel(log.end());
         let queue =
             Queue { entries: Vec::new(), bytes: 0, urgent: false, due: Instant::now(), asleep: false, stop: false };
@@ -85,7 +91,21 @@ impl Shared {
             written,
             disk,
             cursors,
+            window,
+            expires,
         }
+    }
+
+    /// Appends and syncs on this thread, before anybody else has the spool.
+    pub(super) fn write_first(&self, entry: Entry) -> io::Result<()> {
+        let mut log = self.log();
+        log.append(&[entry], true).map_err(|failure| match failure {
+            Failure::Disk(error) => error,
+            Failure::Slow | Failure::Full(_) => io::Error::other(explain(&failure).to_string()),
+        })?;
+        self.disk.sync(&log.file())?;
+        self.tell(log);
+        Ok(())
     }
 
     pub(super) fn log(&self) -> MutexGuard<'_, Log> {
@@ -256,21 +276,45 @@ impl Shared {
             if !batch.is_empty() {
                 self.write_batch(batch, stop);
             }
+            if self.expires && !self.failing() {
+                self.expire();
+            }
             if stop {
                 return;
             }
         }
     }
 
+    fn expire(&self) {
+        let mut log = self.log();
+        match log.expire(SystemTime::now()) {
+            Ok(()) => self.tell(log),
+            // It is tried again; whatever matters of it is said by the next write.
+            Err(failure) => tracing::warn!(reason = %explain(&failure), "old audit records are kept for now"),
+        }
+    }
+
+    /// What waits to be written; nothing when it is time to look for what has become old.
     fn next_batch(&self) -> (Vec<Entry>, bool) {
         let mut queue = lock(&self.queue);
+        let looks = self.expires.then(|| Instant::now() + LOOK);
         loop {
+            if looks.is_some_and(|looks| looks <= Instant::now()) && queue.entries.is_empty() && !queue.stop {
+                return (Vec::new(), false);
+            }
             if queue.stop || queue.urgent || !queue.entries.is_empty() && queue.due <= Instant::now() {
                 return (queue.take(), queue.stop);
             }
             queue = if queue.entries.is_empty() {
                 queue.asleep = true;
-                self.wake_writer.wait(queue).unwrap_or_else(PoisonError::into_inner)
+                match looks {
+                    None => self.wake_writer.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                    Some(looks) => {
+                        let left = looks.saturating_duration_since(Instant::now());
+                        let woken = self.wake_writer.wait_timeout(queue, left);
+                        woken.unwrap_or_else(PoisonError::into_inner).0
+                    }
+                }
             } else {
                 let left = queue.due.saturating_duration_since(Instant::now());
                 let (queue, _) = self.wake_writer.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner);
@@ -319,6 +363,10 @@ impl Shared {
             let mut syncs = lock(&self.syncs);
             while syncs.waiting.is_empty() && !syncs.stop {
                 syncs = self.wake_syncer.wait(syncs).unwrap_or_else(PoisonError::into_inner);
+            }
+            if !self.window.is_zero() && !syncs.stop {
+                let more = self.wake_syncer.wait_timeout_while(syncs, self.window, |syncs| !syncs.stop);
+                syncs = more.unwrap_or_else(PoisonError::into_inner).0;
             }
             // From here on nobody writes on a thread of their own: the file system may hold them up.
             self.syncing.store(true, Relaxed);

@@ -7,14 +7,19 @@ use std::{
     io::{self, Write as _},
     path::PathBuf,
     sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::oneshot;
 use ztka_core::AuditId;
 
 use super::{
+    Wording,
     cursor::Cursors,
     frame::{self, Hash, Kind, Position},
+    gap::{Gap, Glance},
+    mark,
+    reader::{Damage, Reader},
     segment::{self, Header},
 };
 use crate::{Durability, Unrecorded};
@@ -24,6 +29,11 @@ pub(super) trait Disk: Send + Sync + fmt::Debug + 'static {
     fn append(&self, file: &File, bytes: &[u8]) -> io::Result<()>;
     fn sync(&self, file: &File) -> io::Result<()>;
     fn truncate(&self, file: &File, length: u64) -> io::Result<()>;
+
+    /// Names this run of the machine: what was written in another one and not synced may be gone.
+    fn boot(&self) -> Option<String> {
+        mark::boot()
+    }
 }
 
 /// The operating system's.
@@ -89,6 +99,8 @@ pub(super) struct Tail {
     pub(super) sequence: u64,
     pub(super) head: Hash,
     pub(super) open: HashMap<AuditId, Position>,
+    /// The last record that was there when the spool was opened, if its segment had one.
+    pub(super) last: Option<Position>,
     pub(super) sizes: BTreeMap<u64, u64>,
 }
 
@@ -98,6 +110,10 @@ pub(super) struct Limits {
     pub(super) quota: u64,
     /// Room above the quota for closing what is open.
     pub(super) reserve: u64,
+    /// What has become older than this need not be kept.
+    pub(super) keep: Option<Duration>,
+    /// At the quota the oldest records of level Metadata are dropped, taken or not.
+    pub(super) drops: bool,
 }
 
 #[derive(Debug)]
@@ -113,6 +129,9 @@ pub(super) struct Log {
     /// What is in the current segment may not be on the disk although it was asked for.
     doubtful: bool,
     buffer: Vec<u8>,
+    wording: Wording,
+    /// When the current segment was begun, or opened.
+    begun: SystemTime,
 }
 
 impl Log {
@@ -121,10 +140,12 @@ impl Log {
         disk: Arc<dyn Disk>,
         cursors: Arc<Cursors>,
         limits: Limits,
+        wording: Wording,
         tail: Tail,
     ) -> io::Result<Self> {
         let file = Arc::new(tail.file.try_clone()?);
-        Ok(Self { dir, disk, cursors, limits, tail, file, torn: false, doubtful: false, buffer: Vec::new() })
+        let (buffer, begun) = (Vec::new(), SystemTime::now());
+        Ok(Self { dir, disk, cursors, limits, tail, file, torn: false, doubtful: false, buffer, wording, begun })
     }
 
     /// Behind the last record.
@@ -245,6 +266,7 @@ impl Log {
                 (self.tail.start, self.tail.length) = (length, length);
                 self.tail.sizes.insert(number, length);
                 self.doubtful = false;
+                self.begun = SystemTime::now();
                 Ok(())
             }
             Err(error) => {
@@ -254,26 +276,104 @@ impl Log {
         }
     }
 
-    /// Removes the oldest segments that every consumer has passed, until `needed` more bytes are `allowed`.
+    /// Removes the oldest segments that every consumer has passed, until `needed` more bytes are `allowed`; where that is not
+    /// enough, drops records if that is what is asked for at the quota.
     fn free(&mut self, needed: u64, allowed: u64) -> Result<(), Failure> {
         while self.bytes() + needed > allowed {
-            let oldest = self.tail.sizes.keys().next().copied().filter(|oldest| *oldest != self.tail.number);
             let last = self.cursors.last();
+            let oldest = self.oldest();
+            let taken = oldest.filter(|oldest| last.as_ref().is_some_and(|(_, place)| *oldest < place.segment));
+            if let Some(taken) = taken {
+                self.remove(taken)?;
+                continue;
+            }
+            if self.limits.drops
+                && let Some(oldest) = oldest
+                && self.drop_records(oldest)?
+            {
+                continue;
+            }
             let quota = self.limits.quota;
-            let Some((name, place)) = last else {
-                let text = format!(
+            return Err(Failure::Full(match last {
+                None => format!(
                     "the audit spool has reached its quota of {quota} bytes and nobody takes from it; configure a consumer or raise the quota"
-                );
-                return Err(Failure::Full(text));
-            };
-            let Some(oldest) = oldest.filter(|oldest| *oldest < place.segment) else {
-                let text = format!(
+                ),
+                Some((name, _)) => format!(
                     "the audit spool has reached its quota of {quota} bytes and its consumer {name:?} is behind; see why it is, or raise the quota"
-                );
-                return Err(Failure::Full(text));
+                ),
+            }));
+        }
+        Ok(())
+    }
+
+    /// The oldest segment, if it is not the one that is written to.
+    fn oldest(&self) -> Option<u64> {
+        self.tail.sizes.keys().next().copied().filter(|oldest| *oldest != self.tail.number)
+    }
+
+    fn remove(&mut self, number: u64) -> io::Result<()> {
+        fs::remove_file(segment::path(&self.dir, number))?;
+        self.tail.sizes.remove(&number);
+        Ok(())
+    }
+
+    /// Drops what segment `number` has of level Metadata. Whatever else it has, and the beginnings of what is still open, is
+    /// appended anew first, with an event that counts what is missing; then the file goes. False where that would gain
+    /// little.
+    fn drop_records(&mut self, number: u64) -> Result<bool, Failure> {
+        let (mut kept, mut bytes, mut dropped) = (Vec::new(), 0, None);
+        let segment = Position { segment: number, offset: 0 };
+        for item in Reader::resume(&self.dir, segment).until(Position { offset: u64::MAX, ..segment }) {
+            let record = match item {
+                Ok(record) => record,
+                Err(Damage::Unreadable { source, .. }) => return Err(source.into()),
+                Err(_) => continue,
             };
-            fs::remove_file(segment::path(&self.dir, oldest))?;
-            self.tail.sizes.remove(&oldest);
+            let is_open = record.kind == Kind::Open && self.tail.open.get(&record.id) == Some(&record.position);
+            let glance = Glance::at(&record.payload);
+            if glance.is_droppable() && !is_open {
+                Gap::add(&mut dropped, record.sequence, glance.at);
+                continue;
+            }
+            bytes += record.length();
+            // What was opened and has ended since must not be open again.
+            let kind = if record.kind == Kind::Open && !is_open { Kind::Note } else { record.kind };
+            kept.push(Entry { kind, id: record.id, payload: record.payload.into_bytes(), ticket: None });
+        }
+        let size = self.tail.sizes.get(&number).copied().unwrap_or_default();
+        let Some(gap) = dropped.filter(|_| bytes < size / 2) else { return Ok(false) };
+        tracing::warn!(?gap, "the audit spool is full: its oldest records of level Metadata are dropped");
+        let (id, payload) = (self.wording.gap)(&gap, jiff::Timestamp::try_from(self.begun).unwrap_or_default());
+        kept.push(Entry { kind: Kind::Close, id, payload, ticket: None });
+        self.write(&kept)?;
+        if let Err(error) = self.disk.sync(&self.file) {
+            self.doubtful = true;
+            return Err(error.into());
+        }
+        self.remove(number)?;
+        Ok(true)
+    }
+
+    /// Lets go of what is older than it has to be kept, as of `now`: what every consumer has taken or, where records may be
+    /// dropped, what none of them has. Begins a new segment if the current one has become old.
+    pub(super) fn expire(&mut self, now: SystemTime) -> Result<(), Failure> {
+        let Some(keep) = self.limits.keep else { return Ok(()) };
+        let is_old = |since: SystemTime| now.duration_since(since).is_ok_and(|age| age > keep);
+        if is_old(self.begun) && self.tail.length > self.tail.start {
+            self.rotate()?;
+        }
+        while let Some(oldest) = self.oldest() {
+            if !is_old(fs::metadata(segment::path(&self.dir, oldest))?.modified()?) {
+                break;
+            }
+            match self.cursors.last() {
+                Some((_, place)) if place.segment <= oldest => {
+                    if !self.limits.drops || !self.drop_records(oldest)? {
+                        break;
+                    }
+                }
+                _ => self.remove(oldest)?,
+            }
         }
         Ok(())
     }

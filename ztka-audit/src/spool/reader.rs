@@ -42,19 +42,38 @@ pub enum Damage {
         bytes: u64,
     },
     /// Records are not there.
-    #[error("records {from} to {} are missing", to - 1)]
+    #[error("records {from} to {} are missing before byte {} of segment {}", to - 1, at.offset, at.segment)]
     Missing {
+        /// Where they are found to be: before this place.
+        at: Position,
         /// The first one missing.
         from: u64,
         /// The first one after it that is there.
         to: u64,
     },
     /// A record does not follow from the one before: something was changed or exchanged.
-    #[error("the hash chain is broken at record {sequence}")]
+    #[error("the hash chain is broken at record {sequence}, byte {} of segment {}", at.offset, at.segment)]
     Chain {
+        /// Where that record is; byte 0 if it is a segment that does not go on from the one before.
+        at: Position,
         /// The record that names another predecessor.
         sequence: u64,
     },
+}
+
+impl Damage {
+    /// Where it is; of a whole segment byte 0 of it.
+    pub fn place(&self) -> Position {
+        match self {
+            Self::Unreadable { segment, .. } | Self::Header { segment } => Position { segment: *segment, offset: 0 },
+            Self::Bytes { at, .. } | Self::Missing { at, .. } | Self::Chain { at, .. } => *at,
+        }
+    }
+
+    /// The file that it is in, of a spool in `dir`.
+    pub fn file(&self, dir: &Path) -> PathBuf {
+        segment::path(dir, self.place().segment)
+    }
 }
 
 /// Iterates over the records of a spool; damage is an `Err`, after which reading goes on.
@@ -154,10 +173,11 @@ impl Reader {
 
     fn deliver(&mut self, record: Record) {
         if let Some((sequence, hash)) = self.expected {
+            let at = record.position;
             if record.sequence > sequence {
-                self.ready.push_back(Err(Damage::Missing { from: sequence, to: record.sequence }));
+                self.ready.push_back(Err(Damage::Missing { at, from: sequence, to: record.sequence }));
             } else if record.sequence < sequence || record.previous != hash {
-                self.ready.push_back(Err(Damage::Chain { sequence: record.sequence }));
+                self.ready.push_back(Err(Damage::Chain { at, sequence: record.sequence }));
             }
         }
         self.expected = Some((record.sequence.saturating_add(1), record.hash()));
@@ -209,11 +229,12 @@ impl Reader {
         match Header::read(&file, found)? {
             Some((header, start)) if self.at.offset < start => {
                 self.at.offset = start;
+                let at = Position { segment: found, offset: 0 };
                 let (sequence, hash) = *self.expected.get_or_insert((header.sequence, header.previous));
                 if header.sequence > sequence {
-                    self.ready.push_back(Err(Damage::Missing { from: sequence, to: header.sequence }));
+                    self.ready.push_back(Err(Damage::Missing { at, from: sequence, to: header.sequence }));
                 } else if header.sequence < sequence || header.previous != hash {
-                    self.ready.push_back(Err(Damage::Chain { sequence: header.sequence }));
+                    self.ready.push_back(Err(Damage::Chain { at, sequence: header.sequence }));
                 }
                 self.expected = Some((header.sequence, header.previous));
             }

@@ -11,6 +11,7 @@ use ztka_core::AuditId;
 
 use super::{
     frame::{self, Hash, Kind, Position, Record},
+    gap::{Gap, Glance},
     log::Tail,
     reader::{Damage, Reader, find},
     segment::{self, Header},
@@ -27,6 +28,8 @@ pub struct Recovery {
     pub damage: Vec<Damage>,
     /// Records that were open, and have been closed as interrupted.
     pub interrupted: usize,
+    /// Set if the machine stopped while the spool was open: what had not been synced may be missing. An event says so.
+    pub gap: Option<Gap>,
 }
 
 /// Reads the last segment of `dir`, or makes the first.
@@ -63,7 +66,7 @@ pub(super) fn recover(dir: &Path) -> io::Result<(Tail, Recovery)> {
 fn scan(dir: &Path, file: File, header: Header, start: u64, recovery: &mut Recovery) -> io::Result<Tail> {
     let number = header.number;
     let mut open = header.open;
-    let (mut sequence, mut head, mut end) = (header.sequence, header.previous, start);
+    let (mut sequence, mut head, mut end, mut last) = (header.sequence, header.previous, start, None);
     let limit = Position { segment: number, offset: u64::MAX };
     for item in Reader::resume(dir, Position { segment: number, offset: 0 }).until(limit) {
         match item {
@@ -71,6 +74,7 @@ fn scan(dir: &Path, file: File, header: Header, start: u64, recovery: &mut Recov
                 follow(&mut open, &record);
                 (sequence, head) = (record.sequence.saturating_add(1), record.hash());
                 end = record.position.offset + record.length();
+                last = Some(record.position);
             }
             Err(Damage::Unreadable { source, .. }) => return Err(source),
             Err(damage) => recovery.damage.push(damage),
@@ -83,7 +87,7 @@ fn scan(dir: &Path, file: File, header: Header, start: u64, recovery: &mut Recov
         file.sync_all()?;
     }
     let journal = header.journal;
-    Ok(Tail { journal, number, file, start, length: end, sequence, head, open, sizes: BTreeMap::new() })
+    Ok(Tail { journal, number, file, start, length: end, sequence, head, open, last, sizes: BTreeMap::new() })
 }
 
 fn follow(open: &mut HashMap<AuditId, Position>, record: &Record) {
@@ -127,7 +131,14 @@ fn first(
     segment::sync_dir(dir)?;
     let length = header.len() as u64;
     sizes.insert(number, length);
-    Ok(Tail { journal, number, file, start: length, length, sequence, head: previous, open: HashMap::new(), sizes })
+    let (open, last) = (HashMap::new(), None);
+    Ok(Tail { journal, number, file, start: length, length, sequence, head: previous, open, last, sizes })
+}
+
+/// What may be missing behind `tail`, when the machine has stopped meanwhile.
+pub(super) fn lost(dir: &Path, tail: &Tail) -> Gap {
+    let last = tail.last.and_then(|position| payload(dir, position));
+    Gap::PowerLoss { from: tail.sequence, since: last.and_then(|payload| Glance::at(&payload).at) }
 }
 
 /// The payload of the record at `position`, if it is still there and whole.

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{FileExt as _, PermissionsExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _},
     sync::{
         Condvar,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -14,6 +14,10 @@ use ztka_core::SystemClock;
 
 use super::*;
 
+mod faults;
+mod full;
+mod power;
+
 /// A disk that can be full or broken, counts syncs, and can hold them up.
 #[derive(Debug, Default)]
 struct Faulty {
@@ -22,6 +26,10 @@ struct Faulty {
     syncs: AtomicUsize,
     held: Mutex<bool>,
     released: Condvar,
+    /// Of each file: how much of it a loss of power would leave.
+    synced: Mutex<BTreeMap<u64, u64>>,
+    /// How often the machine has been started.
+    boots: AtomicUsize,
 }
 
 impl Faulty {
@@ -47,7 +55,13 @@ impl Disk for Faulty {
         if self.unsyncable.load(SeqCst) {
             return Err(io::Error::other("input/output error"));
         }
+        let about = file.metadata()?;
+        self.synced.lock().unwrap().insert(about.ino(), about.len());
         FileSystem.sync(file)
+    }
+
+    fn boot(&self) -> Option<String> {
+        Some(self.boots.load(SeqCst).to_string())
     }
 
     fn truncate(&self, file: &File, length: u64) -> io::Result<()> {
@@ -67,8 +81,12 @@ fn open(options: SpoolOptions) -> (Spool, Recovery) {
 
 fn faulty(options: SpoolOptions) -> (Spool, Arc<Faulty>) {
     let disk = Arc::new(Faulty::default());
-    let (spool, _) = Spool::open_as(options, &SystemClock, interrupted, disk.clone()).unwrap();
+    let (spool, _) = open_on(options, disk.clone());
     (spool, disk)
+}
+
+fn open_on(options: SpoolOptions, disk: Arc<dyn Disk>) -> (Spool, Recovery) {
+    Spool::open_as(options, &SystemClock, EVENTS, disk).unwrap()
 }
 
 fn event(stage: Stage) -> Event {
@@ -256,7 +274,7 @@ async fn flipped_bits_are_reported_and_what_follows_is_read() {
         assert_eq!(read.iter().flatten().count(), 9, "byte {at}");
         assert!(read.iter().any(|item| matches!(item, Err(Damage::Bytes { at: Position { offset, .. }, .. })
             if *offset == start as u64)));
-        assert!(read.iter().any(|item| matches!(item, Err(Damage::Missing { from: 4, to: 5 }))));
+        assert!(read.iter().any(|item| matches!(item, Err(Damage::Missing { from: 4, to: 5, .. }))));
     }
     // A start reports it, leaves it alone and goes on behind it.
     let (spool, recovery) = open(SpoolOptions::new(&dir));
@@ -300,7 +318,7 @@ async fn a_changed_record_with_a_right_checksum_breaks_the_chain() {
     let file = fs::OpenOptions::new().write(true).open(last_segment(&dir)).unwrap();
     file.write_all_at(&frame, record.position.offset).unwrap();
     let chain: Vec<_> = Reader::new(&dir).filter_map(Result::err).collect();
-    assert!(matches!(chain[..], [Damage::Chain { sequence: 3 }]), "{chain:?}");
+    assert!(matches!(chain[..], [Damage::Chain { sequence: 3, .. }]), "{chain:?}");
 }
 
 #[tokio::test]

@@ -3,7 +3,9 @@
 #![allow(dead_code, reason = "each test binary and fuzz target uses its part")]
 
 pub(crate) mod batch;
+pub(crate) mod body;
 pub(crate) mod cursor;
+pub(crate) mod policy;
 pub(crate) mod recording;
 pub(crate) mod segments;
 

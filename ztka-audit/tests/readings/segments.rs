@@ -226,7 +226,7 @@ impl Writer {
                     behind = Position { segment: at.segment, offset: at.offset + bytes };
                     damage += 1;
                 }
-                Err(Damage::Missing { from, to }) => {
+                Err(Damage::Missing { from, to, .. }) => {
                     assert!(from < to);
                     damage += 1;
                 }

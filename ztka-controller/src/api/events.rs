@@ -39,7 +39,7 @@ fn wire(stored: StoredEvent) -> Answer<Event> {
 }
 
 fn stage(text: &str) -> Answer<Stage> {
-    let stages = [Stage::RequestReceived, Stage::ResponseStarted, Stage::ResponseComplete];
+    let stages = [Stage::RequestReceived, Stage::ResponseStarted, Stage::ResponseComplete, Stage::Panic];
     let found = stages.into_iter().find(|stage| stage.as_str() == text);
     found.ok_or_else(|| ApiError::invalid("there is no such stage; use RequestReceived or ResponseComplete"))
 }
