@@ -16,6 +16,8 @@ use ztka_pki::EnrolmentToken;
 use ztka_proxy::{Cidr, Limits};
 use ztka_runtime::{Common, Configuration, EgressConfig};
 
+use crate::{LevelsConfig, SpoolConfig};
+
 /// The proxy's configuration file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -115,6 +117,16 @@ pub struct Audit {
     /// Events are appended to this file as well, one JSON object a line.
     #[serde(default)]
     pub file: Option<PathBuf>,
+    /// An audit policy in Kubernetes' own format, for every organisation without one of its own. Default: everything is
+    /// recorded at level Metadata.
+    #[serde(default)]
+    pub policy: Option<PathBuf>,
+    /// Audit policies of organisations, and what of bodies is recorded.
+    #[serde(default)]
+    pub levels: LevelsConfig,
+    /// When records are on the disk, and how long they stay.
+    #[serde(default)]
+    pub spool: SpoolConfig,
 }
 
 /// The `[recordings]` table: sessions of exec and attach.
@@ -210,6 +222,8 @@ impl Configuration for Config {
         for (name, limit) in self.recordings.limits() {
             ensure!((1..=QUOTA).contains(&limit), "recordings.{name} must be from 1 to {QUOTA} (16 TiB)");
         }
+        self.audit.spool.check()?;
+        self.audit.levels()?;
         self.balancers()?;
         self.token()?;
         self.egress.egress()?;

@@ -2,6 +2,7 @@
 
 mod config;
 mod figures;
+mod levels;
 mod peers;
 mod recordings;
 mod settle;
@@ -24,7 +25,10 @@ use ztka_proxy::{
 use ztka_runtime::Process;
 use ztka_tunnel::{Dispatch, LastHop, Registry, Settings, TraceLayer};
 
-pub use self::config::{Audit, Config, Least, PeersConfig, ProxyProtocol, RecordingsConfig};
+pub use self::{
+    config::{Audit, Config, Least, PeersConfig, ProxyProtocol, RecordingsConfig},
+    levels::{Fields, LevelsConfig, PolicyOf, SpoolConfig},
+};
 
 /// Consumers of the audit spool.
 const CONTROLLER: &str = "controller";
@@ -69,7 +73,7 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
     );
     let late = engine.clone();
     registry.naming(move |org, cluster| late.late(org, cluster));
-    let spool = spool(&config, &*clock)?;
+    let (spool, levels) = (spool(&config, &*clock)?, config.audit.levels()?);
     let recorder = Recorder::new(Arc::new(spool.clone()), clock.clone());
     let refusals = Arc::new(recorder.clone());
     let refusals_of = recorder.clone();
@@ -89,8 +93,8 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
             refusals.clone(),
         ))
         .layer(per_user.clone())
-        .layer(AuditLayer::new(recorder.clone()))
-        .layer(AuthorizeLayer::new(engine.clone()).with_ports_watched().with_sessions_recorded())
+        .layer(AuditLayer::new(recorder.clone()).with_levels(levels.clone()))
+        .layer(AuthorizeLayer::new(engine.clone()).with_ports_watched().with_sessions_recorded().with_bodies_recorded())
         .layer(CutLayer::new(open.clone()))
         .layer(RecordingLayer::new(recordings.clone()).at_least(config.recordings.at_least()))
         .service(links.iter().fold(Dispatch::new(registry.clone()), |way, links| way.with_peers(links.peers.clone())));
@@ -104,8 +108,14 @@ pub async fn serve(config: Config, pass_on: PassOn, process: Process) -> anyhow:
         .layer(PeerEvidenceLayer::new(witness.clone()))
         .layer(AuthenticateLayer::new(witness.clone(), refusals.clone()))
         .layer(per_user)
-        .layer(AuditLayer::new(recorder))
-        .layer(AuthorizeLayer::new(engine).waiting(POLICY_WITHIN).with_ports_watched().with_sessions_recorded())
+        .layer(AuditLayer::new(recorder).with_levels_alone(levels))
+        .layer(
+            AuthorizeLayer::new(engine)
+                .waiting(POLICY_WITHIN)
+                .with_ports_watched()
+                .with_sessions_recorded()
+                .with_bodies_recorded(),
+        )
         .layer(CutLayer::new(passed_on.clone()))
         .service(LastHop::new(registry.clone()));
 
@@ -227,6 +237,7 @@ fn membership(config: &Config) -> anyhow::Result<Membership> {
 
 fn spool(config: &Config, clock: &dyn Clock) -> anyhow::Result<Spool> {
     let mut options = SpoolOptions::new(config.state_dir.join("audit")).consumer(CONTROLLER);
+    options = config.audit.spool.apply(options);
     if let Some(mib) = config.audit.quota_mib {
         options = options.quota(mib << 20);
     }

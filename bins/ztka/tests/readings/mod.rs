@@ -140,7 +140,7 @@ fn proxy(text_of: &str) -> bool {
     ];
     let tables = [
         ("proxy_protocol", &["trusted"][..]),
-        ("audit", &["quota_mib", "file"]),
+        ("audit", &["quota_mib", "file", "policy", "levels", "spool"]),
         ("limits", &limits),
         ("runtime", RUNTIME),
     ];
