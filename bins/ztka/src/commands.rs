@@ -17,6 +17,7 @@ pub(crate) mod recording;
 pub(crate) mod revocation;
 pub(crate) mod role;
 pub(crate) mod session;
+pub(crate) mod spool;
 pub(crate) mod token;
 pub(crate) mod up;
 pub(crate) mod user;

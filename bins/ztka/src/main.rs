@@ -121,6 +121,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
     let command = match command {
         Command::Policy(commands::policy::Policy::OnFiles(command)) => return command.run(global.output),
+        Command::Audit(commands::audit::Audit::Cat(cat)) => return cat.run(),
         Command::Backup(backup) => return runtime.block_on(backup.run(global.output)),
         Command::Restore(restore) => return runtime.block_on(restore.run(global.output)),
         Command::Kubeconfig(kubeconfig) => match runtime.block_on(kubeconfig.run_alone(global.output)) {

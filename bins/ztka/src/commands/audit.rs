@@ -13,6 +13,8 @@ use crate::{output::Output, session::Session};
 pub(crate) enum Audit {
     /// Show the newest events; with --follow also those to come
     Tail(Tail),
+    /// Print the records of a spool on this machine, one JSON object a line; damage is told on standard error, and exits 1
+    Cat(super::spool::Cat),
     /// Show where the agents' receipts and the proxies' events disagree
     Findings {
         /// Only about requests of this time or later, as in 2026-01-31T12:00:00Z; a day before the end by default
@@ -54,6 +56,8 @@ impl Audit {
     pub(crate) async fn run(self, session: &Session) -> anyhow::Result<()> {
         match self {
             Self::Tail(tail) => tail.run(session).await,
+            // Without a session: `main` has run it.
+            Self::Cat(cat) => cat.run(),
             Self::Findings { since, until } => {
                 let org = session.org().await?;
                 let findings = session.api.findings(&org, &FindingQuery { since, until }).await?;
