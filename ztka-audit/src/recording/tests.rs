@@ -53,10 +53,10 @@ fn data(stream: u32, payload: &[u8]) -> Vec<u8> {
 
 const SPDY_STREAMS: [&str; 5] = ["error", "stdin", "stdout", "stderr", "resize"];
 
-/// One session in the words of either protocol; `true` is the client's.
 /// From the client or not, and what.
 type Sent = Vec<(bool, Vec<u8>)>;
 
+/// One session in the words of either protocol; `true` is the client's.
 fn both(steps: &[(bool, u8, &[u8])]) -> [(Upgrade, Sent); 2] {
     let by_channel = steps.iter().map(|(client, channel, payload)| {
         (*client, if *client { typed(*channel, payload) } else { message(*channel, payload) })
