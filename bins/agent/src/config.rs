@@ -207,7 +207,7 @@ impl Configuration for Config {
 
 impl Config {
     /// `<role>.<domain>`
-    pub(crate) fn server_name(&self, role: &str) -> anyhow::Result<ServerName<'static>> {
+    pub fn server_name(&self, role: &str) -> anyhow::Result<ServerName<'static>> {
         let name = format!("{role}.{}", self.domain);
         ServerName::try_from(name).with_context(|| format!("domain = {:?} is not a DNS name", self.domain))
     }
@@ -241,7 +241,7 @@ impl Config {
     }
 
     /// Where proxies are reached.
-    pub(crate) fn addresses(&self) -> anyhow::Result<Vec<ProxyAddress>> {
+    pub fn addresses(&self) -> anyhow::Result<Vec<ProxyAddress>> {
         let name = self.server_name("tunnel")?;
         let address = |text: &String| {
             let (host, port) = text.rsplit_once(':').with_context(|| format!("proxies: {text:?} is not host:port"))?;
@@ -273,7 +273,7 @@ impl Config {
 }
 
 impl Apiserver {
-    pub(crate) fn url(&self) -> anyhow::Result<http::Uri> {
+    pub fn url(&self) -> anyhow::Result<http::Uri> {
         let variable = |name| std::env::var(name).context("apiserver.url is not set, and this is not a pod");
         let url = match &self.url {
             Some(url) => url.clone(),

@@ -184,7 +184,7 @@ impl Config {
         }
     }
 
-    pub(crate) fn settings(&self) -> Settings {
+    pub fn settings(&self) -> Settings {
         let mut lifetimes = Lifetimes::default();
         if let Some(agent) = self.certificates.agent {
             lifetimes.agent = agent;

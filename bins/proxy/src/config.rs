@@ -238,7 +238,7 @@ impl Config {
         ServerName::try_from(name).with_context(|| format!("domain = {:?} is not a DNS name", self.domain))
     }
 
-    pub(crate) fn balancers(&self) -> anyhow::Result<Vec<Cidr>> {
+    pub fn balancers(&self) -> anyhow::Result<Vec<Cidr>> {
         let parse = |text: &String| {
             text.parse()
                 .with_context(|| format!("proxy_protocol.trusted: {text:?} is not a network such as 10.0.0.0/8"))

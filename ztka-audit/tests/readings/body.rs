@@ -12,7 +12,7 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 use ztka_audit::{AuditLayer, Event, Level, Levels, MemoryJournal, Policy, Recorder, Scope, Tapped};
 use ztka_core::{
     Access, Attributes, Authenticated, Body, Decision, Evidence, Grant, Identity, Permitted, Principal, Recorded,
-    Reply, Revision, Session, SystemClock, Verified, body,
+    Recording, Reply, Revision, Session, SystemClock, Verified, body,
 };
 
 /// What is in no event, wherever it is planted.
@@ -81,7 +81,13 @@ pub(crate) fn through(levels: &Levels, method: &Method, target: &Uri, sent: &[u8
     let inner = service_fn(move |access: Access<Recorded, Tapped<Body>>| {
         let (far, reply) = (far.clone(), reply.clone());
         async move {
-            let grant = Grant { binding: "b".into(), role: "r".into(), policy: Revision::default(), audit: None };
+            let grant = Grant {
+                binding: "b".into(),
+                role: "r".into(),
+                policy: Revision::default(),
+                recording: Recording::Off,
+                audit: None,
+            };
             let access = Permitted::assertion(access, |_, _, _| Decision::Allow(grant)).unwrap();
             *far.lock().unwrap() = access.into_request().into_body().collect().await.unwrap().to_bytes().to_vec();
             let gzip = reply.starts_with(&[0x1f, 0x8b]);

@@ -1,20 +1,16 @@
 //! What must hold for any configuration file of a server: shared by the replay of the corpus and the fuzz target.
 //!
-//! The files are included as they are, so that what the servers make of them can be looked at too.
+//! And what the servers make of one.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary and fuzz target uses its part")]
-
-#[path = "../../../agent/src/config.rs"]
-mod agent;
-#[path = "../../../controller/src/config.rs"]
-mod controller;
-#[path = "../../../proxy/src/config.rs"]
-mod proxy;
 
 use std::{fmt::Debug, io::Write as _};
 
 use jiff::SignedDuration;
 use toml::{Table, Value};
+use ztka_agent_server as agent;
+use ztka_controller_server as controller;
+use ztka_proxy_server as proxy;
 use ztka_runtime::{Common, Configuration, load};
 
 const RUNTIME: &[&str] = &["log", "log_format", "health"];

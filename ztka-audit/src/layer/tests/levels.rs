@@ -1,7 +1,7 @@
 //! How much of which request is on record: by policy and by what a binding asks for, with bodies that go by unchanged.
 
 use http::header;
-use ztka_core::{AuditLevel, Decision, Grant, Permitted, Revision};
+use ztka_core::{AuditLevel, Decision, Grant, Permitted, Recording, Revision};
 
 use super::*;
 use crate::{Level, Policy, Scope};
@@ -53,7 +53,7 @@ async fn ask(
 }
 
 fn grant(audit: Option<AuditLevel>) -> Grant {
-    Grant { binding: "b".into(), role: "r".into(), policy: Revision::default(), audit }
+    Grant { binding: "b".into(), role: "r".into(), policy: Revision::default(), recording: Recording::Off, audit }
 }
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
