@@ -273,6 +273,10 @@ impl Config {
 }
 
 impl Apiserver {
+    /// Where the apiserver is; in a pod the one of its cluster.
+    ///
+    /// # Errors
+    /// It is not an https address, or this is no pod.
     pub fn url(&self) -> anyhow::Result<http::Uri> {
         let variable = |name| std::env::var(name).context("apiserver.url is not set, and this is not a pod");
         let url = match &self.url {

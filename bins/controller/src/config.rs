@@ -184,6 +184,7 @@ impl Config {
         }
     }
 
+    /// What the controller is made with.
     pub fn settings(&self) -> Settings {
         let mut lifetimes = Lifetimes::default();
         if let Some(agent) = self.certificates.agent {

@@ -238,6 +238,10 @@ impl Config {
         ServerName::try_from(name).with_context(|| format!("domain = {:?} is not a DNS name", self.domain))
     }
 
+    /// The networks of balancers that are believed.
+    ///
+    /// # Errors
+    /// One that is no network.
     pub fn balancers(&self) -> anyhow::Result<Vec<Cidr>> {
         let parse = |text: &String| {
             text.parse()
