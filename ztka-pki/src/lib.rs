@@ -65,6 +65,7 @@ mod hierarchy;
 mod key;
 mod peer;
 mod purpose;
+mod signing_chain;
 pub mod tls;
 mod trust;
 mod x509;
@@ -96,6 +97,7 @@ pub use self::{
     },
     peer::{BadBundle, Peer, PeerError, PeerVerifier},
     purpose::{Purpose, UnknownPurpose},
+    signing_chain::signing_key,
     tls::{CaPin, ClientAuth},
     trust::{Anchor, Der, InvalidDer, Revocations, SigningKey, TrustBundle, TrustChanges, TrustSource},
 };

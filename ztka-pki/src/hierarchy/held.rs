@@ -88,6 +88,15 @@ impl Held {
         &self.bundle
     }
 
+    /// The new root's key certified by the old root, while the root is rotated: between an authority of the new one and who
+    /// knows the old one alone.
+    pub(super) fn cross(&self) -> Vec<CertificateDer<'static>> {
+        let rotation = self.state.rotations.get(&AuthorityName::Root);
+        let activated = rotation.filter(|rotation| rotation.phase == Phase::Activated && !rotation.reversed);
+        let cross = activated.and_then(|rotation| x509::from_pem(rotation.root.as_ref()?.cross.as_bytes()));
+        cross.unwrap_or_default()
+    }
+
     /// Since when documents are signed by the key that signs now, if that has changed and matters.
     pub(super) fn signing_since(&self) -> Option<Timestamp> {
         let rotation = self.state.rotations.get(&AuthorityName::Purpose(Purpose::Signing));

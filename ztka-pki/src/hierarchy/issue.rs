@@ -1,7 +1,7 @@
 //! What a hierarchy issues and signs.
 
 use jiff::SignedDuration;
-use rustls_pki_types::DnsName;
+use rustls_pki_types::{CertificateDer, DnsName};
 use serde::Serialize;
 use ztka_core::{
     ClusterId, ControllerId, CredentialId, DocumentHeader, DocumentKind, InstanceId, KeyId, OrgId, ProxyId,
@@ -159,6 +159,24 @@ impl Hierarchy {
     /// [`IssueError::Key`]
     pub async fn sign(&self, message: &[u8]) -> Result<(KeyId, Vec<u8>), IssueError> {
         sign(&self.held().purpose(Purpose::Signing)?.authority, message).await
+    }
+
+    /// [`Self::sign`], with the certificates that lead from the key to the root, which is left out: for
+    /// [`signing_key`](crate::signing_key), by whoever knows the root alone.
+    ///
+    /// # Errors
+    /// [`IssueError::Key`]
+    pub async fn sign_with_chain(
+        &self,
+        message: &[u8],
+    ) -> Result<(KeyId, Vec<u8>, Vec<CertificateDer<'static>>), IssueError> {
+        let held = self.held();
+        let kept = held.purpose(Purpose::Signing)?;
+        let (key, signature) = sign(&kept.authority, message).await?;
+        let mut chain = vec![kept.authority.certificate().clone()];
+        chain.extend(kept.above.iter().cloned());
+        chain.extend(held.cross());
+        Ok((key, signature, chain))
     }
 
     /// Signs a document. `body` has to serialise the same way twice.
