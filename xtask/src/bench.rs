@@ -64,6 +64,8 @@ enum What {
     Pki,
     /// What the store costs on both databases, beside bare statements: reading, writing, a policy, a watcher, memory.
     Store,
+    /// What the audit log costs: events made leaves of the transparency log, exports written and verified.
+    Audit,
     /// What decisions of policy cost: by the number of bindings, beside a naive evaluator and Cedar alone, with conditions; how
     /// long a policy takes to compile and how much room; how fast recorded requests are decided again.
     Authz,
@@ -90,6 +92,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             with_requests && with_agents
         }
         What::Store => cargo(&["bench", "--quiet", "--package", "ztka-store", "--bench", "store"]).status()?.success(),
+        What::Audit => cargo(&["bench", "--quiet", "--package", "ztka-audit", "--bench", "log"]).status()?.success(),
         What::Authz => {
             let package = ["bench", "--quiet", "--package", "ztka-authz", "--features", "cedar"];
             cargo(&package).args(["--bench", "decide"]).status()?.success()

@@ -1,6 +1,10 @@
 //! The tests that every [`Journal`], [`EventStore`] and [`ReceiptStore`] passes.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are test suites")]
 
+mod log;
+
+pub use self::log::log;
+
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use ztka_core::{AuditId, ClusterId};
@@ -52,6 +56,7 @@ where
     assert_eq!(read.len(), 9, "nothing twice");
 }
 
+/// Sends as a proxy does.
 struct Sender {
     journal: AuditId,
     sequence: u64,

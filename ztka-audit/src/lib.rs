@@ -21,7 +21,8 @@
 //!   open, refuses when disk or quota is full and serves again when there is room. [`Follower`]s take from it, each with
 //!   a cursor of its own: a [`FileSink`], or whatever implements [`Shipper`].
 //! - [`Receipts`] are the agent's own record. The controller follows their [`Chain`] and [`compare`]s them with the events.
-//! - [`EventStore`] and [`ReceiptStore`] are what a controller keeps it all in.
+//! - [`EventStore`] and [`ReceiptStore`] are what a controller keeps it all in; [`LogStore`] is the transparency [`log`] that
+//!   events become leaves of.
 //!
 //! # Annotations
 //!
@@ -113,6 +114,7 @@ mod follow;
 mod journal;
 mod layer;
 mod levels;
+pub mod log;
 mod metered;
 mod policy;
 mod ports;
@@ -141,7 +143,7 @@ pub use self::{
         Damage, Gap, Hash, Kind, NotAHash, Position, Reader, Record, Recovery, Spool, SpoolError, SpoolOptions,
         SpoolStatus, WhenFull,
     },
-    store::{EventQuery, EventStore, Ingested, MemoryStore, ReceiptStore, StoredEvent},
+    store::{EventQuery, EventStore, GrownLog, HeadAt, Ingested, LogStore, MemoryStore, ReceiptStore, StoredEvent},
 };
 
 #[cfg(feature = "recordings")]

@@ -1,12 +1,16 @@
 //! Where a controller keeps what proxies and agents send: the traits, and a store in memory.
 
+mod log;
 mod memory;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use ztka_core::{AuditId, BoxError, ClusterId, OrgId, UserName, Verb};
 
-pub use self::memory::MemoryStore;
+pub use self::{
+    log::{GrownLog, HeadAt, LogStore},
+    memory::MemoryStore,
+};
 use crate::{Batch, Event, Finding, Receipt, Stage};
 
 /// What became of a batch.
@@ -99,7 +103,8 @@ pub trait EventStore: Send + Sync + std::fmt::Debug + 'static {
     ///
     /// An event that is there already, by Audit-ID, stage and source, is known and not stored again. Of a record that is
     /// not an event nothing is stored; it counts as stored, so that the sender goes on. The journal's
-    /// [`Chain`](crate::Chain) is kept by source and journal, and followed.
+    /// [`Chain`](crate::Chain) is kept by source and journal, and followed. Where the store is a [`LogStore`], each event that
+    /// is new becomes a leaf of its organisation's log.
     ///
     /// # Errors
     /// The store fails; the sender comes again.

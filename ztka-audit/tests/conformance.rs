@@ -52,4 +52,5 @@ async fn agents_receipts() {
 async fn memory_store() {
     conformance::events(&MemoryStore::default()).await;
     conformance::receipts(&MemoryStore::default()).await;
+    conformance::log(&MemoryStore::default()).await;
 }

@@ -24,6 +24,11 @@ fn batches_from_the_network() {
 }
 
 #[test]
+fn exports_of_the_log() {
+    replay("audit_export", 20, readings::export::audit_export);
+}
+
+#[test]
 fn spoilt_cursors() {
     replay("spool_cursor", 3, readings::cursor::spool_cursor);
 }

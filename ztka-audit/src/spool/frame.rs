@@ -35,6 +35,12 @@ impl Hash {
     }
 }
 
+impl From<[u8; 32]> for Hash {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
 impl From<Sha256> for Hash {
     fn from(digest: Sha256) -> Self {
         Self(digest.finalize().into())

@@ -5,6 +5,7 @@
 pub(crate) mod batch;
 pub(crate) mod body;
 pub(crate) mod cursor;
+pub(crate) mod export;
 pub(crate) mod policy;
 pub(crate) mod recording;
 pub(crate) mod segments;
