@@ -37,7 +37,7 @@
 //! | `conformance::recordings` | [`RecordingStore`] |
 //! | `conformance::{members, live_tokens, controllers, authorities}` | [`MemberStore`], [`AuthorityStore`] |
 //! | `ztka_pki::conformance::{key_store, enrolment_store}` | `KeyStore`, `EnrolmentStore` |
-//! | `ztka_audit::conformance::{events, receipts}` | `EventStore`, `ReceiptStore` |
+//! | `ztka_audit::conformance::{events, receipts, log}` | `EventStore`, `ReceiptStore`, `LogStore` |
 //!
 //! `ztka-store/tests/conformance.rs` runs them on both databases, and is the example to begin with: a new backend is a third
 //! `Place` there. Beside them a backend is worth what `ztka-store/tests/feed.rs` (writers killed, connections cut),
@@ -57,7 +57,7 @@ mod revocations;
 
 use std::sync::Arc;
 
-use ztka_audit::{EventStore, ReceiptStore};
+use ztka_audit::{EventStore, LogStore, ReceiptStore};
 use ztka_identity::IdentityStore;
 use ztka_pki::{EnrolmentStore, KeyStore};
 
@@ -92,6 +92,7 @@ pub struct Stores {
     pub enrolment: Arc<dyn EnrolmentStore>,
     pub events: Arc<dyn EventStore>,
     pub receipts: Arc<dyn ReceiptStore>,
+    pub log: Arc<dyn LogStore>,
     pub findings: Arc<dyn FindingStore>,
     pub recordings: Arc<dyn RecordingStore>,
     pub members: Arc<dyn MemberStore>,
@@ -114,6 +115,7 @@ impl Stores {
             + EnrolmentStore
             + EventStore
             + ReceiptStore
+            + LogStore
             + FindingStore
             + RecordingStore
             + MemberStore
@@ -132,6 +134,7 @@ impl Stores {
             enrolment: store.clone(),
             events: store.clone(),
             receipts: store.clone(),
+            log: store.clone(),
             findings: store.clone(),
             recordings: store.clone(),
             members: store.clone(),

@@ -1,11 +1,12 @@
 //! Events, receipts and findings.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use ztka_audit::{
     Batch, Chain, Event, EventQuery, EventStore, Hash, Ingested, ObjectRef, Receipt, ReceiptStore, StoredEvent,
+    log::{entry, leaf_hash, one_line},
 };
 use ztka_controller::store::{FindingStore, Found};
 use ztka_core::{AuditId, BoxError, ClusterId, OrgId};
@@ -14,6 +15,7 @@ use ztka_identity::StoreError;
 use crate::{
     Failed, Store,
     encryption::{Place, Sealer},
+    log::{self, NewLeaf},
     row::{json, micros, number, org_or_empty, searchable, signed, text, time, to_json},
     sql::{Row, Tx, Value, sql},
 };
@@ -45,7 +47,8 @@ async fn numbers(write: &mut Tx, count: usize) -> Result<i64, Failed> {
 
 const INSERT_EVENT: &str = "INSERT INTO events (number, source, audit_id, stage, org, cluster, user_name, verb, \
                             namespace, resource, decision, received, payload, sealed) \
-                            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING";
+                            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING \
+                            RETURNING number";
 
 /// What a searched column holds; nothing is nothing.
 pub(crate) fn blind(sealer: &Sealer, column: &'static str, value: &str) -> String {
@@ -57,7 +60,7 @@ fn org_of(event: &Event) -> String {
     searchable(event.fact("org").unwrap_or_default())
 }
 
-fn payload_of<'a>(org: &'a str, number: &'a str) -> Place<'a> {
+pub(crate) fn payload_of<'a>(org: &'a str, number: &'a str) -> Place<'a> {
     Place { org, table: "events", column: "payload", row: number }
 }
 
@@ -70,9 +73,9 @@ fn receipt_of<'a>(org: &'a str, row: &'a str) -> Place<'a> {
     Place { org, table: "receipts", column: "payload", row }
 }
 
-fn row(number: i64, source: &str, event: &Event, payload: &str, sealer: &Sealer) -> Result<[Value; 14], Failed> {
+fn row(number: i64, source: &str, event: &Event, payload: String, sealer: &Sealer) -> Result<[Value; 14], Failed> {
     let org = org_of(event);
-    let (payload, sealed) = sealer.seal(payload_of(&org, &number.to_string()), payload.to_owned())?;
+    let (payload, sealed) = sealer.seal(payload_of(&org, &number.to_string()), payload)?;
     let fact = |name| searchable(event.fact(name).unwrap_or_default());
     let object = event.object_ref.as_ref();
     let of_object = |text: fn(&ObjectRef) -> &String| searchable(object.map(text).map_or("", String::as_str));
@@ -92,6 +95,26 @@ fn row(number: i64, source: &str, event: &Event, payload: &str, sealer: &Sealer)
         payload.into(),
         sealed.into(),
     ])
+}
+
+/// An event on its way into the store.
+struct Told {
+    event: Event,
+    /// What its column `payload` is to say.
+    text: String,
+    /// Of the leaf that it becomes.
+    hash: Hash,
+}
+
+/// The events of a batch; what is none is left out.
+fn told(source: &str, batch: &Batch, parsed: Vec<Option<Event>>) -> Result<Vec<Told>, Failed> {
+    let salts = log::salts(parsed.len())?;
+    let events = batch.records.iter().zip(parsed).zip(salts).filter_map(|((record, event), salt)| {
+        let payload = one_line(&record.payload);
+        let hash = leaf_hash(&salt, entry(source, &payload).as_bytes());
+        Some(Told { event: event?, text: log::salted(salt, &payload), hash })
+    });
+    Ok(events.collect())
 }
 
 const INSERT_RECEIPT: &str = "INSERT INTO receipts (cluster, time, payload, sealed) VALUES ($1, $2, $3, $4)";
@@ -117,20 +140,29 @@ impl EventStore for Store {
                 entry.insert(sealer);
             }
         }
+        let told = told(source, batch, parsed)?;
         let mut write = self.write().await?;
         let mut seen = chain(&mut write, source, batch.journal).await?;
         let mut ingested = Ingested { findings: seen.follow(batch), ..Ingested::default() };
-        let before = numbers(&mut write, batch.records.len()).await?;
-        let events = batch.records.iter().zip(&parsed).zip(before + 1..).filter_map(|((record, event), number)| {
-            let event = event.as_ref()?;
-            let sealer = sealers.get(&org_of(event))?;
-            Some(row(number, source, event, &record.payload, sealer))
-        });
-        let events = events.collect::<Result<Vec<_>, _>>()?;
+        let before = numbers(&mut write, told.len()).await?;
+        let (mut events, mut leaves) = (Vec::with_capacity(told.len()), BTreeMap::<String, Vec<NewLeaf>>::new());
+        for (Told { event, text, hash }, number) in told.into_iter().zip(before + 1..) {
+            let org = org_of(&event);
+            let Some(sealer) = sealers.get(&org) else { continue };
+            events.push(row(number, source, &event, text, sealer)?);
+            leaves.entry(org).or_default().push(NewLeaf { number, hash });
+        }
         let told = events.len();
-        let new = usize::try_from(write.insert_all(INSERT_EVENT, events.into_iter()).await?).unwrap_or(told);
-        ingested.known = told.saturating_sub(new);
+        let new = write.insert_all_returning(INSERT_EVENT, events.into_iter()).await?;
+        let new = new.iter().map(|row| row.number("number")).collect::<Result<HashSet<_>, _>>()?;
+        ingested.known = told.saturating_sub(new.len());
         ingested.stored = batch.records.len() - ingested.known;
+        for (org, mut leaves) in leaves {
+            leaves.retain(|leaf| new.contains(&leaf.number));
+            if !leaves.is_empty() {
+                log::append(&mut write, &org, &leaves).await?;
+            }
+        }
         keep_chain(&mut write, source, batch.journal, seen).await?;
         write.commit().await?;
         Ok(ingested)
@@ -170,7 +202,8 @@ impl EventStore for Store {
         for row in &found {
             let number = number(row, "number")?;
             let place = number.to_string();
-            let payload = self.text_at(payload_of(row.str("org")?, &place), row, "payload", "sealed").await?;
+            let text = self.text_at(payload_of(row.str("org")?, &place), row, "payload", "sealed").await?;
+            let (_, payload) = log::unsalted(&text);
             events.push(StoredEvent { number, event: Event::from_json(payload.as_bytes())? });
         }
         Ok(events)
@@ -242,6 +275,11 @@ impl FindingStore for Store {
             write.execute(insert).await?;
         }
         Ok(write.commit().await?)
+    }
+
+    async fn count_findings(&self, since: Timestamp) -> Result<u64, StoreError> {
+        let query = sql("SELECT count(*) AS found FROM findings WHERE at >= $1").bind(micros(since));
+        Ok(number(&self.readers().fetch_one(query).await?, "found")?)
     }
 
     async fn findings(&self, org: Option<&OrgId>, limit: u32) -> Result<Vec<Found>, StoreError> {

@@ -37,6 +37,8 @@ const STEPS: &[&str] = &[
     "bindings",
     "roles",
     "series",
+    "log-tiles",
+    "log-heads",
     "events",
     "recording-chunks",
     "recordings",
@@ -101,6 +103,13 @@ fn removal(step: &str) -> Option<&'static str> {
         "roles" => "DELETE FROM roles WHERE org = $1 AND name IN (SELECT name FROM roles WHERE org = $1 LIMIT $2)",
         "series" => {
             "DELETE FROM series WHERE org = $1 AND subject IN (SELECT subject FROM series WHERE org = $1 LIMIT $2)"
+        }
+        "log-tiles" => {
+            "DELETE FROM log_tiles WHERE org = $1 AND (level, tile) IN (SELECT level, tile FROM log_tiles \
+             WHERE org = $1 LIMIT $2)"
+        }
+        "log-heads" => {
+            "DELETE FROM log_heads WHERE org = $1 AND size IN (SELECT size FROM log_heads WHERE org = $1 LIMIT $2)"
         }
         "events" => "DELETE FROM events WHERE number IN (SELECT number FROM events WHERE org = $1 LIMIT $2)",
         "recording-chunks" => {
@@ -174,7 +183,8 @@ impl Store {
             }
             (None, _) => {
                 let end = |text| -> Statement { sql(text).bind(org) };
-                tx.execute(end("DELETE FROM jobs WHERE kind = 'seal' AND subject = $1")).await?;
+                tx.execute(end("DELETE FROM jobs WHERE kind IN ('seal', 'log') AND subject = $1")).await?;
+                tx.execute(end("DELETE FROM logs WHERE org = $1")).await?;
                 tx.execute(end("DELETE FROM orgs WHERE id = $1")).await?;
                 tx.execute(end("DELETE FROM versions WHERE org = $1")).await?;
                 room::forget(&mut tx, org).await?;
@@ -203,6 +213,12 @@ impl Store {
             "DELETE FROM recording_chunks WHERE (recording, number) IN (SELECT c.recording, c.number FROM deleted_orgs d \
              JOIN recording_chunks c ON c.org = d.org WHERE d.finished IS NOT NULL LIMIT $1)",
             "DELETE FROM recordings WHERE id IN (SELECT r.id FROM deleted_orgs d JOIN recordings r ON r.org = d.org \
+             WHERE d.finished IS NOT NULL LIMIT $1)",
+            "DELETE FROM log_tiles WHERE (org, level, tile) IN (SELECT t.org, t.level, t.tile FROM deleted_orgs d \
+             JOIN log_tiles t ON t.org = d.org WHERE d.finished IS NOT NULL LIMIT $1)",
+            "DELETE FROM log_heads WHERE (org, size) IN (SELECT h.org, h.size FROM deleted_orgs d \
+             JOIN log_heads h ON h.org = d.org WHERE d.finished IS NOT NULL LIMIT $1)",
+            "DELETE FROM logs WHERE org IN (SELECT l.org FROM deleted_orgs d JOIN logs l ON l.org = d.org \
              WHERE d.finished IS NOT NULL LIMIT $1)",
         ];
         let mut rows = 0;

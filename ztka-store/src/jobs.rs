@@ -136,6 +136,7 @@ impl JobStore for Store {
         let done = match job.kind {
             JobKind::Seal => self.seal_step(&job.subject, &job.state).await?,
             JobKind::Rewrap => self.rewrap_step(&job.state).await?,
+            JobKind::Log => self.log_step(&job.subject, &job.state).await?,
             JobKind::Purge => self.purge_step(&job.state, now).await?,
             JobKind::DeleteOrg => self.delete_step(&job.subject, &job.state, now).await?,
             JobKind::DestroyKey => return Err(StoreError::Refused("an effect is not the store's to have".into())),

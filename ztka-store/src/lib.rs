@@ -53,6 +53,7 @@ mod identity;
 mod jobs;
 mod keys;
 mod location;
+mod log;
 mod members;
 mod migrate;
 mod pages;

@@ -73,6 +73,11 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0012_projections.sql"),
         postgres: include_str!("../migrations/postgres/0012_projections.sql"),
     },
+    Migration {
+        version: 13,
+        sqlite: include_str!("../migrations/sqlite/0013_log.sql"),
+        postgres: include_str!("../migrations/postgres/0013_log.sql"),
+    },
 ];
 
 /// The schema that this version writes.

@@ -102,7 +102,7 @@ impl Statement {
     }
 
     /// Goes on with this text, and that one of these values has to be there.
-    pub(crate) fn among(mut self, text: &'static str, values: Vec<String>) -> Self {
+    pub(crate) fn among(mut self, text: &'static str, values: Vec<impl Into<Value>>) -> Self {
         let places = values.into_iter().map(|value| {
             self.values.push(value.into());
             format!("${}", self.values.len())
@@ -246,6 +246,21 @@ impl Tx {
             let count = rows_at_once(rows.len());
             let next = rows.by_ref().take(count).collect();
             inserted += self.execute(insertion(text, next)).await?;
+        }
+        Ok(inserted)
+    }
+
+    /// [`Self::insert_all`] of a statement that returns something of each row that it has inserted.
+    pub(crate) async fn insert_all_returning<const N: usize>(
+        &mut self,
+        text: &'static str,
+        mut rows: std::vec::IntoIter<[Value; N]>,
+    ) -> Result<Vec<Row>, Failed> {
+        let mut inserted = Vec::with_capacity(rows.len());
+        while rows.len() > 0 {
+            let count = rows_at_once(rows.len());
+            let next = rows.by_ref().take(count).collect();
+            inserted.extend(self.fetch_all(insertion(text, next)).await?);
         }
         Ok(inserted)
     }

@@ -25,6 +25,7 @@ kit::on_both!(
     enrolment,
     events,
     receipts,
+    log,
     findings,
     recordings,
     members,
@@ -152,6 +153,10 @@ async fn events(place: &Place) {
     ztka_audit::conformance::events(&place.unlocked().await).await;
 }
 
+async fn log(place: &Place) {
+    ztka_audit::conformance::log(&place.unlocked().await).await;
+}
+
 async fn receipts(place: &Place) {
     ztka_audit::conformance::receipts(&place.unlocked().await).await;
 }
@@ -173,4 +178,7 @@ async fn findings(place: &Place) {
     assert_eq!(store.findings(Some(&acme), 10).await.unwrap(), [found(Some("acme"), 2), found(Some("acme"), 1)]);
     assert_eq!(store.findings(Some(&acme), 1).await.unwrap(), [found(Some("acme"), 2)], "newest first");
     assert_eq!(store.findings(None, 10).await.unwrap(), [found(None, 4)]);
+    let at = found(None, 0).at;
+    assert_eq!(store.count_findings(at).await.unwrap(), 4);
+    assert_eq!(store.count_findings(at + jiff::SignedDuration::from_micros(1)).await.unwrap(), 0);
 }

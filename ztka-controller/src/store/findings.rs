@@ -28,6 +28,9 @@ pub trait FindingStore: Send + Sync + std::fmt::Debug + 'static {
     /// Adds findings, all or none.
     async fn add_findings(&self, found: &[Found]) -> Result<(), StoreError>;
 
+    /// How many were found at this time or later, of whichever organisation.
+    async fn count_findings(&self, since: Timestamp) -> Result<u64, StoreError>;
+
     /// Findings of an organisation, or (`None`) those that concern all, newest first, at most `limit`.
     async fn findings(&self, org: Option<&OrgId>, limit: u32) -> Result<Vec<Found>, StoreError>;
 }

@@ -15,6 +15,8 @@ pub enum JobKind {
     Seal,
     /// Wraps data keys that are under another master key anew.
     Rewrap,
+    /// Brings events that an organisation had before there were logs into its transparency log.
+    Log,
     /// Removes what is over; comes again by itself.
     Purge,
     /// Removes everything of an organisation.
@@ -25,13 +27,14 @@ pub enum JobKind {
 
 impl JobKind {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Seal, Self::Rewrap, Self::Purge, Self::DeleteOrg, Self::DestroyKey];
+    pub const ALL: [Self; 6] = [Self::Seal, Self::Rewrap, Self::Log, Self::Purge, Self::DeleteOrg, Self::DestroyKey];
 
     /// The word for it, in stores and on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Seal => "seal",
             Self::Rewrap => "rewrap",
+            Self::Log => "log",
             Self::Purge => "purge",
             Self::DeleteOrg => "delete-org",
             Self::DestroyKey => "destroy-key",

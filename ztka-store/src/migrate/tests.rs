@@ -24,6 +24,7 @@ const STATES: &[(i64, &str)] = &[
     (10, include_str!("../../tests/data/schema-10.sql")),
     (11, include_str!("../../tests/data/schema-11.sql")),
     (12, include_str!("../../tests/data/schema-12.sql")),
+    (13, include_str!("../../tests/data/schema-13.sql")),
 ];
 
 /// The largest versions in the data: of the organisation, of the installation.
