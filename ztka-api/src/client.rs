@@ -1,9 +1,12 @@
 //! The typed client.
 
+mod log;
 mod policy;
 mod recordings;
 
 pub use self::recordings::CastStream;
+
+pub use self::log::LogExport;
 
 use std::{sync::Arc, time::Duration};
 

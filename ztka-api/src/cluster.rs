@@ -268,6 +268,10 @@ pub struct Status {
     pub overdue_agents: u64,
     /// Proxies that are not renewed, though they ought to be.
     pub overdue_proxies: u64,
+    /// An alarm: findings of the last day, of all organisations. In journals of proxies or agents records are missing or
+    /// changed.
+    #[serde(default)]
+    pub findings: u64,
 }
 
 /// A certificate of a controller's listener.

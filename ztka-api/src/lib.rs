@@ -70,6 +70,7 @@ mod connection;
 mod credential;
 mod encryption;
 mod kubeconfig;
+mod log;
 mod page;
 mod people;
 mod pki;
@@ -83,7 +84,7 @@ mod secret;
 pub use self::{
     audit::{Event, EventQuery, Finding, FindingQuery},
     change::{ChangeLine, ChangeQuery, Listing, Resource},
-    client::{CastStream, Client, Endpoint, EventStream},
+    client::{CastStream, Client, Endpoint, EventStream, LogExport},
     cluster::{
         AccountMode, AgentMode, Cluster, CreateCluster, CreateManifest, CreateToken, EnrolmentToken, HostAlias,
         Instance, OwnCertificate, Proxy, Status, Token, TokenState,
@@ -92,6 +93,7 @@ pub use self::{
     credential::CredentialFile,
     encryption::{DataKey, DataKeys, MasterKey, MasterKeys, Progress},
     kubeconfig::Kubeconfig,
+    log::{ConsistencyQuery, ExportQuery, LogProofQuery, TreeHeadQuery},
     page::{DEFAULT_PAGE, LARGEST_PAGE},
     people::{
         Access, AdminRole, CreateCredential, CreateGroup, CreateKubeconfig, CreateOrg, CreateUser, Credential,

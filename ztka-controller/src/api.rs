@@ -13,6 +13,7 @@ mod groups;
 mod guard;
 mod keys;
 pub(crate) mod labels;
+mod log;
 mod orgs;
 mod paging;
 mod pki;
@@ -178,6 +179,10 @@ routes! {
     GET    "/orgs/{org}/recordings/{recording}"                   RecordingViewer recordings::read;
     GET    "/orgs/{org}/recordings/{recording}/cast"              RecordingViewer recordings::cast;
     GET    "/orgs/{org}/recordings/{recording}/watch"             RecordingViewer recordings::watch;
+    GET    "/orgs/{org}/log/head"                                 OrgReader    log::head;
+    GET    "/orgs/{org}/log/proof"                                OrgReader    log::proof;
+    GET    "/orgs/{org}/log/consistency"                          OrgReader    log::consistency;
+    GET    "/orgs/{org}/log/export"                               OrgReader    log::export;
 }
 
 fn guarded<H, T>(controller: &Controller, method: Method, route: Route, handler: H) -> MethodRouter<Controller>

@@ -199,6 +199,15 @@ impl Controller {
         self.0.stores.resources.overdue(self.now()).await
     }
 
+    /// Findings of the last day: journals of proxies and agents in which records are missing or changed.
+    ///
+    /// # Errors
+    /// The store cannot be used now.
+    pub async fn findings_of_a_day(&self) -> Result<u64, StoreError> {
+        let since = self.now().checked_sub(SignedDuration::from_hours(24)).unwrap_or(Timestamp::MIN);
+        self.0.stores.findings.count_findings(since).await
+    }
+
     pub(crate) fn following(&self, who: Follows) -> Following {
         *held(&self.0.counts.followers).entry(who.clone()).or_default() += 1;
         Following(self.clone(), who)

@@ -41,6 +41,7 @@ mod rotation;
 pub mod serve;
 mod server_certificate;
 pub mod store;
+mod tree_heads;
 mod uses;
 
 pub use ztka_api::SecretPem;
@@ -55,4 +56,5 @@ pub use self::{
     manifest::{AgentAccess, Manifest, NoSuchRole, render},
     publish::PublishError,
     serve::PeerKey,
+    tree_heads::TreeHeadError,
 };

@@ -78,6 +78,7 @@ impl Controller {
             () = self.keep_crls() => {}
             () = self.keep_heads() => {}
             () = self.keep_recordings() => {}
+            () = self.keep_tree_heads() => {}
             () = self.work() => {}
             () = shutdown => {}
         }

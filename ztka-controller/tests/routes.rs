@@ -93,6 +93,10 @@ const BODIES: &[(&str, &str, &str)] = &[
     ("GET", "/orgs/{org}/recordings/{recording}", ""),
     ("GET", "/orgs/{org}/recordings/{recording}/cast", ""),
     ("GET", "/orgs/{org}/recordings/{recording}/watch", ""),
+    ("GET", "/orgs/{org}/log/head", ""),
+    ("GET", "/orgs/{org}/log/proof", ""),
+    ("GET", "/orgs/{org}/log/consistency", ""),
+    ("GET", "/orgs/{org}/log/export", ""),
 ];
 
 /// Two organisations, with somebody of every kind.

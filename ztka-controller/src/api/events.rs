@@ -38,7 +38,7 @@ fn wire(stored: StoredEvent) -> Answer<Event> {
     Ok(Event { number: stored.number, event })
 }
 
-fn stage(text: &str) -> Answer<Stage> {
+pub(super) fn stage(text: &str) -> Answer<Stage> {
     let stages = [Stage::RequestReceived, Stage::ResponseStarted, Stage::ResponseComplete, Stage::Panic];
     let found = stages.into_iter().find(|stage| stage.as_str() == text);
     found.ok_or_else(|| ApiError::invalid("there is no such stage; use RequestReceived or ResponseComplete"))

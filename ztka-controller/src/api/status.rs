@@ -14,5 +14,6 @@ pub(super) async fn status(State(controller): State<Controller>) -> Answer<Json<
         not_after: status.not_after,
         overdue: status.overdue,
     });
-    Ok(Json(Status { certificates: certificates.collect(), overdue_agents: agents, overdue_proxies: proxies }))
+    let (certificates, findings) = (certificates.collect(), controller.findings_of_a_day().await?);
+    Ok(Json(Status { certificates, overdue_agents: agents, overdue_proxies: proxies, findings }))
 }
