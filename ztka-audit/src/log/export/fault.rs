@@ -101,7 +101,8 @@ impl fmt::Display for Fault {
                 write!(f, "changed: leaf {leaf} ({}) is not the event that was logged there", Id(audit_id))
             }
             Self::Removed { first, last } => {
-                write!(f, "removed: {} of the log not in this file", are(leaves(*first, *last), first == last))
+                let are = if first == last { "is" } else { "are" };
+                write!(f, "removed: {} of the log {are} not in this file", leaves(*first, *last))
             }
             Self::Moved { leaf, place, audit_id } => {
                 write!(f, "reordered: the event of leaf {leaf} ({}) stands in the place of leaf {place}", Id(audit_id))
@@ -138,10 +139,6 @@ impl fmt::Display for Fault {
             ),
         }
     }
-}
-
-fn are(what: String, is_one: bool) -> String {
-    if is_one { format!("{what} is") } else { format!("{what} are") }
 }
 
 /// A restore is one explanation, and no excuse.
