@@ -50,6 +50,9 @@ pub struct Config {
     /// What the database is encrypted under.
     #[serde(default)]
     pub encryption: Encryption,
+    /// Where signed heads of the transparency logs are published.
+    #[serde(default)]
+    pub tree_heads: TreeHeads,
     /// How many connections there may be, and for how long without a certificate.
     #[serde(default)]
     pub limits: Limits,
@@ -104,6 +107,23 @@ pub struct Token {
     /// Sessions, and threads, that use the token at once. Default 4.
     #[serde(default)]
     pub sessions: Option<usize>,
+}
+
+/// The `[tree_heads]` table: a place where every signed head of the transparency logs is kept, so that a controller that
+/// changes its history is found out (`ztka audit verify --previous-head`). Better where its operators cannot change it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TreeHeads {
+    /// Each is appended to this file, one to a line; a file for each controller. Default: nowhere.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
+    /// Each is sent to this URL, by each controller, until it answers 2xx: `POST`, JSON, as `ztka audit head` prints it.
+    /// `https`, or `http` to this machine itself. Default: nowhere.
+    #[serde(default)]
+    pub webhook: Option<String>,
+    /// Certificates (PEM) that the webhook's own has to lead to. Default: the system's.
+    #[serde(default)]
+    pub webhook_ca: Option<PathBuf>,
 }
 
 /// The `[encryption]` table: the master key, which wraps the data keys of the database and is never in it. The same for all

@@ -32,6 +32,18 @@ pub(crate) async fn keep(controller: Controller) {
             }
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "members cannot be counted now"),
         }
+        match controller.findings_of_a_day().await {
+            Ok(findings) => {
+                gauge!("ztka_controller_findings_day").set(exact(findings));
+                if findings > 0 {
+                    tracing::warn!(
+                        findings,
+                        "journals do not fit together, found in the last day: ztka audit findings"
+                    );
+                }
+            }
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "findings cannot be counted now"),
+        }
         for _ in 0..LOOKS_PER_COUNT {
             export(&controller.figures());
             tokio::time::sleep(EVERY).await;

@@ -2,6 +2,7 @@
 
 mod config;
 mod figures;
+mod heads;
 mod init;
 mod keys;
 
@@ -12,7 +13,7 @@ use std::{
 
 use anyhow::Context as _;
 use jiff::SignedDuration;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Mutex};
 use zeroize::Zeroizing;
 use ztka_controller::{Controller, serve::Sites, store::Stores};
 use ztka_core::{Clock, SystemClock};
@@ -20,8 +21,9 @@ use ztka_pki::{CredentialSource, Names, file};
 use ztka_runtime::Process;
 use ztka_store::Store;
 
+use self::heads::{HeadFile, Places, Webhook};
 pub use self::{
-    config::{Certificates, Config, Encryption, Keys, Master, MasterToken, Recordings, Token},
+    config::{Certificates, Config, Encryption, Keys, Master, MasterToken, Recordings, Token, TreeHeads},
     init::{Initialised, RootKey, init},
 };
 
@@ -40,6 +42,7 @@ pub struct Opened {
     store: Store,
     servers: CredentialSource,
     own: CredentialSource,
+    heads: Mutex<Places>,
 }
 
 /// Serves until the process is asked to stop.
@@ -94,6 +97,7 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened> {
     let own = controller.controller_credential().await.map_err(anyhow::Error::from_boxed).context(failed)?;
     let (servers, own) = (CredentialSource::new(servers), CredentialSource::new(own));
     write_admin(&controller, config).await?;
+    let heads = places(config).await.context("tree_heads")?;
     Ok(Opened {
         public: Sites::public(&controller, &servers)?.limited(&config.limits),
         internal: Sites::internal(&controller, &own)?.limited(&config.limits),
@@ -101,7 +105,22 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened> {
         store,
         servers,
         own,
+        heads: Mutex::new(heads),
     })
+}
+
+/// Where tree heads are published.
+async fn places(config: &Config) -> anyhow::Result<Places> {
+    let TreeHeads { file, webhook, webhook_ca } = &config.tree_heads;
+    let mut places = Places::default();
+    if let Some(file) = file {
+        places.file = Some(HeadFile::open(file).await.context("file")?);
+    }
+    if let Some(url) = webhook {
+        let state = config.data_dir.join("tree-heads-sent.json");
+        places.webhook = Some(Webhook::open(url, webhook_ca.as_deref(), state).context("webhook")?);
+    }
+    Ok(places)
 }
 
 impl Opened {
@@ -114,6 +133,7 @@ impl Opened {
             () = self.controller.run(process.shutdown().clone().cancelled_owned()) => {}
             _ = self.controller.keep_fresh("servers", self.servers.clone(), renew_servers) => {}
             _ = self.controller.keep_fresh("controller", self.own.clone(), renew_own) => {}
+            () = heads::keep(self.controller.clone(), &self.heads) => {}
             () = figures::keep(self.controller.clone()) => {}
             () = figures::watch_store(self.controller.clone(), process.health().clone()) => {}
         }

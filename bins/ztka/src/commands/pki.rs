@@ -96,6 +96,7 @@ impl Init {
             listen_crls: None,
             keys: controller::Keys { token },
             encryption: controller::Encryption::default(),
+            tree_heads: controller::TreeHeads::default(),
             domain: self.domain,
             data_dir: self.data,
             database: self.database,

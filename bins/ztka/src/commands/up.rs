@@ -126,6 +126,7 @@ impl Up {
             listen_crls: None,
             keys: controller::Keys::default(),
             encryption: controller::Encryption::default(),
+            tree_heads: controller::TreeHeads::default(),
             certificates: controller::Certificates::default(),
             limits: ztka_controller::serve::Limits::default(),
             recordings: controller::Recordings::default(),
