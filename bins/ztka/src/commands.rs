@@ -51,7 +51,11 @@ pub(crate) async fn status(session: &Session) -> anyhow::Result<()> {
             format!("certificate {}: {state}, renewed {}, until {}\n", own.name, own.renewed, own.not_after)
         });
         let (agents, proxies) = (status.overdue_agents, status.overdue_proxies);
-        format!("{}not renewed in time: {agents} agents, {proxies} proxies", own.collect::<String>())
+        let findings = match status.findings {
+            0 => String::new(),
+            some => format!("\njournals that DO NOT FIT TOGETHER, in a day: {some}; see: ztka audit findings"),
+        };
+        format!("{}not renewed in time: {agents} agents, {proxies} proxies{findings}", own.collect::<String>())
     })
 }
 

@@ -103,6 +103,10 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<output::No>() => ExitCode::FAILURE,
+        Err(error) if error.is::<output::Unjudged>() => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -122,6 +126,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let command = match command {
         Command::Policy(commands::policy::Policy::OnFiles(command)) => return command.run(global.output),
         Command::Audit(commands::audit::Audit::Cat(cat)) => return cat.run(),
+        Command::Audit(commands::audit::Audit::Verify(verify)) => {
+            return verify.run(global.credential.as_deref(), global.output);
+        }
         Command::Backup(backup) => return runtime.block_on(backup.run(global.output)),
         Command::Restore(restore) => return runtime.block_on(restore.run(global.output)),
         Command::Kubeconfig(kubeconfig) => match runtime.block_on(kubeconfig.run_alone(global.output)) {

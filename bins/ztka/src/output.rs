@@ -15,6 +15,16 @@ impl std::fmt::Display for No {
 
 impl std::error::Error for No {}
 
+/// Nothing can be said, of a question that is answered by yes or no: the exit code is neither's.
+#[derive(Debug)]
+pub(crate) struct Unjudged;
+
+impl std::fmt::Display for Unjudged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nothing can be said")
+    }
+}
+
 /// How answers are printed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Output {

@@ -1,5 +1,9 @@
 //! `ztka audit`
 
+mod log;
+mod trust;
+mod verify;
+
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -15,6 +19,14 @@ pub(crate) enum Audit {
     Tail(Tail),
     /// Print the records of a spool on this machine, one JSON object a line; damage is told on standard error, and exits 1
     Cat(super::spool::Cat),
+    /// Show the events of a request, each held against its proof that it is in the transparency log
+    Show(log::Show),
+    /// Write the transparency log, or a part of it, to a file that proves itself
+    Export(log::Export),
+    /// Verify an export, offline: what was removed, changed, reordered or invented, and whether history was forked
+    Verify(verify::Verify),
+    /// Print a signed head of the transparency log, to keep: `verify --previous-head` holds later exports against it
+    Head(log::Head),
     /// Show where the agents' receipts and the proxies' events disagree
     Findings {
         /// Only about requests of this time or later, as in 2026-01-31T12:00:00Z; a day before the end by default
@@ -58,6 +70,10 @@ impl Audit {
             Self::Tail(tail) => tail.run(session).await,
             // Without a session: `main` has run it.
             Self::Cat(cat) => cat.run(),
+            Self::Show(show) => show.run(session).await,
+            Self::Export(export) => export.run(session).await,
+            Self::Head(head) => head.run(session).await,
+            Self::Verify(verify) => verify.run(session.credential_path.as_deref(), session.output),
             Self::Findings { since, until } => {
                 let org = session.org().await?;
                 let findings = session.api.findings(&org, &FindingQuery { since, until }).await?;
