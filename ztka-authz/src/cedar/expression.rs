@@ -34,6 +34,9 @@ action request appliesTo {
 /// Longer ones are programs.
 const LONGEST: usize = 4096;
 
+/// What is within more brackets than that takes too much stack to be read by Cedar.
+const DEEPEST: usize = 16;
+
 /// Attributes of the context.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Fact {
@@ -126,6 +129,9 @@ impl Expression {
         if text.len() > LONGEST {
             return Err(format!("longer than {LONGEST} bytes; make it several bindings"));
         }
+        if depth(text) > DEEPEST {
+            return Err(format!("more than {DEEPEST} brackets within each other; make it several bindings"));
+        }
         // So that words say all that is mentioned.
         if text.contains("\\u") || text.contains("\\x") {
             return Err("characters are written as they are, without \\u and \\x".into());
@@ -215,6 +221,16 @@ impl Cedar {
 fn tagged(uid: EntityUid, labels: &Labels) -> Option<Entity> {
     let tags = labels.iter().map(|(key, value)| (key.clone(), RestrictedExpression::new_string(value.clone())));
     Entity::new_with_tags(uid, [], [], tags).ok()
+}
+
+/// How many brackets are within each other, those in texts included.
+fn depth(text: &str) -> usize {
+    let (_, deepest) = text.chars().fold((0_usize, 0), |(now, deepest), next| match next {
+        '(' | '[' | '{' => (now + 1, deepest.max(now + 1)),
+        ')' | ']' | '}' => (now.saturating_sub(1), deepest),
+        _ => (now, deepest),
+    });
+    deepest
 }
 
 /// Words, and every other character by itself; without spaces.
