@@ -1,7 +1,9 @@
-//! The tests that every [`Journal`], [`EventStore`] and [`ReceiptStore`] passes.
+//! The tests that every [`Journal`], [`EventStore`], [`ReceiptStore`] and [`Sink`](crate::Sink) passes.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are test suites")]
 
 mod log;
+mod sink;
+mod wire;
 
 pub use self::log::log;
 
@@ -9,6 +11,10 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use ztka_core::{AuditId, ClusterId};
 
+pub use self::{
+    sink::{Place, sink},
+    wire::{Trouble, Wire},
+};
 use crate::{
     Batch, Durability, Event, EventQuery, EventStore, Finding, Hash, Journal, Kind, ObjectRef, Position, Receipt,
     ReceiptStore, Record, Stage,

@@ -7,7 +7,7 @@
 //!                   │ ResponseStarted (streams)           Reply│
 //!                   │ ResponseComplete, when body or           │
 //!                   ▼ connection is gone       ◄───────────────┘
-//!                Journal ──── Spool (proxy): events        ┐ segments ──► Follower ──► FileSink, controller, …
+//!                Journal ──── Spool (proxy): events        ┐ segments ──► Follower ──► Sink
 //!                        ──── Receipts (agent)             ┘
 //! ```
 //!
@@ -19,10 +19,21 @@
 //!   none; of mutating, streaming and secret-reading requests it is also *synced*, so that a loss of power loses none.
 //! - The [`Spool`] keeps records in segments that are one hash chain, closes at its start what the last process left
 //!   open, refuses when disk or quota is full and serves again when there is room. [`Follower`]s take from it, each with
-//!   a cursor of its own: a [`FileSink`], or whatever implements [`Shipper`].
+//!   a cursor of its own, and bring it to a [`Sink`]: a [`FileSink`], one behind a feature (below), or an embedder's own.
 //! - [`Receipts`] are the agent's own record. The controller follows their [`Chain`] and [`compare`]s them with the events.
 //! - [`EventStore`] and [`ReceiptStore`] are what a controller keeps it all in; [`LogStore`] is the transparency [`log`] that
 //!   events become leaves of.
+//!
+//! # Sinks
+//!
+//! | sink | feature | what it knows to be taken |
+//! |---|---|---|
+//! | [`FileSink`] | | synced |
+//! | `WebhookSink` | `webhook` | answered 2xx |
+//!
+//! A [`Follower`] gives a sink a batch again until it is taken, in order; it bounds the time of each try, waits longer after each
+//! failure, and finds and passes over the one record that a sink refuses for good. `conformance::sink` (feature
+//! `conformance`) is the suite for all of them, an embedder's too; `docs/audit-sinks.md` has the proxy's configuration.
 //!
 //! # Annotations
 //!
@@ -109,7 +120,6 @@ mod compare;
 pub mod conformance;
 mod event;
 mod exit;
-mod file_sink;
 mod follow;
 mod journal;
 mod layer;
@@ -123,6 +133,7 @@ mod record;
 mod recorder;
 mod recording;
 mod retries;
+mod sink;
 mod spool;
 mod store;
 
@@ -131,14 +142,14 @@ pub use self::{
     body::{Tapped, fields::InvalidField},
     compare::{Finding, compare},
     event::{Annotations, End, Event, Level, ObjectRef, ResponseStatus, Stage, User, printable},
-    file_sink::{FileSink, FileSinkError},
-    follow::{Follower, Pace, Shipper, UnknownConsumer},
+    follow::{Follower, Pace, SinkMonitor, SinkStatus, UnknownConsumer},
     journal::{Durability, Journal, MemoryJournal, Opening, Unrecorded},
     layer::{Alone, Audit, AuditLayer, Observe, Unseen},
     levels::{Levels, Scope},
     policy::{InvalidPolicy, Policy, Resources, Rule},
     receipts::{Receipt, Receipts, Sign, Signed},
     recorder::Recorder,
+    sink::{Compression, FileSink, FileSinkError, Rotation, Sink, SinkError},
     spool::{
         Damage, Gap, Hash, Kind, NotAHash, Position, Reader, Record, Recovery, Spool, SpoolError, SpoolOptions,
         SpoolStatus, WhenFull,
@@ -152,6 +163,12 @@ pub use self::recording::{
     RecordingEnd, RecordingLayer, RecordingOptions, RecordingSink, Recordings, RecordingsError, SessionRecorder,
     Transcript,
 };
+#[cfg(feature = "webhook")]
+pub use self::sink::WebhookSink;
+#[cfg(feature = "webhook")]
+pub use self::sink::{Endpoint, NotAnEndpoint};
+#[cfg(feature = "tls")]
+pub use self::sink::{TlsFiles, TlsFilesError};
 
 /// Iterates over the records of the spool in `dir`, oldest first; damage is an `Err`, and reading goes on behind it.
 /// The spool may be in use.

@@ -7,8 +7,8 @@ use std::{fmt, net::IpAddr, sync::Arc};
 use ztka_core::{AuditId, BoxError, Clock};
 
 use crate::{
-    Batch, Durability, End, Event, Journal, Kind, Opening, Recovery, Shipper, Spool, SpoolError, SpoolOptions, Stage,
-    event::micro, spool::Wording,
+    Batch, Durability, End, Event, Journal, Kind, Opening, Recovery, Sink, SinkError, Spool, SpoolError, SpoolOptions,
+    Stage, event::micro, spool::Wording,
 };
 
 /// That an agent took a request on, or how it ended.
@@ -161,7 +161,7 @@ pub struct Signed<S> {
 }
 
 impl<S> Signed<S> {
-    /// Signs with `sign` what `inner` ships.
+    /// Signs with `sign` what `inner` delivers.
     pub fn new(inner: S, sign: Sign) -> Self {
         Self { inner, sign }
     }
@@ -174,9 +174,10 @@ impl<S: fmt::Debug> fmt::Debug for Signed<S> {
 }
 
 #[async_trait]
-impl<S: Shipper> Shipper for Signed<S> {
-    async fn ship(&self, batch: Batch) -> Result<(), BoxError> {
+impl<S: Sink> Sink for Signed<S> {
+    async fn deliver(&self, batch: &Batch) -> Result<(), SinkError> {
         let sign = self.sign.as_ref();
-        self.inner.ship(batch.signed(sign)?).await
+        let signed = batch.clone().signed(sign).map_err(SinkError::failed)?;
+        self.inner.deliver(&signed).await
     }
 }

@@ -184,6 +184,8 @@ pub struct SpoolStatus {
     pub end: Position,
     /// How far each consumer has come.
     pub consumers: BTreeMap<String, Position>,
+    /// Bytes that each consumer has not taken yet.
+    pub behind: BTreeMap<String, u64>,
     /// True while records cannot be opened.
     pub failing: bool,
     /// Events after a request's first that had to be given up; their records will be closed as interrupted.
@@ -318,13 +320,15 @@ impl Spool {
     pub fn status(&self) -> SpoolStatus {
         let shared = &self.handle.shared;
         let log = shared.log();
+        let consumers = shared.cursors.all();
         SpoolStatus {
             journal: log.journal(),
             bytes: log.bytes(),
             records: log.sequence(),
             open: log.open().len(),
             end: log.end(),
-            consumers: shared.cursors.all(),
+            behind: consumers.iter().map(|(name, place)| (name.clone(), log.bytes_from(*place))).collect(),
+            consumers,
             failing: shared.failing(),
             lost: shared.lost(),
         }

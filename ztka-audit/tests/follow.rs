@@ -17,9 +17,9 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use ztka_audit::{
     Batch, Chain, Durability, Event, EventQuery, EventStore as _, FileSink, Follower, Journal, MemoryStore, Pace,
-    Receipt, ReceiptStore as _, Receipts, Shipper, Signed, Spool, SpoolOptions, Stage, compare,
+    Receipt, ReceiptStore as _, Receipts, Signed, Sink, SinkError, Spool, SpoolOptions, Stage, compare,
 };
-use ztka_core::{AuditId, BoxError, SystemClock};
+use ztka_core::{AuditId, SystemClock};
 
 fn dir() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
@@ -77,15 +77,15 @@ impl Place {
 }
 
 #[async_trait]
-impl Shipper for Place {
-    async fn ship(&self, batch: Batch) -> Result<(), BoxError> {
+impl Sink for Place {
+    async fn deliver(&self, batch: &Batch) -> Result<(), SinkError> {
         let left = self.failures.load(SeqCst);
         if left > 0 {
             self.failures.store(left - 1, SeqCst);
-            return Err("the controller is away".into());
+            return Err(SinkError::failed("the controller is away"));
         }
         let count = batch.records.len();
-        self.batches.lock().unwrap().push(batch);
+        self.batches.lock().unwrap().push(batch.clone());
         self.records.send_modify(|records| *records += count);
         Ok(())
     }
@@ -144,6 +144,7 @@ async fn a_place_that_is_away_gets_everything_later_in_order() {
     let pace = Pace {
         linger: std::time::Duration::from_millis(1),
         batch: 4096,
+        timeout: std::time::Duration::from_secs(60),
         retry: std::time::Duration::from_millis(1),
         longest_retry: std::time::Duration::from_millis(4),
     };

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use serde::Deserialize;
-use ztka_audit::{Batch, Chunk, RecordingSink, Shipper};
+use ztka_audit::{Batch, Chunk, RecordingSink, Sink, SinkError};
 use ztka_core::BoxError;
 
 use crate::Channel;
@@ -46,19 +46,22 @@ impl ToController {
 }
 
 #[async_trait]
-impl Shipper for ToController {
-    async fn ship(&self, batch: Batch) -> Result<(), BoxError> {
-        let (status, answer) = self.post(Batch::MEDIA_TYPE, batch.encode().into()).await?;
+impl Sink for ToController {
+    async fn deliver(&self, batch: &Batch) -> Result<(), SinkError> {
+        let posted = self.post(Batch::MEDIA_TYPE, batch.encode().into()).await;
+        let (status, answer) = posted.map_err(SinkError::failed)?;
         if status.is_success() {
             return Ok(());
         }
         let words = String::from_utf8_lossy(&answer);
-        if status == StatusCode::UNPROCESSABLE_ENTITY {
-            // It will never be taken; the controller has reported it.
-            tracing::error!(%status, %words, "the controller refuses audit records for good");
-            return Ok(());
-        }
-        Err(format!("the controller answered {status}: {words}").into())
+        let words = format!("the controller answered {status}: {words}");
+        Err(match status {
+            // Too much at once, or something in it that the controller will never take.
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
+                SinkError::refused(words)
+            }
+            _ => SinkError::failed(words),
+        })
     }
 }
 

@@ -174,6 +174,13 @@ impl Log {
         self.tail.sizes.values().sum::<u64>()
     }
 
+    /// Bytes from `place` on.
+    pub(super) fn bytes_from(&self, place: Position) -> u64 {
+        let all: u64 = self.tail.sizes.range(place.segment..).map(|(_, size)| size).sum();
+        let passed = if self.tail.sizes.contains_key(&place.segment) { place.offset } else { 0 };
+        all.saturating_sub(passed)
+    }
+
     /// A sync of the current segment failed: the kernel may have dropped what it could not write, and a second sync
     /// would not say so. The next append begins a new segment.
     pub(super) fn doubt(&mut self) {
