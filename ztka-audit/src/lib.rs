@@ -29,6 +29,7 @@
 //! | sink | feature | what it knows to be taken |
 //! |---|---|---|
 //! | [`FileSink`] | | synced |
+//! | `SyslogSink` | `syslog` | read by the server: it has answered our `close_notify` |
 //! | `WebhookSink` | `webhook` | answered 2xx |
 //!
 //! A [`Follower`] gives a sink a batch again until it is taken, in order; it bounds the time of each try, waits longer after each
@@ -167,6 +168,8 @@ pub use self::recording::{
 pub use self::sink::WebhookSink;
 #[cfg(feature = "webhook")]
 pub use self::sink::{Endpoint, NotAnEndpoint};
+#[cfg(feature = "syslog")]
+pub use self::sink::{Facility, NotAFacility, SyslogSink};
 #[cfg(feature = "tls")]
 pub use self::sink::{TlsFiles, TlsFilesError};
 

@@ -5,6 +5,8 @@ mod endpoint;
 mod file;
 #[cfg(feature = "http-client")]
 mod line;
+#[cfg(feature = "syslog")]
+mod syslog;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "webhook")]
@@ -18,6 +20,8 @@ use ztka_core::BoxError;
 #[cfg(feature = "webhook")]
 pub use self::endpoint::{Endpoint, NotAnEndpoint};
 pub use self::file::{Compression, FileSink, FileSinkError, Rotation};
+#[cfg(feature = "syslog")]
+pub use self::syslog::{Facility, NotAFacility, SyslogSink};
 #[cfg(feature = "tls")]
 pub use self::tls::{TlsFiles, TlsFilesError};
 #[cfg(feature = "webhook")]

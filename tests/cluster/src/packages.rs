@@ -27,6 +27,8 @@ const JUDGES: &[(&str, &str)] = &[
     ("curl", "/usr/bin/curl"),
     ("haproxy", "/usr/sbin/haproxy"),
     ("nghttp2-client", "/usr/bin/nghttp"),
+    // With the server itself.
+    ("rsyslog-openssl", "/usr/share/doc/rsyslog-openssl"),
 ];
 
 /// The packages of [`JUDGES`] that are not there.

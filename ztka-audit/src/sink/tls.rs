@@ -7,9 +7,9 @@ use std::{
 
 use rustls::{ClientConfig, RootCertStore, crypto::CryptoProvider};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-#[cfg(feature = "http-client")]
+#[cfg(any(feature = "http-client", feature = "syslog"))]
 use tokio::net::TcpStream;
-#[cfg(feature = "http-client")]
+#[cfg(any(feature = "http-client", feature = "syslog"))]
 use tokio_rustls::client::TlsStream;
 
 /// Whom a sink believes, and who it is. Its files are read for each connection: one that is replaced counts from the next
@@ -100,7 +100,7 @@ impl TlsFiles {
     }
 
     /// Connects to `host` at `port` and checks that it is `host`.
-    #[cfg(feature = "http-client")]
+    #[cfg(any(feature = "http-client", feature = "syslog"))]
     pub(super) async fn connect(&self, host: &str, port: u16) -> Result<TlsStream<TcpStream>, super::SinkError> {
         let name = rustls_pki_types::ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
         let files = self.clone();
@@ -111,7 +111,7 @@ impl TlsFiles {
 }
 
 /// A TCP connection that sends at once.
-#[cfg(feature = "http-client")]
+#[cfg(any(feature = "http-client", feature = "syslog"))]
 pub(super) async fn connect(host: &str, port: u16) -> std::io::Result<TcpStream> {
     let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
     tcp.set_nodelay(true)?;

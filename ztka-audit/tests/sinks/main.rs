@@ -11,4 +11,5 @@ mod places;
 
 mod file;
 mod memory;
+mod syslog;
 mod webhook;
