@@ -31,6 +31,7 @@
 //! | [`FileSink`] | | synced |
 //! | `SyslogSink` | `syslog` | read by the server: it has answered our `close_notify` |
 //! | `WebhookSink` | `webhook` | answered 2xx |
+//! | `OtlpSink` | `otlp` | answered 2xx, without a rejected record |
 //!
 //! A [`Follower`] gives a sink a batch again until it is taken, in order; it bounds the time of each try, waits longer after each
 //! failure, and finds and passes over the one record that a sink refuses for good. `conformance::sink` (feature
@@ -164,9 +165,11 @@ pub use self::recording::{
     RecordingEnd, RecordingLayer, RecordingOptions, RecordingSink, Recordings, RecordingsError, SessionRecorder,
     Transcript,
 };
+#[cfg(feature = "otlp")]
+pub use self::sink::OtlpSink;
 #[cfg(feature = "webhook")]
 pub use self::sink::WebhookSink;
-#[cfg(feature = "webhook")]
+#[cfg(any(feature = "otlp", feature = "webhook"))]
 pub use self::sink::{Endpoint, NotAnEndpoint};
 #[cfg(feature = "syslog")]
 pub use self::sink::{Facility, NotAFacility, SyslogSink};

@@ -1,10 +1,12 @@
 //! What takes audit records over: the trait, and the places that this crate knows.
 
-#[cfg(feature = "webhook")]
+#[cfg(any(feature = "otlp", feature = "webhook"))]
 mod endpoint;
 mod file;
 #[cfg(feature = "http-client")]
 mod line;
+#[cfg(feature = "otlp")]
+mod otlp;
 #[cfg(feature = "syslog")]
 mod syslog;
 #[cfg(feature = "tls")]
@@ -17,9 +19,11 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use ztka_core::BoxError;
 
-#[cfg(feature = "webhook")]
+#[cfg(any(feature = "otlp", feature = "webhook"))]
 pub use self::endpoint::{Endpoint, NotAnEndpoint};
 pub use self::file::{Compression, FileSink, FileSinkError, Rotation};
+#[cfg(feature = "otlp")]
+pub use self::otlp::OtlpSink;
 #[cfg(feature = "syslog")]
 pub use self::syslog::{Facility, NotAFacility, SyslogSink};
 #[cfg(feature = "tls")]

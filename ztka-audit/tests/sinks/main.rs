@@ -11,5 +11,7 @@ mod places;
 
 mod file;
 mod memory;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod syslog;
 mod webhook;
