@@ -35,7 +35,7 @@
 //!
 //! A [`Follower`] gives a sink a batch again until it is taken, in order; it bounds the time of each try, waits longer after each
 //! failure, and finds and passes over the one record that a sink refuses for good. `conformance::sink` (feature
-//! `conformance`) is the suite for all of them, an embedder's too; `docs/audit-sinks.md` has the proxy's configuration.
+//! `conformance`) is the suite for all of them, an embedder's too.
 //!
 //! # Annotations
 //!
