@@ -15,7 +15,7 @@ use ztka_controller::{Needs, ROUTES};
 use ztka_identity::{AdminRole, Caller};
 
 /// Everybody with a letter: an owner, then each administrative role and its read-only twin, and who has `cluster-admin`.
-const PEOPLE: [(char, &str); 11] = [
+const PEOPLE: [(char, &str); 12] = [
     ('O', "owner"),
     ('A', "org-admin"),
     ('a', "org-read-only"),
@@ -26,6 +26,7 @@ const PEOPLE: [(char, &str); 11] = [
     ('N', "namespace-admin"),
     ('n', "namespace-read-only"),
     ('c', "cluster-admin"),
+    ('V', "recording-viewer"),
     ('-', "nobody"),
 ];
 
@@ -38,7 +39,7 @@ GET    /orgs/{org}/data-keys                                                   O
 POST   /orgs/{org}/data-keys                                                   OA
 GET    /orgs/{org}/revocations                                                 OAa
 POST   /orgs/{org}/revocations                                                 OA
-GET    /orgs/{org}/clusters                                                    OAaPpIiNnc-
+GET    /orgs/{org}/clusters                                                    OAaPpIiNncV-
 POST   /orgs/{org}/clusters                                                    OA
 GET    /orgs/{org}/clusters/{cluster}                                          OAaPpIi
 DELETE /orgs/{org}/clusters/{cluster}                                          OAPI
@@ -80,6 +81,14 @@ DELETE /orgs/{org}/policy/{kind}/{object}                                      O
 GET    /orgs/{org}/changes                                                     OAa
 GET    /orgs/{org}/events                                                      OAa
 GET    /orgs/{org}/findings                                                    OAa
+GET    /orgs/{org}/recordings                                                  OAV
+GET    /orgs/{org}/recordings/{recording}                                      OAV
+GET    /orgs/{org}/recordings/{recording}/cast                                 OAV
+GET    /orgs/{org}/recordings/{recording}/watch                                OAV
+GET    /orgs/{org}/log/head                                                    OAa
+GET    /orgs/{org}/log/proof                                                   OAa
+GET    /orgs/{org}/log/consistency                                             OAa
+GET    /orgs/{org}/log/export                                                  OAa
 ";
 
 struct World {
@@ -106,6 +115,7 @@ impl World {
             ("group", "dev".into()),
             ("role", "spare".into()),
             ("binding", "everybody".into()),
+            ("recording", "0197a1c2-0000-7000-8000-000000000000".into()),
             ("kind", "projects".into()),
             ("object", "spare".into()),
             ("key", kit::key()),
@@ -139,7 +149,7 @@ impl World {
                 bound("project-admin", shop(), wide()), bound("project-read-only", shop(), wide()),
                 bound("infrastructure-admin", shop(), wide()), bound("infrastructure-read-only", shop(), wide()),
                 bound("namespace-admin", shop(), pay()), bound("namespace-read-only", shop(), pay()),
-                bound("cluster-admin", all(), wide()), everybody, labelled,
+                bound("cluster-admin", all(), wide()), bound("recording-viewer", all(), wide()), everybody, labelled,
             ],
             "denials": [{"name": "about-admins", "subjects": [{"user": "org-admin"}], "clusters": all(), "scope": "cluster",
                          "rules": [{"verbs": ["delete"], "apiGroups": [""], "resources": ["nodes"]}]},
