@@ -82,7 +82,7 @@ impl<'t> Reader<'t> {
         self.is_next(Token::Sign(sign))
     }
 
-    fn expect(&mut self, token: Token<'_>) -> Option<()> {
+    fn must_be(&mut self, token: Token<'_>) -> Option<()> {
         self.is_next(token).then_some(())
     }
 
@@ -105,9 +105,9 @@ impl<'t> Reader<'t> {
         let found = match self.is_next(Token::Word("if")) {
             true => {
                 let is = self.expression()?;
-                self.expect(Token::Word("then"))?;
+                self.must_be(Token::Word("then"))?;
                 let a = self.expression()?;
-                self.expect(Token::Word("else"))?;
+                self.must_be(Token::Word("else"))?;
                 let b = self.expression()?;
                 self.step(Step::If(is, a, b))
             }
@@ -192,7 +192,7 @@ impl<'t> Reader<'t> {
         while self.is_sign(".") {
             let (Token::Word(name), rest) = self.tokens.split_first()? else { return None };
             self.tokens = rest;
-            self.expect(Token::Sign("("))?;
+            self.must_be(Token::Sign("("))?;
             if *name == "isEmpty" {
                 a = self.step(Step::IsEmpty(a))?;
             } else {
@@ -204,7 +204,7 @@ impl<'t> Reader<'t> {
                     _ => return None,
                 })?;
             }
-            self.expect(Token::Sign(")"))?;
+            self.must_be(Token::Sign(")"))?;
         }
         Some(a)
     }
@@ -221,7 +221,7 @@ impl<'t> Reader<'t> {
             Token::Word("true") => self.step(Step::Bool(true)),
             Token::Word("false") => self.step(Step::Bool(false)),
             Token::Word("context") => {
-                self.expect(Token::Sign("."))?;
+                self.must_be(Token::Sign("."))?;
                 let (Token::Word(name), rest) = self.tokens.split_first()? else { return None };
                 self.tokens = rest;
                 match FACTS.iter().find(|(known, _)| known == name)?.1 {
@@ -232,7 +232,7 @@ impl<'t> Reader<'t> {
             }
             Token::Sign("(") => {
                 let inner = self.expression()?;
-                self.expect(Token::Sign(")"))?;
+                self.must_be(Token::Sign(")"))?;
                 Some(inner)
             }
             Token::Sign("[") => self.set(),
@@ -245,7 +245,7 @@ impl<'t> Reader<'t> {
         let from = number(self.members.len());
         while !self.is_sign("]") {
             if number(self.members.len()) > from {
-                self.expect(Token::Sign(COMMA))?;
+                self.must_be(Token::Sign(COMMA))?;
             }
             let (Token::Text(text), rest) = self.tokens.split_first()? else { return None };
             self.tokens = rest;
