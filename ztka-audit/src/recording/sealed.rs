@@ -3,7 +3,8 @@
 //! ```text
 //! file  = "ZTKAREC1" │ salt: 32 bytes │ frame, frame, …
 //! frame = length of content: u32 LE │ CRC32C of length and content: u32 LE │ content
-//! content = chunk, AES-256-GCM: key by HMAC-SHA-256 of the server's key over the salt, nonce its number, the id beside it
+//! content = nonce: 12 random bytes │ chunk, AES-256-GCM: key by HMAC-SHA-256 of the server's key over the salt; id and number
+//!           beside it
 //! ```
 
 use std::{
@@ -28,6 +29,8 @@ const MAGIC: &[u8; 8] = b"ZTKAREC1";
 pub(super) const HEAD: usize = 8 + SALT;
 const SALT: usize = 32;
 const TAG: usize = 16;
+/// What a sealed chunk is longer by.
+const MORE: usize = NONCE_LEN + TAG;
 /// Length and checksum of a frame.
 const PREFIX: usize = 8;
 const CONTEXT: &[u8] = b"ztka recording spool v1";
@@ -98,22 +101,21 @@ impl Sealer {
         Ok(Self { key: server.of_recording(salt)?, id })
     }
 
-    /// A chunk has a number once: its key is the recording's alone.
-    fn nonce(number: u64) -> Nonce {
-        let mut nonce = [0; NONCE_LEN];
-        if let Some(last) = nonce.last_chunk_mut::<8>() {
-            *last = number.to_be_bytes();
-        }
-        Nonce::assume_unique_for_key(nonce)
+    fn aad(&self, number: u64) -> Aad<String> {
+        Aad::from(format!("{}/{number}", self.id))
     }
 
     /// Appends the frame of a chunk.
     pub(super) fn seal(&self, chunk: &Chunk, out: &mut Vec<u8>) -> io::Result<()> {
         let mut content = chunk.encoded().to_vec();
-        let aad = Aad::from(self.id.to_string());
-        let tag = self.key.seal_in_place_separate_tag(Self::nonce(chunk.number), aad, &mut content);
+        // Random, not the number: what takes the place of a chunk that a crash has cut short has the same one.
+        let mut nonce = [0; NONCE_LEN];
+        SystemRandom::new().fill(&mut nonce).map_err(io::Error::other)?;
+        let unique = Nonce::assume_unique_for_key(nonce);
+        let tag = self.key.seal_in_place_separate_tag(unique, self.aad(chunk.number), &mut content);
         let tag = tag.map_err(io::Error::other)?;
         framed(out, |out| {
+            out.extend_from_slice(&nonce);
             out.extend_from_slice(&content);
             out.extend_from_slice(tag.as_ref());
         });
@@ -122,10 +124,11 @@ impl Sealer {
 
     /// The chunk whose frame is at the start of `bytes`, and how long that is. `None` at what is not whole, or not of here.
     pub(super) fn open(&self, number: u64, bytes: &[u8]) -> Option<(Chunk, usize)> {
-        let (content, rest) = unframed(bytes, ..=MAX_CHUNK + TAG)?;
+        let (content, rest) = unframed(bytes, ..=MAX_CHUNK + MORE)?;
+        let (nonce, content) = content.split_first_chunk()?;
         let mut content = content.to_vec();
-        let aad = Aad::from(self.id.to_string());
-        let length = self.key.open_in_place(Self::nonce(number), aad, &mut content).ok()?.len();
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let length = self.key.open_in_place(nonce, self.aad(number), &mut content).ok()?.len();
         content.truncate(length);
         let chunk = Chunk::decode(Bytes::from(content)).ok()?;
         (chunk.recording == self.id && chunk.number == number).then_some((chunk, bytes.len() - rest.len()))
@@ -174,7 +177,7 @@ impl ChunkReader {
         self.file.read_exact_at(&mut prefix, self.offset)?;
         let length = prefix.first_chunk::<4>().map_or(0, |length| u32::from_le_bytes(*length)) as usize;
         let whole = PREFIX + length;
-        if length > MAX_CHUNK + TAG || (whole as u64) > left {
+        if length > MAX_CHUNK + MORE || (whole as u64) > left {
             return Ok(None);
         }
         let mut frame = vec![0; whole];
@@ -185,5 +188,32 @@ impl ChunkReader {
         }
         self.offset += taken as u64;
         Ok(Some(chunk))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_number_twice_has_two_nonces() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = ServerKey::load_or_create(&dir.path().join("key")).unwrap();
+        let id = AuditId::generate();
+        let (sealer, _) = Sealer::new(&server, id).unwrap();
+        let mut chain = RecordingChain::start();
+        let [_, chunk] = ["begin\n", "go on\n"]
+            .map(|lines| chain.cut(id, jiff::Timestamp::UNIX_EPOCH, None, None, lines.as_bytes()));
+        let sealed = || {
+            let mut out = Vec::new();
+            sealer.seal(&chunk, &mut out).unwrap();
+            out
+        };
+        let (one, two) = (sealed(), sealed());
+        assert_ne!(one[PREFIX..PREFIX + NONCE_LEN], two[PREFIX..PREFIX + NONCE_LEN]);
+        for frame in [&one, &two] {
+            assert_eq!(sealer.open(chunk.number, frame).unwrap().0, chunk);
+            assert!(sealer.open(chunk.number + 1, frame).is_none(), "it is in its own place alone");
+        }
     }
 }
