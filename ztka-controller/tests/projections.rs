@@ -188,7 +188,7 @@ async fn of_several_controllers_one_signs() {
 /// `cargo test -p ztka-controller --test projections -- --ignored --nocapture`: what one change costs, from the transaction to
 /// the last document in the feed.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a figure, for docs/performance.md"]
+#[ignore = "a figure, for decision 0009"]
 async fn figure_of_a_change_at_a_thousand_clusters() {
     let places = [Some(("sqlite", None)), Server::shared_or_skip().unwrap().map(|server| ("postgres", Some(server)))];
     for (name, server) in places.into_iter().flatten() {
